@@ -1,0 +1,257 @@
+"""What today's PyTorch, setuptools and mmcv-lite need from the OpenMMLab libraries.
+
+One function a fix. Each first probes whether the installed stack needs it and returns True when it
+took effect, so that ``active()`` can be shown in a bug report; a second call finds nothing to do.
+"""
+
+import contextlib
+import functools
+import io
+import logging
+import os
+import pickle
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from mmengine.dist import utils as dist_utils
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import checkpoint
+
+_STATISTICS = ('mean', 'min', 'max', 'current')
+_active: list[str] = []
+
+
+def active() -> list[str]:
+    """Names of the fixes that this process runs with, in the order of their application."""
+    return list(_active)
+
+
+def apply() -> list[str]:
+    """Apply every fix that the stack needs and is not yet applied; return ``active()``."""
+    fixes = (
+        resume_weights_only,
+        refuse_code,
+        missing_compiled_ops,
+        launch_without_gpu,
+        explain_setuptools,
+    )
+    for fix in fixes:
+        if fix():
+            _active.append(fix.__name__)
+    return active()
+
+
+def _history_buffer_method(owner: Any, name: str) -> Any:
+    """Stand in for ``builtins.getattr`` in checkpoints; everything else is refused."""
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError(
+            f'a checkpoint may ask for {", ".join(_STATISTICS)} of HistoryBuffer, '
+            f'this one asks for {name!r} of {owner!r}: refused'
+        )
+    return getattr(HistoryBuffer, name)
+
+
+def _loads(checkpoint: object) -> bool:
+    file = io.BytesIO()
+    torch.save(checkpoint, file)
+    file.seek(0)
+    try:
+        torch.load(file, weights_only=True)
+    except pickle.UnpicklingError:
+        return False
+    return True
+
+
+def resume_weights_only() -> bool:
+    """Let ``weights_only=True`` load the checkpoints that mmengine writes.
+
+    Why: mmengine saves HistoryBuffer objects (its log), torch >= 2.6 loads tensors and plain
+    containers only, so no run can be resumed. The classes of such a file are allow-listed, numbers
+    of NumPy included. The file also calls ``builtins.getattr``, which would open every attribute of
+    every object: a stand-in is listed under its name, which knows HistoryBuffer's four statistics.
+    Until: an mmengine (> 0.10.7) that lists these classes, or saves plain lists.
+    """
+    if _loads([HistoryBuffer([0.5], [1]), np.float64(0.5), np.arange(1)]):
+        return False
+    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    reconstruct, scalar = multiarray._reconstruct, multiarray.scalar  # type: ignore[attr-defined]
+    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype]
+    allowed += {type(np.dtype(code)) for code in '?bhilqBHILQefdg'}
+    for core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 name the same functions differently
+        allowed.append((reconstruct, f'{core}.multiarray._reconstruct'))
+        allowed.append((scalar, f'{core}.multiarray.scalar'))
+    allowed.append((_history_buffer_method, 'builtins.getattr'))
+    torch.serialization.add_safe_globals(allowed)
+    return True
+
+
+def refuse_code() -> bool:
+    """Load every checkpoint with ``weights_only=True`` and name the file that is refused.
+
+    Why: mmengine leaves the switch to torch's defaults, and the one for URLs is off: a downloaded
+    file may run code. For local files torch's error does not say which file it is about, and
+    advises to switch the check off.
+    Until: an mmengine (> 0.10.7) that says ``weights_only=True`` in all its loaders.
+    """
+    loader = checkpoint.CheckpointLoader
+    if hasattr(loader.load_checkpoint, '__wrapped__'):
+        return False
+    loader.register_scheme('', loader=load_from_local, force=True)
+    checkpoint.load_url = functools.partial(checkpoint.load_url, weights_only=True)
+    loader.load_checkpoint = staticmethod(_naming_the_file(loader.load_checkpoint))
+    return True
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint file that cannot or must not be read; the message names it."""
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """mmengine's loader for paths; it logs the function's name."""
+    return torch.load(os.path.expanduser(filename), map_location=map_location, weights_only=True)
+
+
+def _naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(load)
+    def load_checkpoint(filename: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(filename, *args, **kwargs)
+        except pickle.UnpicklingError as error:
+            # The rest of torch's message says how to switch the check off.
+            found = re.search(r'GLOBAL ([\w.]+)|(a checkpoint may ask .*)', str(error))
+            if found is None:
+                raise CheckpointError(f'{filename} is no checkpoint') from None
+            raise CheckpointError(
+                f'{filename} holds code beside its weights, refused: {found[1] or found[2]}'
+            ) from None
+        except (EOFError, RuntimeError) as error:
+            reason = str(error) or 'it is empty'
+            raise CheckpointError(f'{filename} cannot be read: {reason}') from error
+
+    return load_checkpoint
+
+
+def _missing_op(name: str) -> Callable[..., NoReturn]:
+    if name.startswith('__'):
+        raise AttributeError(name)
+
+    def missing(*args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError(
+            f"'{name}' is a compiled op of mmcv that mmcv-lite does not have: "
+            'install full mmcv (>=2.0.0rc4, <2.2.0) in place of mmcv-lite to use it'
+        )
+
+    missing.__name__ = name
+    return missing
+
+
+class _CompiledOps(MetaPathFinder, Loader):
+    """Finds ``mmcv._ext`` where no other finder does; any op is there and fails when called."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname == 'mmcv._ext' else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Diagnostics (mmcv.collect_env) ask these two: an answer, not an error.
+        for name in ('get_compiler_version', 'get_compiling_cuda_version'):
+            setattr(module, name, lambda: 'n/a (mmcv-lite)')
+        module.__getattr__ = _missing_op  # type: ignore[method-assign]
+
+
+def missing_compiled_ops() -> bool:
+    """Make ``mmcv.ops`` (and so all of mmseg) importable beside mmcv-lite.
+
+    Why: mmseg's models import ``mmcv.ops`` eagerly, mmcv-lite has no compiled ``mmcv._ext``, and
+    full mmcv is a source build of half an hour. A stand-in module is found last, after any real
+    one, and its ops raise by name when called. mmcv itself is not imported here.
+    Until: mmseg (> 1.2.2) imports compiled ops lazily, or mmcv ships wheels for current PyTorch.
+    """
+    if any(isinstance(finder, _CompiledOps) for finder in sys.meta_path):
+        return False
+    mmcv = find_spec('mmcv')
+    if mmcv is None or PathFinder.find_spec('mmcv._ext', mmcv.submodule_search_locations):
+        return False
+    sys.meta_path.append(_CompiledOps())
+    return True
+
+
+@contextlib.contextmanager
+def _no_set_device() -> Iterator[None]:
+    original = torch.cuda.set_device
+    torch.cuda.set_device = lambda device: None
+    try:
+        yield
+    finally:
+        torch.cuda.set_device = original
+
+
+def launch_without_gpu() -> bool:
+    """Start ``--launcher pytorch|slurm|mpi`` over gloo on a machine without accelerator.
+
+    Why: mmengine calls ``torch.cuda.set_device`` whatever the backend, and nccl, its default, has
+    no CPU side: no multi-process run starts without GPU (or with CUDA_VISIBLE_DEVICES=-1).
+    Until: an mmengine (> 0.10.7) that sets the device only where there is one.
+    """
+    if dist_utils.is_npu_available() or dist_utils.is_mlu_available():
+        return False
+    if torch.cuda.is_available() or dist_utils.is_musa_available():
+        return False
+    names = ('_init_dist_pytorch', '_init_dist_slurm', '_init_dist_mpi')
+    if hasattr(getattr(dist_utils, names[0]), '__wrapped__'):
+        return False
+    for name in names:
+        setattr(dist_utils, name, _over_gloo(getattr(dist_utils, name)))
+    return True
+
+
+def _over_gloo(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def launch(backend: str, **kwargs: Any) -> None:
+        chosen = 'gloo' if backend == 'nccl' else backend
+        with _no_set_device():
+            init(chosen, **kwargs)
+        if chosen != backend and dist_utils.get_rank() == 0:
+            print_log(
+                f'no GPU here: backend {chosen} instead of {backend}', 'current', logging.WARNING
+            )
+
+    return launch
+
+
+class _SetuptoolsHelp(MetaPathFinder):
+    """Says what to do when ``pkg_resources`` is imported and no other finder has it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> None:
+        if fullname == 'pkg_resources':
+            raise ModuleNotFoundError(
+                'mmengine imports pkg_resources, which setuptools 82 and newer lack: '
+                'pip install "setuptools<81"',
+                name=fullname,
+            )
+
+
+def explain_setuptools() -> bool:
+    """Say what to install where ``pkg_resources`` is missing.
+
+    Why: mmengine needs it for its hub and for ``package::config`` inheritance. This package needs
+    neither, so the import succeeds and only such a call fails, with this help.
+    Until: an mmengine (> 0.10.7) on importlib.metadata.
+    """
+    if any(isinstance(finder, _SetuptoolsHelp) for finder in sys.meta_path):
+        return False
+    if find_spec('pkg_resources') is not None:
+        return False
+    sys.meta_path.append(_SetuptoolsHelp())
+    return True

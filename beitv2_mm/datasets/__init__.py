@@ -1,0 +1,6 @@
+from beitv2_mm.datasets.image_folder import ImageFolder
+from beitv2_mm.datasets.masking import BlockwiseMaskGenerator
+from beitv2_mm.datasets.seeding import epoch_worker_init
+from beitv2_mm.datasets.transforms import BlockwiseMask
+
+__all__ = ['BlockwiseMask', 'BlockwiseMaskGenerator', 'ImageFolder', 'epoch_worker_init']

@@ -1,0 +1,192 @@
+"""Any folder tree of images as a data set: index -> what the pipeline makes of that file."""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from mmpretrain.datasets.custom import CustomDataset
+
+from beitv2_mm.registry import DATASETS
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
+
+
+@DATASETS.register_module()
+class ImageFolder(CustomDataset):
+    """All images below ``data_root``, in sorted order; hidden files and folders are ignored.
+
+    Args:
+        data_root: the folder.
+        with_label: the folders directly below it are the classes, in sorted order.
+        pipeline: transforms; the first ones load the image (``results['img']``).
+        on_error: an unreadable image is 'skip' - warned about once with its name, counted in
+            :attr:`num_unreadable`, and replaced by another image drawn from NumPy's global
+            state - or 'raise'. With ``test_mode=True`` it always raises, because a replaced
+            image would falsify an evaluation.
+        subset, val_per_class, samples_per_class: with labels, a fixed split that is disjoint and
+            balanced. ``val_per_class`` images of each class, drawn by ``split_seed``, are the
+            'val' subset; 'train' is the others, at most ``samples_per_class`` of each class (a
+            smaller number gives a subset of a larger one).
+        max_refetch: unreadable images in a row after which an error is raised.
+        kwargs: of mmpretrain's CustomDataset (``indices``, ``metainfo``, ``lazy_init``, ...).
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        with_label: bool = False,
+        pipeline: Sequence = (),
+        on_error: Literal['skip', 'raise'] = 'skip',
+        subset: Literal['train', 'val'] = 'train',
+        val_per_class: int = 0,
+        samples_per_class: int | None = None,
+        split_seed: int = 0,
+        extensions: Sequence[str] = EXTENSIONS,
+        max_refetch: int = 100,
+        **kwargs,
+    ) -> None:
+        if on_error not in ('skip', 'raise'):
+            raise ValueError(f"on_error is {on_error!r}; expected 'skip' or 'raise'.")
+        if subset not in ('train', 'val'):
+            raise ValueError(f"subset is {subset!r}; expected 'train' or 'val'.")
+        if (val_per_class or samples_per_class is not None) and not with_label:
+            raise ValueError(
+                'val_per_class and samples_per_class count images of a class: set with_label=True '
+                'as well (and have one folder per class).'
+            )
+        if subset == 'val' and val_per_class < 1:
+            raise ValueError(f"subset='val' needs val_per_class >= 1, not {val_per_class}.")
+        self.on_error = on_error
+        self.subset = subset
+        self.val_per_class = val_per_class
+        self.samples_per_class = samples_per_class
+        self.split_seed = split_seed
+        super().__init__(
+            data_root=os.path.expanduser(data_root),
+            with_label=with_label,
+            pipeline=pipeline,
+            extensions=extensions,
+            max_refetch=max_refetch,
+            **kwargs,
+        )
+
+    def full_init(self) -> None:
+        """Lists the files (once); see mmengine's BaseDataset."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        # shared memory: what a worker finds unreadable is known to the others and to the main
+        # process, and in the next epoch
+        self._unreadable = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+
+    @property
+    def num_unreadable(self) -> int:
+        """Files found unreadable so far, in this process and its workers."""
+        return int(self._unreadable.sum()) if self._fully_initialized else 0
+
+    def is_valid_file(self, filename: str) -> bool:
+        """Whether a path relative to the folder is an image that is not hidden."""
+        hidden = any(part.startswith('.') for part in filename.split('/'))
+        return super().is_valid_file(filename) and not hidden
+
+    def _find_samples(self) -> list:
+        """File names below the folder, with the class index if ``with_label``."""
+        folder = self.img_prefix
+        if '://' not in folder and not os.path.isdir(folder):  # other backends report themselves
+            raise FileNotFoundError(
+                f'There is no image folder {os.path.abspath(folder)}. Check data_root '
+                f'({self.data_root!r}) in the config, or --cfg-options train_dataloader.dataset.'
+                f'data_root=DIR.'
+            )
+        if self.with_label and not _has_folders(folder):
+            raise FileNotFoundError(
+                f'{os.path.abspath(folder)} has no class folders; with_label=True expects one '
+                f'folder of images per class. Use with_label=False for images without labels.'
+            )
+        try:
+            samples = super()._find_samples()
+        except RuntimeError as error:  # mmpretrain's message names a dict, not the folder
+            raise FileNotFoundError(
+                f'There is no image in {os.path.abspath(folder)} or below; files ending in '
+                f'{", ".join(sorted(self.extensions))} (any case) were looked for. Check '
+                f'data_root, or pass extensions=(...).'
+            ) from error
+        return self._select(samples) if self.with_label else samples
+
+    def _select(self, samples: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        """The subset and number per class that were asked for, in the order given."""
+        if not self.val_per_class and self.samples_per_class is None:
+            return samples
+        labels = np.array([label for _, label in samples])
+        chosen = []
+        for label, name in enumerate(self._metainfo['classes']):
+            rows = np.flatnonzero(labels == label)
+            needed = self.val_per_class + (self.samples_per_class or 0)
+            if len(rows) < needed:
+                raise ValueError(
+                    f'Class {name} has {len(rows)} images; val_per_class={self.val_per_class} and '
+                    f'samples_per_class={self.samples_per_class} need {needed}. Lower them.'
+                )
+            rows = np.random.default_rng([self.split_seed, label]).permutation(rows)
+            val, train = np.split(rows, [self.val_per_class])
+            chosen.append(val if self.subset == 'val' else train[: self.samples_per_class])
+        return [samples[row] for row in np.sort(np.concatenate(chosen))]
+
+    def __getitem__(self, idx: int) -> dict:
+        """The pipeline's result for image ``idx``, or for another one where it is unreadable."""
+        for _ in range(self.max_refetch + 1):
+            data = self.prepare_data(idx)
+            if data is not None:
+                return data
+            last, idx = idx, self._rand_another()
+        raise RuntimeError(
+            f'{self.max_refetch + 1} images in a row could not be used, the last one being '
+            f'{self.get_data_info(last)["img_path"]} ({self.num_unreadable} of {len(self)} are '
+            f'known to be unreadable; the warnings above name them). Check the folder and the '
+            f'pipeline.'
+        )
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """The pipeline's result; None where the image is unreadable and may be skipped."""
+        data = self.get_data_info(idx)
+        path = data['img_path']
+        for transform in self.pipeline.transforms:
+            # once there is an image, a failure is the pipeline's fault and must not look like
+            # one bad file after the other
+            loaded = isinstance(data, dict) and 'img' in data
+            try:
+                data = transform(data)
+            except Exception as error:
+                if loaded:
+                    raise RuntimeError(
+                        f'{type(transform).__name__} failed on {path}: {error}'
+                    ) from error
+                return self._unusable(idx, path, error)
+            if data is None:
+                return self._unusable(idx, path, None) if not loaded or self.test_mode else None
+        return data
+
+    def _unusable(self, idx: int, path: str, error: Exception | None) -> None:
+        reason = f'{type(error).__name__}: {error}' if error else 'the pipeline returned nothing'
+        if self.test_mode or self.on_error == 'raise':
+            raise RuntimeError(
+                f'Cannot read the image {path} ({reason}). Repair or remove the file'
+                + ('.' if self.test_mode else ", or set on_error='skip'.")
+            ) from error
+        if not self._unreadable[idx]:
+            self._unreadable[idx] = True
+            print_log(
+                f'Skipped the unreadable image {path} ({reason}); another one takes its place.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def _has_folders(folder: str) -> bool:
+    if '://' in folder:
+        return True
+    return any(e.is_dir() and not e.name.startswith('.') for e in os.scandir(folder))

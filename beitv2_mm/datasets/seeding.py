@@ -1,0 +1,34 @@
+"""Random states from numbers: (run seed, epoch, rank) or (worker seed, rank) -> all generators."""
+
+import os
+import random
+
+import numpy as np
+import torch
+
+from beitv2_mm.registry import FUNCTIONS
+
+
+def seed_generators(*numbers: int, torch_only: bool = False) -> None:
+    """Seeds PyTorch (all devices) and, as a rule, ``random`` and NumPy from ``numbers`` >= 0.
+
+    SeedSequence mixes them, so neighbouring epochs, ranks and workers share nothing.
+    """
+    words = np.random.SeedSequence(numbers).generate_state(3, np.uint64).tolist()
+    torch.manual_seed(words[0])
+    if not torch_only:
+        random.seed(words[1])
+        np.random.seed(words[2] % 2**32)
+
+
+@FUNCTIONS.register_module()
+def epoch_worker_init(worker_id: int) -> None:
+    """``worker_init_fn=dict(type=epoch_worker_init)`` of a training data loader.
+
+    Derives a worker's seeds from PyTorch's own, which differ for every worker and change with
+    every pass over the data (mmengine's default sets the same ones in each epoch), and from the
+    rank, because ranks usually start from the same seed. Needs ``persistent_workers=False``: a
+    worker that lives on is not seeded again, so a resumed run would see other data.
+    """
+    # the environment, as workers that are spawned have no process group
+    seed_generators(torch.initial_seed(), int(os.environ.get('RANK', 0)))

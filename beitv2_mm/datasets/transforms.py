@@ -1,0 +1,57 @@
+"""Pipeline steps of masked image modelling: results dict -> results dict."""
+
+from mmcv.transforms import BaseTransform
+
+from beitv2_mm.datasets.masking import BlockwiseMaskGenerator, to_grid
+from beitv2_mm.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class BlockwiseMask(BaseTransform):
+    """Adds ``results['mask']``: (H, W) bool over patches, True where a patch is masked.
+
+    Args:
+        patch_size: pixels of a patch, an int or (height, width): the grid follows from the
+            image, ``results['img']`` (H, W, C).
+        grid: the number of patches instead, an int or (height, width).
+        settings: of :class:`~beitv2_mm.datasets.masking.BlockwiseMaskGenerator`.
+    """
+
+    def __init__(
+        self,
+        patch_size: int | tuple[int, int] | None = None,
+        grid: int | tuple[int, int] | None = None,
+        **settings,
+    ) -> None:
+        if (patch_size is None) == (grid is None):
+            raise ValueError(
+                f'patch_size is {patch_size} and grid is {grid}; give exactly one of the two.'
+            )
+        self.patch_size = None if patch_size is None else to_grid(patch_size, 'patch_size')
+        self.settings = settings
+        self._generators: dict[tuple[int, int], BlockwiseMaskGenerator] = {}
+        if grid is not None:  # wrong settings fail when the config is built
+            self.generator = BlockwiseMaskGenerator(grid, **settings)
+
+    def transform(self, results: dict) -> dict:
+        """Draws the mask from NumPy's global random state."""
+        if self.patch_size is None:
+            results['mask'] = self.generator()
+            return results
+        height, width = results['img'].shape[:2]
+        patch_height, patch_width = self.patch_size
+        if height % patch_height or width % patch_width:
+            raise ValueError(
+                f'An image of {height} x {width} pixels cannot be cut into patches of '
+                f'{patch_height} x {patch_width}: choose a crop size that is a multiple of '
+                f'patch_size.'
+            )
+        grid = height // patch_height, width // patch_width
+        if grid not in self._generators:
+            self._generators[grid] = BlockwiseMaskGenerator(grid, **self.settings)
+        results['mask'] = self._generators[grid]()
+        return results
+
+    def __repr__(self) -> str:
+        where = f'patch_size={self.patch_size}' if self.patch_size else f'grid={self.generator.grid}'
+        return f'{type(self).__name__}({where}, {self.settings})'

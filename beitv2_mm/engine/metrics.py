@@ -1,0 +1,140 @@
+"""Metrics of the two pretraining stages; sums, not lists, so memory does not grow with the data."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from beitv2_mm.registry import METRICS
+
+
+def codebook_statistics(counts: Tensor, min_share: float = 0.0) -> dict[str, float]:
+    """How often each code was chosen, (K,) >= 0 -> usage in percent, perplexity, unused codes.
+
+    A code is used if its count exceeds ``min_share`` of the mean count. Perplexity is
+    exp(entropy) of the shares: K for equal shares, 1 if there is one code only.
+    """
+    counts = counts.detach().double().cpu()
+    total = counts.sum()
+    shares = counts / total if total > 0 else counts
+    used = int((shares * len(counts) > min_share).sum())
+    return {
+        'codebook_usage': 100 * used / len(counts),
+        'perplexity': torch.special.entr(shares).sum().exp().item(),
+        'unused_codes': len(counts) - used,
+    }
+
+
+class _SumMetric(BaseMetric):
+    """Sums tensors over the samples of all ranks, leaving out the sampler's padding.
+
+    mmengine's own collection drops padded samples from a list of per-sample results, which for
+    codes would hold every code of the data set. Ranks take samples in turn and at most the last
+    one of a rank is padding, so that one alone is held back until the size is known.
+    """
+
+    def __init__(self, prefix: str | None = None, **kwargs) -> None:
+        super().__init__(prefix=prefix, **kwargs)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._count = 0
+        self._last: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+
+    def _add(self, sample: dict[str, Tensor]) -> None:
+        _accumulate(self._sums, self._last)
+        self._last = sample
+        self._count += 1
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """The metrics over a data set of ``size`` samples, the same on every rank."""
+        rank, world_size = get_dist_info()
+        if (self._count - 1) * world_size + rank < size:
+            _accumulate(self._sums, self._last)
+        sums: dict[str, Tensor] = {}
+        # objects, because a rank without samples does not know the names
+        for part in all_gather_object(self._sums):
+            _accumulate(sums, part)
+        self._reset()
+        if not sums:
+            raise ValueError(
+                f'{type(self).__name__} has seen no samples. Check that the data loader is not '
+                f'empty and that the model returns data samples in predict mode.'
+            )
+        metrics = self.compute_metrics(sums)  # type: ignore[arg-type]
+        return {f'{self.prefix}/{k}' if self.prefix else k: v for k, v in metrics.items()}
+
+
+def _accumulate(sums: dict[str, Tensor], sample: Mapping[str, Tensor]) -> None:
+    for name, value in sample.items():
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def _field(sample: Mapping, name: str, metric: str) -> Tensor:
+    if name not in sample:
+        raise KeyError(
+            f'{metric} needs the field {name!r} in every data sample; the model returned '
+            f'{sorted(sample)}.'
+        )
+    return torch.as_tensor(sample[name]).detach().cpu()
+
+
+@METRICS.register_module()
+class TokenizerMetric(_SumMetric):
+    """Cosine to the teacher and use of the codebook.
+
+    Data samples hold ``pred_codes``, (N,) integers, and ``cosine``, the image's mean cosine.
+    Gives ``cosine``, ``codebook_usage`` in percent of the ``num_codes`` codes, ``perplexity``
+    and ``unused_codes``.
+    """
+
+    def __init__(self, num_codes: int, prefix: str | None = None, **kwargs) -> None:
+        super().__init__(prefix=prefix, **kwargs)
+        self.num_codes = num_codes
+
+    def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
+        """Counts the codes and sums the cosines of a batch."""
+        for sample in data_samples:
+            codes = _field(sample, 'pred_codes', 'TokenizerMetric').flatten()
+            counts = torch.bincount(codes, minlength=self.num_codes)
+            if len(counts) != self.num_codes:
+                raise ValueError(
+                    f'There is a code {len(counts) - 1}, but num_codes is {self.num_codes}: give '
+                    f"TokenizerMetric the tokenizer's codebook size."
+                )
+            cosine = _field(sample, 'cosine', 'TokenizerMetric').double().mean()
+            self._add({'counts': counts, 'cosine': cosine, 'samples': torch.tensor(1)})
+
+    def compute_metrics(self, results: dict[str, Tensor]) -> dict[str, float]:  # type: ignore[override]
+        """The sums over all samples -> metrics."""
+        cosine = results['cosine'] / results['samples']
+        return {'cosine': cosine.item(), **codebook_statistics(results['counts'])}
+
+
+@METRICS.register_module()
+class MIMMetric(_SumMetric):
+    """Means over images of every ``accuracy_*`` (0..1, given in percent) and ``loss_*`` field."""
+
+    def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
+        """Sums the fields of a batch."""
+        for sample in data_samples:
+            names = [name for name in sample if name.startswith(('accuracy_', 'loss_'))]
+            if not names:
+                raise KeyError(
+                    'MIMMetric needs fields named accuracy_* or loss_* in every data sample; the '
+                    f'model returned {sorted(sample)}.'
+                )
+            sums = {name: _field(sample, name, 'MIMMetric').double().mean() for name in names}
+            self._add({**sums, 'samples': torch.tensor(1)})
+
+    def compute_metrics(self, results: dict[str, Tensor]) -> dict[str, float]:  # type: ignore[override]
+        """The sums over all samples -> metrics."""
+        samples = results['samples'].item()
+        return {
+            name: value.item() / samples * (100 if name.startswith('accuracy_') else 1)
+            for name, value in results.items()
+            if name != 'samples'
+        }

@@ -1,0 +1,157 @@
+"""From a command line to a Runner: what tools/train.py and tools/test.py share."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.device import is_cuda_available, is_mlu_available, is_npu_available
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from . import compat
+
+
+class LaunchError(Exception):
+    """A mistake in what the user gave: options, paths or the checkpoint."""
+
+
+# The tools show the message alone: a traceback would say nothing more.
+USER_ERRORS = (LaunchError, compat.CheckpointError)
+
+
+class SharedWeightsHook(Hook):
+    """Refuses a checkpoint that has no weight of the model.
+
+    mmengine loads what fits and lists the rest in a warning, so the checkpoint of another model
+    would be trained or tested as random weights.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        weights = checkpoint.get('state_dict', checkpoint)
+        found = {key.removeprefix('module.') for key in weights}
+        expected = model.state_dict().keys()
+        if expected and found.isdisjoint(expected):
+            raise LaunchError(
+                f'the checkpoint is of another model than {type(model).__name__}: it has none of '
+                f'its weights (given: {sorted(found)[:3]}, expected: {sorted(expected)[:3]})'
+            )
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """The options that both tools have, with the meaning they have in every mm project."""
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (./work_dirs/CONFIG)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='overrides of the config, e.g. train_cfg.max_epochs=5 model.init_cfg=None',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who starts the processes',
+    )
+
+
+def load_config(
+    path: str,
+    work_dir: str | None = None,
+    options: dict[str, Any] | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Read a config file, apply the options and settle its work directory.
+
+    Raises:
+        LaunchError: there is no such config file.
+    """
+    if not Path(path).is_file():
+        raise LaunchError(f'no such config file: {path}')
+    cfg = Config.fromfile(path)
+    if options:
+        cfg.merge_from_dict(options)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    cfg.launcher = launcher
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The Runner of a config, or the class that its ``runner_type`` names."""
+    runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(SharedWeightsHook(), priority='VERY_LOW')
+    if compat.active():
+        runner.logger.info(f'beitv2_mm.compat: {", ".join(compat.active())}')
+    return runner
+
+
+def set_resume(cfg: Config, source: str) -> None:
+    """Resume from a checkpoint path, or with 'auto' from the last checkpoint of the work directory.
+
+    'auto' without checkpoint starts anew and then keeps the config's ``load_from``.
+
+    Raises:
+        LaunchError: the checkpoint does not exist.
+    """
+    checkpoint = _last_checkpoint(Path(cfg.work_dir)) if source == 'auto' else source
+    cfg.resume = checkpoint is not None
+    if checkpoint is None:
+        print_log(f'no checkpoint in {cfg.work_dir} yet: training starts anew', 'current')
+        return
+    require_checkpoint(checkpoint)
+    cfg.load_from = checkpoint
+
+
+def _last_checkpoint(work_dir: Path) -> str | None:
+    pointer = work_dir / 'last_checkpoint'
+    if not pointer.is_file():
+        return None
+    named = Path(pointer.read_text().strip())
+    moved = work_dir / named.name  # mmengine writes absolute paths, which a moved folder outdates
+    for candidate in (named, moved):
+        if candidate.is_file():
+            return str(candidate)
+    raise LaunchError(
+        f'{pointer} names {named}, which does not exist: '
+        f'give --resume a checkpoint, or delete {pointer} to start anew'
+    )
+
+
+def require_checkpoint(path: str) -> None:
+    """Raise LaunchError where a local checkpoint does not exist; URLs are mmengine's to check."""
+    if '://' not in path and not Path(path).expanduser().is_file():
+        raise LaunchError(f'no such checkpoint: {path}')
+
+
+def set_amp(cfg: Config) -> None:
+    """Train in mixed precision with dynamic loss scale.
+
+    Raises:
+        LaunchError: no accelerator, or the config has an optimizer wrapper of its own.
+    """
+    if not (is_cuda_available() or is_npu_available() or is_mlu_available()):
+        raise LaunchError('--amp needs a GPU, and there is none here')
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    name = wrapper if isinstance(wrapper, str) else wrapper.__name__
+    if name not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise LaunchError(f'--amp replaces OptimWrapper, but the config has {name}')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by actual / base batch size.
+
+    Raises:
+        LaunchError: the config states no ``auto_scale_lr.base_batch_size``.
+    """
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise LaunchError(
+            '--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config'
+        )
+    cfg.auto_scale_lr.enable = True

@@ -1,0 +1,129 @@
+"""Relative position bias and absolute position embeddings, for any patch grid.
+
+A *grid* is ``(rows, columns)`` of patches. A bias table holds one row for every offset between two
+patches, ``(2 * rows - 1) * (2 * columns - 1)``, and three more for CLS to patch, patch to CLS and
+CLS to CLS.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.interpolate import make_interp_spline
+from torch import Tensor, nn
+
+Grid = tuple[int, int]
+NUM_CLS_ROWS = 3
+
+
+def table_size(grid: Grid) -> int:
+    """Number of rows of the bias table of ``grid``."""
+    return (2 * grid[0] - 1) * (2 * grid[1] - 1) + NUM_CLS_ROWS
+
+
+@lru_cache(maxsize=32)
+def relative_position_index(grid: Grid) -> Tensor:
+    """Row of the bias table for every (query, key) pair, CLS first: (N + 1, N + 1) int64."""
+    rows, columns = grid
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing='ij')
+    y, x = y.flatten(), x.flatten()  # (N,)
+    offset_y = y[:, None] - y[None, :] + rows - 1  # (N, N), from 0
+    offset_x = x[:, None] - x[None, :] + columns - 1
+    size = table_size(grid)
+    index = torch.empty(rows * columns + 1, rows * columns + 1, dtype=torch.int64)
+    index[1:, 1:] = offset_y * (2 * columns - 1) + offset_x
+    index[0, 1:], index[1:, 0], index[0, 0] = size - 3, size - 2, size - 1
+    return index
+
+
+def _geometric_offsets(source: int, target: int) -> np.ndarray:
+    """Where the ``2 * source - 1`` offsets of a table lie among those of a larger grid.
+
+    Neighbouring offsets are 1, q, q^2, ... apart, so that near offsets keep their meaning and only
+    far ones are stretched; q is the ratio that makes the last one reach the target's border, kept
+    within [1.01, 1.5] (BEiT's fine-tuning recipe).
+    """
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        reach = (1 - ratio ** (source - 1)) / (1 - ratio)
+        low, high = (low, ratio) if reach > target - 1 else (ratio, high)
+    steps = ratio ** np.arange(source - 1)  # the last ratio tried, to the digit of the reference
+    right = np.cumsum(steps)
+    return np.concatenate([-right[::-1], [0.0], right])
+
+
+@lru_cache(maxsize=64)
+def _resize_matrix(source: int, target: int) -> Tensor:
+    """Cubic spline interpolation along one axis as a matrix, (2 target - 1, 2 source - 1)."""
+    if source == target:
+        return torch.eye(2 * source - 1)
+    if source < 3:  # too few offsets for a cubic: the table's own values, the border repeated
+        nearest = np.arange(1 - target, target).clip(1 - source, source - 1) + source - 1
+        return torch.eye(2 * source - 1)[torch.from_numpy(nearest)]
+    known = _geometric_offsets(source, target)
+    wanted = np.arange(1 - target, target, dtype=np.float64).clip(known[0], known[-1])
+    spline = make_interp_spline(known, np.eye(len(known)), k=3)
+    return torch.from_numpy(spline(wanted)).float()
+
+
+def resize_bias_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
+    """Bias table of one grid -> of another: (table_size(source), heads) -> (table_size(target), heads).
+
+    Cubic interpolation on geometrically spaced offsets, each axis on its own; the CLS rows are kept.
+    It is linear in ``table`` and differentiable.
+    """
+    if len(table) != table_size(source):
+        raise ValueError(
+            f'A bias table of a {source[0]} x {source[1]} grid has {table_size(source)} rows, '
+            f'this one has {len(table)}. Give the grid that the table was trained with.'
+        )
+    if source == target:
+        return table
+    along_y = _resize_matrix(source[0], target[0]).to(table)
+    along_x = _resize_matrix(source[1], target[1]).to(table)
+    offsets = table[:-NUM_CLS_ROWS].reshape(2 * source[0] - 1, 2 * source[1] - 1, -1)
+    offsets = torch.einsum('ty,yxh,ux->tuh', along_y, offsets, along_x)
+    return torch.cat([offsets.flatten(0, 1), table[-NUM_CLS_ROWS:]])
+
+
+def resize_pos_embed(pos_embed: Tensor, source: Grid, target: Grid, num_prefix: int = 1) -> Tensor:
+    """Absolute position embedding of one grid -> of another, bicubic; prefix tokens are kept.
+
+    (1, num_prefix + rows * columns, D) -> (1, num_prefix + new rows * new columns, D)
+    """
+    if pos_embed.shape[1] != num_prefix + source[0] * source[1]:
+        raise ValueError(
+            f'A position embedding of a {source[0]} x {source[1]} grid has '
+            f'{num_prefix + source[0] * source[1]} rows, this one has {pos_embed.shape[1]}. '
+            'Give the grid that it was trained with.'
+        )
+    if source == target:
+        return pos_embed
+    prefix, patches = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
+    patches = patches.reshape(1, *source, -1).permute(0, 3, 1, 2)  # (1, D, rows, columns)
+    # The reference hands PyTorch the scale, a tenth of a patch too large, and not the size.
+    scale = [(new + 0.1) / old for new, old in zip(target, source, strict=True)]
+    patches = F.interpolate(patches.float(), scale_factor=scale, mode='bicubic').to(pos_embed)
+    return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)
+
+
+class RelativePositionBias(nn.Module):
+    """Bias of every head for every pair of tokens: grid -> (heads, N + 1, N + 1)."""
+
+    def __init__(self, grid: Grid, num_heads: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(table_size(grid), num_heads))
+
+    def forward(self, grid: Grid) -> Tensor:
+        return gather_bias(self.relative_position_bias_table, self.grid, grid)
+
+
+def gather_bias(table: Tensor, source: Grid, target: Grid) -> Tensor:
+    """Additive attention bias for ``target`` from the table of ``source``: (heads, N + 1, N + 1)."""
+    table = resize_bias_table(table, source, target)
+    index = relative_position_index(target).to(table.device)
+    bias = table[index.flatten()].view(*index.shape, -1)  # (N + 1, N + 1, heads)
+    return bias.permute(2, 0, 1).contiguous()

@@ -1,0 +1,209 @@
+"""Vector quantizer with an l2-normalised codebook: (B, N, d) -> quantized (B, N, d), codes (B, N).
+
+Paper section 2.2, equations 1 to 3. The codebook is no parameter of the optimizer: it follows the
+latents by an exponential moving average (EMA), summed over all ranks.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MAX_SCORES = 2**22  # scores held at once by the search: 16 MiB, whatever the number of tokens
+
+
+class Quantized(NamedTuple):
+    """What the quantizer returns."""
+
+    quantized: Tensor  # (B, N, d), the gradient goes straight through to the latents
+    codes: Tensor  # (B, N), int64
+    commitment_loss: Tensor  # scalar
+
+
+@torch.no_grad()
+def nearest_codes(latents: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the code with the largest cosine: (M, d), (K, d), both l2-normalised -> (M,)."""
+    chunk = max(1, MAX_SCORES // len(codebook))
+    return torch.cat([(part @ codebook.T).argmax(dim=1) for part in latents.split(chunk)])
+
+
+def _sums_and_counts(latents: Tensor, codes: Tensor, num_codes: int) -> Tensor:
+    """Sum of the latents of each code and, last column, their number: (K, d + 1)."""
+    totals = latents.new_zeros(num_codes, latents.shape[1] + 1)
+    return totals.index_add_(0, codes, F.pad(latents, (0, 1), value=1.0))
+
+
+def _mean_directions(totals: Tensor, codebook: Tensor) -> Tensor:
+    """l2-normalised mean of the latents of each code; a code without latents stays: (K, d)."""
+    used = totals[:, -1:] > 0
+    return torch.where(used, F.normalize(totals[:, :-1], dim=1), codebook)
+
+
+@torch.no_grad()
+def spherical_kmeans(
+    samples: Tensor, centroids: Tensor, iterations: int = 10
+) -> tuple[Tensor, Tensor]:
+    """K-means by cosine; an empty cluster keeps its centroid.
+
+    Args:
+        samples: (M, d), l2-normalised.
+        centroids: (K, d), l2-normalised, where it starts.
+
+    Returns:
+        Centroids (K, d), l2-normalised, and the size of each cluster (K,) in the last iteration.
+    """
+    counts = samples.new_zeros(len(centroids))
+    for _ in range(iterations):
+        codes = nearest_codes(samples, centroids)
+        totals = _sums_and_counts(samples, codes, len(centroids))
+        centroids, counts = _mean_directions(totals, centroids), totals[:, -1]
+    return centroids, counts
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class VectorQuantizer(nn.Module):
+    """EMA codebook on the unit sphere.
+
+    Everything is computed in fp32, under autocast too: half precision changes codes. Evaluation
+    changes neither the codebook nor the statistics. All ranks hold the same codebook.
+
+    Args:
+        num_codes: K.
+        dim: d.
+        decay: of the moving averages, for each training step.
+        beta: weight of the commitment loss.
+        kmeans_init: start from k-means on the first training batch of all ranks; otherwise from
+            random directions.
+        revive_after: replace a code by a random latent of the batch once it has gone unused for so
+            many training steps; None (the paper) never does.
+    """
+
+    cluster_size: Tensor
+    idle_steps: Tensor
+    initialized: Tensor
+
+    def __init__(
+        self,
+        num_codes: int = 8192,
+        dim: int = 32,
+        decay: float = 0.99,
+        beta: float = 1.0,
+        kmeans_init: bool = True,
+        kmeans_iterations: int = 10,
+        revive_after: int | None = None,
+    ) -> None:
+        super().__init__()
+        if num_codes < 2:
+            raise ValueError(f'A codebook needs at least 2 codes, but num_codes={num_codes}.')
+        if revive_after is not None and revive_after < 1:
+            raise ValueError(f'revive_after is a number of steps from 1 on, not {revive_after}.')
+        self.num_codes = num_codes
+        self.dim = dim
+        self.decay = decay
+        self.beta = beta
+        self.kmeans_iterations = kmeans_iterations
+        self.revive_after = revive_after
+        self.embedding = nn.Embedding(num_codes, dim).requires_grad_(False)
+        with torch.no_grad():
+            self.embedding.weight.copy_(F.normalize(torch.randn(num_codes, dim), dim=1))
+        self.register_buffer('cluster_size', torch.zeros(num_codes))
+        self.register_buffer('idle_steps', torch.zeros(num_codes, dtype=torch.int32))
+        self.register_buffer('initialized', torch.tensor(not kmeans_init))
+        self._is_initialized = not kmeans_init  # spares a device synchronisation a step
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """(B, N, d), not normalised -> quantized vectors, codes, commitment loss."""
+        with torch.autocast(latents.device.type, enabled=False):
+            z = F.normalize(latents.float(), dim=-1)
+            if self.training and not self._is_initialized:
+                self._initialize(z.detach())
+            codebook = self.embedding.weight
+            codes = nearest_codes(z.detach().flatten(0, -2), codebook)
+            vectors = codebook[codes].view_as(z)
+            if self.training:
+                self._update(z.detach().flatten(0, -2), codes)
+            loss = self.beta * F.mse_loss(z, vectors)
+            quantized = z + (vectors - z).detach()
+        return Quantized(quantized, codes.view(z.shape[:-1]), loss)
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """Codes alone: (B, N, d), not normalised -> (B, N). Changes nothing in any mode."""
+        with torch.autocast(latents.device.type, enabled=False):
+            z = F.normalize(latents.detach().float(), dim=-1)
+            return nearest_codes(z.flatten(0, -2), self.embedding.weight).view(z.shape[:-1])
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Vectors of codes: (...) -> (..., d), l2-normalised."""
+        return self.embedding(codes)
+
+    @torch.no_grad()
+    def _initialize(self, z: Tensor) -> None:
+        """K-means on the latents (B, N, d) of all ranks, computed once and sent to everybody."""
+        world_size = _world_size()
+        if world_size > 1:
+            parts = [torch.empty_like(z) for _ in range(world_size)]
+            dist.all_gather(parts, z.contiguous())
+            # Samplers deal images out in turn: this order is that of one process with the whole batch.
+            z = torch.stack(parts, dim=1)
+        samples = z.flatten(0, -2)
+        codebook, counts = self.embedding.weight, self.cluster_size
+        if world_size == 1 or dist.get_rank() == 0:
+            order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+            start = samples[order[: self.num_codes].to(samples.device)]
+            missing = self.num_codes - len(start)
+            if missing > 0:
+                warnings.warn(
+                    f'The first batch has {len(samples)} latents for a codebook of '
+                    f'{self.num_codes}: {missing} codes start at random. Use a larger batch, a '
+                    'smaller codebook or revive_after.',
+                    stacklevel=2,
+                )
+                start = torch.cat([start, codebook[:missing]])
+            start, sizes = spherical_kmeans(samples, start, self.kmeans_iterations)
+            codebook.copy_(start)
+            counts.copy_(sizes)
+        if world_size > 1:
+            dist.broadcast(codebook.data, src=0)
+            dist.broadcast(counts, src=0)
+        self.initialized.fill_(True)
+        self._is_initialized = True
+
+    @torch.no_grad()
+    def _update(self, z: Tensor, codes: Tensor) -> None:
+        """One EMA step from the latents (M, d) and codes (M,) of all ranks."""
+        totals = _sums_and_counts(z, codes, self.num_codes)
+        if _world_size() > 1:
+            dist.all_reduce(totals)
+        codebook, counts = self.embedding.weight, totals[:, -1]
+        means = _mean_directions(totals, codebook)
+        codebook.copy_(F.normalize(codebook * self.decay + means * (1 - self.decay), dim=1))
+        self.cluster_size.mul_(self.decay).add_(counts, alpha=1 - self.decay)
+        self.idle_steps.add_(1).mul_(counts == 0)
+        if self.revive_after is not None:
+            self._revive(z, self.idle_steps >= self.revive_after)
+
+    def _revive(self, z: Tensor, dead: Tensor) -> None:
+        """Puts random latents of rank 0 in the place of dead codes (K,), on all ranks."""
+        num_dead = int(dead.sum())
+        if num_dead == 0:
+            return
+        latents = z[torch.randint(len(z), (num_dead,)).to(z.device)]
+        if _world_size() > 1:
+            dist.broadcast(latents, src=0)
+        self.embedding.weight[dead] = latents
+        self.idle_steps[dead] = 0
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        if f'{prefix}embedding.weight' in state_dict:
+            # A codebook from elsewhere is a trained one; the official files have no flag of ours.
+            state_dict.setdefault(f'{prefix}initialized', torch.tensor(True))
+            state_dict.setdefault(f'{prefix}cluster_size', self.cluster_size)
+            state_dict.setdefault(f'{prefix}idle_steps', self.idle_steps)
+            self._is_initialized = bool(state_dict[f'{prefix}initialized'])
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,166 @@
+"""The vision transformer of every BEiT v2 network: (B, C, H, W) -> (B, 1 + N, D)."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from timm.layers import PatchEmbed
+from torch import Tensor, nn
+
+from .block import Block, run_block
+from .position import Grid, RelativePositionBias, resize_pos_embed
+
+Position = Literal['shared', 'layerwise', 'absolute']
+Size = int | tuple[int, int]
+
+
+def to_pair(size: Size) -> tuple[int, int]:
+    """n -> (n, n); a pair stays as it is."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def patch_grid(size: Size, patch_size: Size) -> Grid:
+    """Rows and columns of patches of an image ``(height, width)``.
+
+    Raises:
+        ValueError: the patch size does not divide the image size.
+    """
+    (height, width), (patch_height, patch_width) = to_pair(size), to_pair(patch_size)
+    if height % patch_height or width % patch_width or not height or not width:
+        raise ValueError(
+            f'An image of {height} x {width} pixels cannot be cut into patches of '
+            f'{patch_height} x {patch_width}. Resize or pad it to a multiple of the patch size, '
+            f'e.g. {max(1, round(height / patch_height)) * patch_height} x '
+            f'{max(1, round(width / patch_width)) * patch_width}.'
+        )
+    return height // patch_height, width // patch_width
+
+
+class VisionTransformer(nn.Module):
+    """Patches, CLS, positions and blocks (no final norm).
+
+    Parameters carry the names of the official checkpoints. Any image size that the patch size
+    divides may be given, square or not: positions are resized from those of ``img_size``.
+
+    Args:
+        img_size: size in pixels that the position tables are made for.
+        patch_size: pixels of a patch.
+        position: 'shared' is one relative position bias table for all blocks (pretraining),
+            'layerwise' one table a block (fine-tuning), 'absolute' a position embedding
+            (tokenizer).
+        layer_scale: start of gamma_1 and gamma_2; None for none.
+        drop_path_rate: rate of the last block; it grows linearly from 0 at the first.
+        with_mask_token: own a mask token, so that ``mask`` may be given.
+        with_cp: trade compute for memory by checkpointing the blocks' activations.
+    """
+
+    def __init__(
+        self,
+        img_size: Size = 224,
+        patch_size: Size = 16,
+        in_channels: int = 3,
+        embed_dims: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        position: Position = 'shared',
+        layer_scale: float | None = 0.1,
+        drop_path_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        with_mask_token: bool = False,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        if position not in ('shared', 'layerwise', 'absolute'):
+            raise ValueError(
+                f"position is 'shared', 'layerwise' or 'absolute', but {position!r} was given."
+            )
+        self.patch_size = to_pair(patch_size)
+        self.grid = patch_grid(img_size, patch_size)
+        self.in_channels = in_channels
+        self.embed_dims = embed_dims
+        self.num_heads = num_heads
+        self.mlp_ratio = mlp_ratio
+        self.layer_scale = layer_scale
+        self.position = position
+        self.with_cp = with_cp
+        self.drop_path_rates = [float(rate) for rate in torch.linspace(0, drop_path_rate, num_layers)]
+        self.patch_embed = PatchEmbed(
+            to_pair(img_size), self.patch_size, in_channels, embed_dims, strict_img_size=False
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims)) if with_mask_token else None
+        self.pos_embed: nn.Parameter | None = None
+        self.rel_pos_bias: RelativePositionBias | None = None
+        if position == 'absolute':
+            num_patches = self.grid[0] * self.grid[1]
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_patches, embed_dims))
+        elif position == 'shared':
+            self.rel_pos_bias = RelativePositionBias(self.grid, num_heads)
+        self.pos_drop = nn.Dropout(drop_rate)
+        self.blocks = nn.ModuleList(
+            Block(
+                embed_dims,
+                num_heads,
+                mlp_ratio,
+                layer_scale,
+                drop_path,
+                self.grid if position == 'layerwise' else None,
+                attn_drop_rate,
+                drop_rate,
+            )
+            for drop_path in self.drop_path_rates
+        )
+
+    def embed(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
+        """Tokens before the first block and their grid.
+
+        Args:
+            image: (B, C, H, W).
+            mask: (B, rows, columns) or (B, N), True where the mask token stands in for the patch.
+
+        Returns:
+            Tokens (B, 1 + N, D), CLS first, and (rows, columns).
+        """
+        if image.ndim != 4 or image.shape[1] != self.in_channels:
+            raise ValueError(
+                f'Images are (B, {self.in_channels}, H, W), but {tuple(image.shape)} was given.'
+            )
+        grid = patch_grid((image.shape[2], image.shape[3]), self.patch_size)
+        x = self.patch_embed(image)  # (B, N, D)
+        if mask is not None:
+            if self.mask_token is None:
+                raise ValueError('A mask needs a mask token: build with `with_mask_token=True`.')
+            if mask.flatten(1).shape != x.shape[:2]:
+                raise ValueError(
+                    f'{len(x)} images of {grid[0]} x {grid[1]} patches need a mask of that shape, '
+                    f'but {tuple(mask.shape)} was given.'
+                )
+            x = torch.where(mask.flatten(1).unsqueeze(-1), self.mask_token.to(x.dtype), x)
+        x = torch.cat([self.cls_token.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+        if self.pos_embed is not None:
+            x = x + resize_pos_embed(self.pos_embed, self.grid, grid).to(x.dtype)
+        return self.pos_drop(x), grid
+
+    def shared_bias(self, grid: Grid) -> Tensor | None:
+        """The bias that every block adds, (heads, 1 + N, 1 + N); None where there is none."""
+        return None if self.rel_pos_bias is None else self.rel_pos_bias(grid)
+
+    def iterate_blocks(self, x: Tensor, grid: Grid, bias: Tensor | None) -> Iterator[Tensor]:
+        """The tokens (B, 1 + N, D) after each block in turn, not normalised."""
+        for block in self.blocks:
+            x = run_block(block, x, grid, bias, self.with_cp)
+            yield x
+
+    def init_transformer(self, std: float = 0.02) -> None:
+        """BEiT's initialisation: truncated normal, branches rescaled by depth, zero biases."""
+        nn.init.trunc_normal_(self.patch_embed.proj.weight, std=std)
+        nn.init.zeros_(self.patch_embed.proj.bias)
+        for token in (self.cls_token, self.mask_token, self.pos_embed):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=std)
+        if self.rel_pos_bias is not None:
+            nn.init.zeros_(self.rel_pos_bias.relative_position_bias_table)
+        for depth, block in enumerate(self.blocks, start=1):
+            block.init_weights(depth, std)

@@ -1,0 +1,79 @@
+"""Patch aggregation: early patch tokens (B, N, D) and last CLS (B, 1, D) -> (B, 1 + N, D)."""
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import Block, run_block
+from ..layers.block import LAYER_NORM_EPS
+from ..registry import MODELS
+from .arch import Arch, get_arch
+from .backbone import MaskedFeatures
+from .base import PretrainedModule
+
+
+@MODELS.register_module()
+class PatchAggregationNeck(PretrainedModule):
+    """Extra blocks that see the image through the CLS token alone (paper section 2.3).
+
+    They are thrown away after pretraining.
+
+    Args:
+        arch: that of the backbone.
+        early_layer: blocks, counted from 1, whose patch tokens enter; 9 of 12, 21 of 24.
+        num_layers: extra blocks.
+        drop_path_rate: that of the backbone; the extra blocks continue from the early layer.
+        separate_norm: own final norm (`separate_head` of the MIM head); else the backbone's.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict | Arch = 'base',
+        early_layer: int = 9,
+        num_layers: int = 2,
+        layer_scale_init_value: float | None = None,
+        drop_path_rate: float = 0.0,
+        separate_norm: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        size = get_arch(arch)
+        if not 0 < early_layer < size.num_layers:
+            raise ValueError(
+                f'early_layer is a block from 1 to {size.num_layers - 1}, the one before the last, '
+                f'but {early_layer} was given.'
+            )
+        if layer_scale_init_value is None:
+            layer_scale_init_value = size.layer_scale_init_value
+        self.early_layer = early_layer
+        self.embed_dims = size.embed_dims
+        self.with_cp = with_cp
+        rates = torch.linspace(0, drop_path_rate, size.num_layers)
+        depths = range(early_layer, early_layer + num_layers)
+        self.cls_pt_layers = nn.ModuleList(
+            Block(
+                size.embed_dims,
+                size.num_heads,
+                size.mlp_ratio,
+                layer_scale_init_value,
+                float(rates[min(depth, size.num_layers - 1)]),
+            )
+            for depth in depths
+        )
+        self.cls_pt_norm = (
+            nn.LayerNorm(size.embed_dims, eps=LAYER_NORM_EPS) if separate_norm else None
+        )
+
+    def reset_parameters(self) -> None:
+        for depth, block in enumerate(self.cls_pt_layers, start=self.early_layer + 1):
+            block.init_weights(depth)
+        if self.cls_pt_norm is not None:
+            self.cls_pt_norm.reset_parameters()
+
+    def forward(self, features: MaskedFeatures) -> Tensor:
+        """Tokens after the extra blocks, CLS first, not normalised."""
+        assert features.early is not None
+        x = torch.cat([features.tokens[:, :1], features.early], dim=1)
+        for block in self.cls_pt_layers:
+            x = run_block(block, x, features.grid, features.bias, self.with_cp)
+        return x

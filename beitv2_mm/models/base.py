@@ -1,0 +1,32 @@
+"""What every module of this package does when a runner initialises it."""
+
+from mmengine.model import BaseModule, PretrainedInit, initialize
+
+from ..checkpoint import load
+
+
+class PretrainedModule(BaseModule):
+    """A BaseModule whose ``init_cfg`` of type 'Pretrained' reads any known checkpoint format.
+
+    Subclasses put their own initialisation in `reset_parameters`; what ``init_cfg`` says of other
+    types comes on top of it.
+    """
+
+    def reset_parameters(self) -> None:
+        """The network's own initialisation."""
+        raise NotImplementedError
+
+    def init_weights(self) -> None:
+        if self._is_init:
+            return
+        self.reset_parameters()
+        configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        pretrained = None
+        for config in filter(None, configs):
+            if config['type'] in ('Pretrained', PretrainedInit):
+                pretrained = config
+            else:
+                initialize(self, dict(config))
+        if pretrained is not None:  # last: it has the last word
+            load(self, pretrained['checkpoint'], prefix=pretrained.get('prefix'))
+        self._is_init = True

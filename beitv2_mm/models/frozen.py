@@ -1,0 +1,28 @@
+"""Networks that are asked but never trained: teachers and finished tokenizers."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+class Frozen:
+    """A network outside its owner's modules: built on first use, always in eval mode, without
+    gradients, and in no state dict, optimizer or DDP bucket of the owner.
+
+    Args:
+        build: makes the network, weights included.
+    """
+
+    def __init__(self, build: Callable[[], nn.Module]) -> None:
+        self._build = build
+        self._module: nn.Module | None = None
+
+    def on(self, device: torch.device) -> nn.Module:
+        """The network, on ``device``."""
+        if self._module is None:
+            self._module = self._build().requires_grad_(False).eval()
+        return self._module.to(device)
+
+    def __deepcopy__(self, memo: dict) -> 'Frozen':
+        return self  # it never changes, so copies of the owner (model EMA) share it

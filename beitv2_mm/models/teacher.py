@@ -1,0 +1,115 @@
+"""Teacher of the tokenizer: images in [0, 1] (B, 3, H, W) -> patch features (B, N, Dt)."""
+
+from collections.abc import Sequence
+
+import timm
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ..checkpoint import Source, read
+from ..layers.position import Grid
+from ..registry import MODELS
+
+
+@MODELS.register_module()
+class TimmTeacher(BaseModule):
+    """Patch features of any timm network, frozen (paper section 2.2: CLIP or DINO ViT-B/16).
+
+    A transformer gives its normalised patch tokens; a convolutional network the feature map whose
+    grid is nearest to the tokens', resampled to it where it differs.
+
+    Args:
+        model: timm name, e.g. 'vit_base_patch16_clip_quickgelu_224.openai' or
+            'vit_base_patch16_224.dino'.
+        checkpoint: local file (or state dict) in any layout that timm reads for this model; None
+            takes timm's hub weights.
+        projection: apply the network's linear head to every patch token (CLIP's 512-d space).
+        input_size: pixels of the square image that the teacher sees; None for its own.
+        mean, std: normalisation of the [0, 1] image; None for the model's own.
+        resample: allow a feature grid other than the tokens' grid.
+        model_kwargs: more arguments of ``timm.create_model``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: str,
+        checkpoint: Source | None = None,
+        projection: bool = False,
+        input_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        resample: bool = True,
+        model_kwargs: dict | None = None,
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(model):
+            stem = model.split('.')[0].split('_')[0]
+            raise ValueError(
+                f'timm {timm.__version__} knows no model {model!r}. Names alike: '
+                f'{timm.list_models(f"*{stem}*")[:8]}; all of them: timm.list_models().'
+            )
+        kwargs = dict(model_kwargs or {})
+        if checkpoint is not None:
+            # Said too, or timm throws away a head whose size is not that of its hub weights.
+            head = {key: kwargs[key] for key in ('num_classes',) if key in kwargs}
+            kwargs['pretrained_cfg_overlay'] = dict(state_dict=read(checkpoint), **head)
+        with torch.device('meta'):  # only to see what it is
+            probe = timm.create_model(model, pretrained=False, **(model_kwargs or {}))
+        self.is_transformer = hasattr(probe, 'num_prefix_tokens')
+        if not self.is_transformer:
+            kwargs['features_only'] = True
+        elif input_size is not None:
+            kwargs['img_size'] = input_size
+        self.network = timm.create_model(model, pretrained=True, **kwargs)
+        if projection and not (self.is_transformer and self.network.num_classes):
+            raise ValueError(f'{model} has no linear head to project patch tokens with.')
+        config = self.network.pretrained_cfg
+        self.name = model
+        self.projection = projection
+        self.resample = resample
+        self.input_size = input_size or (model_kwargs or {}).get('img_size', config['input_size'][-1])
+        self.register_buffer('mean', torch.tensor(mean or config['mean']).view(1, 3, 1, 1))
+        self.register_buffer('std', torch.tensor(std or config['std']).view(1, 3, 1, 1))
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, grid: Grid) -> Tensor:
+        """Features for a token grid (rows, columns): (B, rows * columns, Dt).
+
+        Raises:
+            ValueError: the teacher's grid differs and ``resample`` is off.
+        """
+        size = (self.input_size, self.input_size)
+        if image.shape[-2:] != size:
+            image = F.interpolate(image, size, mode='bicubic', antialias=True).clamp(0, 1)
+        image = (image - self.mean) / self.std
+        features = self._tokens(image) if self.is_transformer else self._feature_map(image, grid)
+        if features.shape[-2:] != grid:
+            if not self.resample:
+                raise ValueError(
+                    f'{self.name} gives a grid of {features.shape[-2]} x {features.shape[-1]} '
+                    f'at {self.input_size} pixels, but the tokens lie on {grid[0]} x {grid[1]}. '
+                    'Change input_size, or allow resample=True.'
+                )
+            if features.shape[-2] >= grid[0] and features.shape[-1] >= grid[1]:
+                features = F.adaptive_avg_pool2d(features, grid)
+            else:
+                features = F.interpolate(features, grid, mode='bilinear')
+        return features.flatten(2).transpose(1, 2)  # (B, N, Dt)
+
+    def _tokens(self, image: Tensor) -> Tensor:
+        tokens = self.network.forward_features(image)[:, self.network.num_prefix_tokens :]
+        if self.projection:
+            tokens = self.network.head(tokens)
+        patch = self.network.patch_embed.patch_size
+        rows, columns = image.shape[-2] // patch[0], image.shape[-1] // patch[1]
+        return tokens.transpose(1, 2).unflatten(2, (rows, columns))  # (B, Dt, rows, columns)
+
+    def _feature_map(self, image: Tensor, grid: Grid) -> Tensor:
+        maps = self.network(image)
+        finer = [m for m in maps if m.shape[-2] >= grid[0] and m.shape[-1] >= grid[1]]
+        return finer[-1] if finer else maps[0]

@@ -1,0 +1,152 @@
+"""VQ-KD visual tokenizer: images in [0, 1] (B, 3, H, W) -> codes (B, N) (paper section 2.2)."""
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel, ImgDataPreprocessor
+from torch import Tensor, nn
+
+from ..layers import Quantized, VectorQuantizer
+from ..layers.position import Grid
+from ..registry import MODELS
+from .backbone import BEiTV2Backbone
+from .base import PretrainedModule
+from .frozen import Frozen
+
+# Pixels of cv2-decoded images to RGB in [0, 1]: what tokenizer and pretrainer take.
+UNIT_RGB = dict(type=ImgDataPreprocessor, mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True)
+
+
+def _task_layer(in_dims: int, out_dims: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(in_dims, in_dims), nn.Tanh(), nn.Linear(in_dims, out_dims))
+
+
+def unit_float(image: Tensor) -> Tensor:
+    """Bytes become floats in [0, 1]; floats are in [0, 1] by contract, whatever their maximum."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+@MODELS.register_module()
+class VQKDTokenizer(PretrainedModule, BaseModel):
+    """Encoder, quantizer and decoder that regress a frozen teacher's patch features.
+
+    A trained tokenizer needs no teacher: it is built when the first loss asks for it, and never
+    stored in checkpoints.
+
+    Args:
+        encoder: config of a `BEiTV2Backbone`; absolute position and no layer scale unless said.
+        decoder: the same; it runs on the encoder's grid with patch size 1.
+        quantizer: arguments of `VectorQuantizer`.
+        target_dims: width of the teacher's features.
+        teacher: config of a `TimmTeacher`; may be left out where the tokenizer is only used.
+        standardize_target: remove mean and scale of every teacher channel (batch statistics in
+            training, their average later). The paper does not; it helps teachers whose channels are
+            all positive, as a convolutional network's are.
+    """
+
+    def __init__(
+        self,
+        encoder: dict,
+        decoder: dict,
+        quantizer: dict | None = None,
+        target_dims: int = 512,
+        teacher: dict | None = None,
+        standardize_target: bool = False,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor or UNIT_RGB, init_cfg=init_cfg)
+        plain = dict(type=BEiTV2Backbone, position='absolute', layer_scale_init_value=0.0)
+        self.quantize = VectorQuantizer(**(quantizer or {}))
+        self.encoder = MODELS.build({**plain, **encoder})
+        decoder = {'img_size': self.encoder.grid, **decoder}
+        self.decoder = MODELS.build(
+            {**plain, **decoder, 'patch_size': 1, 'in_channels': self.quantize.dim}
+        )
+        self.encode_task_layer = _task_layer(self.encoder.embed_dims, self.quantize.dim)
+        self.decode_task_layer = _task_layer(self.decoder.embed_dims, target_dims)
+        self.target_dims = target_dims
+        self.target_norm: nn.BatchNorm1d | None = None
+        if standardize_target:
+            self.target_norm = nn.BatchNorm1d(target_dims, affine=False, momentum=None)
+        self._teacher = Frozen(lambda: MODELS.build(teacher)) if teacher is not None else None
+
+    def reset_parameters(self) -> None:
+        self.encoder.init_weights()
+        self.decoder.init_weights()
+        for layer in (*self.encode_task_layer, *self.decode_task_layer):
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Latents, not normalised, always fp32: (B, 3, H, W) in [0, 1] or uint8 -> (B, N, d)."""
+        tokens = self.encoder.forward_patches(unit_float(image) * 2 - 1)
+        with torch.autocast(image.device.type, enabled=False):
+            return self.encode_task_layer(tokens.float())
+
+    @torch.no_grad()
+    def get_codes(self, image: Tensor) -> Tensor:
+        """Codes of the patches, row by row: (B, 3, H, W) in [0, 1] or uint8 -> (B, N)."""
+        return self.quantize.encode(self.encode(image))
+
+    def decode(self, quantized: Tensor, grid: Grid) -> Tensor:
+        """Predicted teacher features: (B, N, d) -> (B, N, target_dims)."""
+        patches = quantized.transpose(1, 2).unflatten(2, grid)  # (B, d, rows, columns)
+        return self.decode_task_layer(self.decoder.forward_patches(patches))
+
+    def target(self, image: Tensor, grid: Grid) -> Tensor:
+        """The teacher's features for images in [0, 1]: (B, N, target_dims)."""
+        if self._teacher is None:
+            raise ValueError(
+                'This tokenizer was built without a teacher, so it can give codes but no loss. Set '
+                'teacher=dict(type=TimmTeacher, model=...).'
+            )
+        target = self._teacher.on(image.device)(image, grid)
+        if target.shape[-1] != self.target_dims:
+            raise ValueError(
+                f'The teacher gives {target.shape[-1]} features a patch, but target_dims is '
+                f'{self.target_dims}.'
+            )
+        if self.target_norm is not None:
+            target = self.target_norm(target.flatten(0, 1).float()).view_as(target)
+        return target
+
+    def distill(self, image: Tensor) -> tuple[Quantized, Tensor]:
+        """What the quantizer returns and the cosine to the teacher for every patch, (B, N)."""
+        image = unit_float(image)
+        rows, columns = self.encoder.patch_size
+        grid = image.shape[-2] // rows, image.shape[-1] // columns
+        quantized = self.quantize(self.encode(image))
+        prediction = self.decode(quantized.quantized, grid)
+        target = self.target(image, grid)
+        return quantized, F.cosine_similarity(prediction.float(), target.float(), dim=-1)
+
+    def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+        """Commitment and cosine loss (equation 3), and the cosine itself for the log."""
+        quantized, cosine = self.distill(inputs)
+        mean = cosine.mean()
+        return dict(
+            loss_commitment=quantized.commitment_loss, loss_cosine=1 - mean, cosine=mean.detach()
+        )
+
+    def predict(self, inputs: Tensor, data_samples: list) -> list:
+        """Writes ``pred_codes`` (N,) and ``cosine``, the image's mean, into the data samples."""
+        quantized, cosine = self.distill(inputs)
+        for sample, codes, value in zip(
+            data_samples, quantized.codes, cosine.mean(dim=1), strict=True
+        ):
+            sample.set_field(codes, 'pred_codes')
+            sample.set_field(value, 'cosine')
+        return data_samples
+
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+    ) -> dict[str, Tensor] | list | Tensor:
+        """'tensor' gives codes (B, N), 'loss' and 'predict' what the methods of that name do."""
+        if mode == 'tensor':
+            return self.get_codes(inputs)
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples or [])
+        raise ValueError(f"mode is 'tensor', 'loss' or 'predict', but {mode!r} was given.")

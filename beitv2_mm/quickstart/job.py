@@ -1,0 +1,109 @@
+"""The quickstart: data, teacher, tokenizer, pretraining, fine-tuning, report."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..datasets import cifar10
+from ..visualization.curves import last_values, read_scalars
+from ..visualization.report import log_table, write_report
+from . import settings as s
+from .outcome import build_report
+from .settings import Options, stage_name
+from .stages import Metrics, Stage, Stages, artifact, config, train
+from .teacher import TEACHER_FILE, write_teacher
+
+
+def run(options: Options, logger: logging.Logger) -> Path:
+    """Run what is not done yet and write the report; returns the page's path.
+
+    Raises StageError where a training fails; what is done stays done.
+    """
+    scale = s.FAST if options.fast else s.NORMAL
+    plan = make_plan(options, scale, logger)
+    stages = Stages(options.out, logger)
+    if options.restart:
+        for stage in plan:
+            stages.forget(stage.name)
+    elif not (options.data / cifar10.MARKER).exists():
+        stages.forget('data')
+    for stage in plan:
+        stages.run(stage)
+    logger.info('report: starts')
+    report = build_report(stages.results, scale, options)
+    page = write_report(report, options.out)
+    log_table(report, logger)
+    return page
+
+
+def make_plan(options: Options, scale: s.Scale, logger: logging.Logger) -> list[Stage]:
+    """The stages in order; a training is the run of a config file by tools/train.py."""
+
+    def training(
+        name: str,
+        path: str,
+        changes: s.Values,
+        metrics: Sequence[str],
+        uses: Mapping[str, str],  # option that takes a file -> stage that makes the file
+        after: Sequence[str] = (),
+    ) -> Stage:
+        def action(folder: Path) -> Metrics:
+            values = {
+                **changes,
+                s.TRAIN_IMAGES: options.data / 'train',
+                s.VAL_IMAGES: options.data / 'test',
+                **{option: artifact(options.out / stage) for option, stage in uses.items()},
+            }
+            command: list[str | Path] = [options.root / 'tools/train.py', options.root / path]
+            command += ['--work-dir', folder, '--resume', 'auto', '--cfg-options']
+            command += [f'{key}={value}' for key, value in values.items()]
+            train(command, folder, logger, options.device)
+            found = last_values(read_scalars(folder), [f'val/{metric}' for metric in metrics])
+            return {key.removeprefix('val/'): value for key, value in found.items()}
+
+        content = config(options.root / path, changes).to_dict()
+        return Stage(name, content, action, (*after, *uses.values()))
+
+    plan = [
+        Stage('data', {}, lambda folder: _prepare_data(options)),
+        Stage('teacher', {}, _prepare_teacher),
+        training(
+            'tokenizer',
+            s.TOKENIZER_CONFIG,
+            scale.tokenizer,
+            s.TOKENIZER_METRICS,
+            uses={s.TEACHER: 'teacher'},
+            after=['data'],
+        ),
+        training(
+            'pretrain',
+            s.PRETRAIN_CONFIG,
+            scale.pretrain,
+            s.PRETRAIN_METRICS,
+            uses={s.TOKENIZER: 'tokenizer'},
+        ),
+    ]
+    # Seeds outside: whoever stops early has all ways of the first seeds to compare.
+    for seed in range(options.seeds):
+        for way, changes in s.WAYS.items():
+            plan.append(
+                training(
+                    stage_name(way, seed),
+                    s.FINETUNE_CONFIG,
+                    {**scale.finetune, **changes, 'randomness.seed': seed},
+                    s.FINETUNE_METRICS,
+                    uses={s.BACKBONE: 'pretrain'} if way == 'pretrained' else {},
+                    after=['data'],
+                )
+            )
+    return plan
+
+
+def _prepare_data(options: Options) -> Metrics:
+    counts = cifar10.prepare(options.data, options.source)['counts']
+    return {f'{split}_images': count for split, count in counts.items()}
+
+
+def _prepare_teacher(folder: Path) -> Metrics:
+    write_teacher(folder / TEACHER_FILE)
+    return {}

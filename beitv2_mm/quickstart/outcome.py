@@ -1,0 +1,184 @@
+"""From finished stages to a report: figures, curves, pictures of codes and masks."""
+
+import io
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import mmengine
+import numpy as np
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from ..checkpoint import load
+from ..datasets import BlockwiseMask
+from ..datasets.cifar10 import CLASSES
+from ..registry import MODELS, TRANSFORMS
+from ..visualization.codes import code_atlas, code_map
+from ..visualization.curves import Panel, Scalars, plot_curves, read_scalars
+from ..visualization.masks import masked_images
+from ..visualization.report import Accuracy, Picture, Report, StageRecord, accuracy
+from . import settings as s
+from .stages import Result, artifact, config
+
+Results = Mapping[str, Result]
+
+
+def build_report(results: Results, scale: s.Scale, options: s.Options) -> Report:
+    """Everything the report shows, from all stages' results."""
+    tokenizer, pretrain = results['tokenizer'].metrics, results['pretrain'].metrics
+    files = {name: str(artifact(results[name].folder)) for name in ('tokenizer', 'pretrain')}
+    return Report(
+        title=scale.title,
+        summary=s.SUMMARY,
+        cosine=tokenizer['cosine'],
+        codebook_usage=tokenizer['codebook_usage'],
+        mim_accuracy=pretrain['accuracy_main'],
+        mim_accuracy_aggregation=pretrain['accuracy_aggregation'],
+        scratch=_top1(results, 'scratch', options.seeds),
+        scratch_layer_decay=_top1(results, 'scratch_layer_decay', options.seeds),
+        pretrained=_top1(results, 'pretrained', options.seeds),
+        stages=[
+            StageRecord(name, result.seconds, str(result.folder))
+            for name, result in results.items()
+        ],
+        machine=describe_machine(options.device),
+        settings=[
+            ('tokenizer', s.TOKENIZER_CONFIG, dict(scale.tokenizer)),
+            ('pretraining', s.PRETRAIN_CONFIG, dict(scale.pretrain)),
+            *(
+                (s.LABELS[way], s.FINETUNE_CONFIG, {**scale.finetune, **changes})
+                for way, changes in s.WAYS.items()
+            ),
+        ],
+        limits=s.LIMITS,
+        commands=[(purpose, line.format_map(files)) for purpose, line in s.COMMANDS],
+        pictures=[_curves(results, options.seeds), *_pictures(results, scale, options)],
+    )
+
+
+def _top1(results: Results, way: str, seeds: int) -> Accuracy:
+    names = [s.stage_name(way, seed) for seed in range(seeds)]
+    return accuracy([results[name].metrics['accuracy/top1'] for name in names])
+
+
+def describe_machine(device: str) -> dict[str, str]:
+    """What the figures and times were measured with."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    gpu = device != 'cpu' and torch.cuda.is_available()
+    return {
+        'device': torch.cuda.get_device_name() if gpu else f'CPU, {cores} cores',
+        'system': f'{platform.system()} {platform.machine()}',
+        'Python': platform.python_version(),
+        'torch': torch.__version__,
+        'mmengine': mmengine.__version__,
+        'mmpretrain': version('mmpretrain'),
+        'timm': version('timm'),
+    }
+
+
+def _curves(results: Results, seeds: int) -> Picture:
+    tokenizer = read_scalars(results['tokenizer'].folder)
+    pretrain = read_scalars(results['pretrain'].folder)
+    top1 = {label: _mean_top1(results, way, seeds) for way, label in s.LABELS.items()}
+    panels = [
+        Panel('Tokenizer: losses', _select(tokenizer, 'loss')),
+        Panel('Tokenizer: codebook usage', _select(tokenizer, 'codebook_usage'), percent=True),
+        Panel('Pretraining: losses', _select(pretrain, 'loss')),
+        Panel('Pretraining: accuracy on masked patches', _select(pretrain, 'accuracy')),
+        Panel('Fine-tuning: top-1 on test images', top1, x_label='epoch', percent=True),
+    ]
+    return Picture(
+        'curves',
+        'Learning curves',
+        'Light: logged values. Strong: their running mean. Fine-tuning: mean of the seeds.',
+        plot_curves([panel for panel in panels if panel.curves]),
+    )
+
+
+def _select(scalars: Scalars, part: str) -> Scalars:
+    """Training's curves with `part` in their names, without the sum of several losses."""
+    names = [name for name in scalars if part in name and not name.startswith('val/')]
+    return {name: scalars[name] for name in names if name != 'loss' or len(names) == 1}
+
+
+def _mean_top1(results: Results, way: str, seeds: int) -> tuple[list[int], list[float]]:
+    runs = [read_scalars(results[s.stage_name(way, seed)].folder) for seed in range(seeds)]
+    curves = [run['val/accuracy/top1'] for run in runs]
+    return curves[0][0], np.mean([values for _, values in curves], axis=0).tolist()
+
+
+def _pictures(results: Results, scale: s.Scale, options: s.Options) -> list[Picture]:
+    images = read_test_images(options.data / 'test', scale.num_images)
+    tokenizer = config(options.root / s.TOKENIZER_CONFIG, scale.tokenizer)
+    codes = tokenize(images, tokenizer, artifact(results['tokenizer'].folder))
+    pretrain = config(options.root / s.PRETRAIN_CONFIG, scale.pretrain)
+    masks = draw_masks(images[:8], pretrain)
+    patch_size = images.shape[1] // codes.shape[1]
+    maps = [code_map(image, grid, 116) for image, grid in zip(images[:4], codes[:4], strict=True)]
+    return [
+        Picture(
+            'codes',
+            'What codes look like',
+            'Each row is one code of the tokenizer: its share of all patches, and patches of it '
+            '(outlined, with their surroundings) drawn at random from different test images. The '
+            'codes lie at equal steps along the ranking by frequency.',
+            _png(code_atlas(images, codes, patch_size)),
+        ),
+        Picture(
+            'maps',
+            'Images as codes',
+            'Test images beside the codes of their patches; a colour stands for a code.',
+            _png(_row(maps)),
+        ),
+        Picture(
+            'masks',
+            'What the transformer sees in pretraining',
+            'Test images beside their masked versions; it predicts the codes of the grey patches.',
+            _png(masked_images(images[:8], masks, patch_size)),
+        ),
+    ]
+
+
+def _row(pictures: Sequence[Image.Image], gap: int = 12) -> Image.Image:
+    """Pictures of one size side by side."""
+    width, height = pictures[0].size
+    row = Image.new('RGBA', (len(pictures) * (width + gap) - gap, height))
+    for index, picture in enumerate(pictures):
+        row.paste(picture, (index * (width + gap), 0))
+    return row
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, 'PNG', optimize=True)
+    return buffer.getvalue()
+
+
+def read_test_images(folder: Path, count: int) -> np.ndarray:
+    """The first images of every class in turn, uint8 (count, H, W, 3)."""
+    paths = [sorted((folder / name).glob('*.png'))[: -(-count // len(CLASSES))] for name in CLASSES]
+    mixed = [path for group in zip(*paths, strict=True) for path in group]
+    return np.stack([np.asarray(Image.open(path).convert('RGB')) for path in mixed[:count]])
+
+
+def tokenize(images: np.ndarray, cfg: Config, checkpoint: Path, batch: int = 250) -> np.ndarray:
+    """uint8 images (M, H, W, 3) -> codes (M, rows, columns) of a trained tokenizer."""
+    model = MODELS.build(cfg.model)
+    load(model, checkpoint)
+    model.eval()
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    codes = torch.cat([model.get_codes(part) for part in pixels.split(batch)])
+    rows, columns = model.encoder.grid
+    return codes.reshape(len(images), rows, columns).numpy()
+
+
+def draw_masks(images: np.ndarray, cfg: Config) -> np.ndarray:
+    """Masks (M, rows, columns) as the pipeline of a pretraining config draws them."""
+    steps = cfg.train_dataloader.dataset.pipeline
+    transform = TRANSFORMS.build(next(step for step in steps if step['type'] is BlockwiseMask))
+    np.random.seed(0)  # the transform draws from NumPy's global state
+    return np.stack([transform({'img': image})['mask'] for image in images])

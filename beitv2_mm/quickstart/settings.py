@@ -1,0 +1,116 @@
+"""What the quickstart runs, in one place: configs, and what it changes in them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TOKENIZER_CONFIG = 'configs/pretrain/vqkd_tiny_1xb64_cifar10.py'
+PRETRAIN_CONFIG = 'configs/pretrain/beitv2_tiny_1xb32_cifar10.py'
+FINETUNE_CONFIG = 'configs/classification/beitv2_tiny_1xb32_8e_cifar10.py'
+
+# Names of what changes with the place of files: it does not make a finished stage run again.
+TRAIN_IMAGES = 'train_dataloader.dataset.data_root'
+VAL_IMAGES = 'val_dataloader.dataset.data_root'
+TEACHER = 'model.teacher.checkpoint'
+TOKENIZER = 'model.tokenizer.init_cfg.checkpoint'
+BACKBONE = 'model.backbone.init_cfg.checkpoint'
+
+TOKENIZER_METRICS = ('cosine', 'codebook_usage', 'perplexity', 'unused_codes')
+PRETRAIN_METRICS = ('accuracy_main', 'accuracy_aggregation')
+FINETUNE_METRICS = ('accuracy/top1',)
+
+Values = Mapping[str, object]
+
+# Three ways of fine-tuning on the same labels and schedule.
+WAYS: dict[str, Values] = {
+    'pretrained': {},
+    'scratch_layer_decay': {'model.backbone.init_cfg': None},
+    'scratch': {
+        'model.backbone.init_cfg': None,
+        'optim_wrapper.paramwise_cfg.layer_decay_rate': 1.0,
+    },
+}
+
+LABELS = {
+    'pretrained': 'pretrained',
+    'scratch_layer_decay': 'from scratch, layer decay',
+    'scratch': 'from scratch',
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Changes to the configs, by stage; `num_images` test images are tokenized for the report."""
+
+    title: str
+    tokenizer: Values = field(default_factory=dict)
+    pretrain: Values = field(default_factory=dict)
+    finetune: Values = field(default_factory=dict)
+    num_images: int = 2000
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line; `root` is the repository, whose configs/ and tools/ are run."""
+
+    root: Path
+    out: Path
+    data: Path
+    source: str = 'auto'
+    seeds: int = 3
+    fast: bool = False
+    restart: bool = False
+    device: str = 'auto'
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f'--seeds must be at least 1, got {self.seeds}')
+        for name, path in (('--out', self.out), ('--data', self.data)):
+            # mmengine's --cfg-options, which carry the paths, take these characters for syntax.
+            found = set(str(path)) & set(' ,()[]\'"')
+            if found:
+                raise ValueError(f'{name} may not contain {sorted(found)}, got {str(path)!r}')
+
+
+def stage_name(way: str, seed: int) -> str:
+    """The stage, and folder, of a fine-tuning."""
+    return f'{way}_seed{seed}'
+
+
+NORMAL = Scale('BEiT v2 quickstart on CIFAR-10')
+FAST = Scale(
+    'BEiT v2 quickstart, smoke run: its figures mean nothing',
+    tokenizer={'train_cfg.max_iters': 60, 'train_cfg.val_interval': 60},
+    pretrain={'train_cfg.max_iters': 60, 'train_cfg.val_interval': 60},
+    finetune={'train_cfg.max_epochs': 1},
+    num_images=500,
+)
+
+SUMMARY = (
+    'A visual tokenizer learned from an ImageNet network, a small transformer pretrained to '
+    "predict the tokenizer's codes of hidden patches, and that transformer fine-tuned on few "
+    'labels: once from the pretrained weights and, for comparison, from scratch.'
+)
+LIMITS = [
+    'One tokenizer and one pretraining were trained: the spread is that of fine-tuning alone.',
+    'The teacher was trained on ImageNet labels, so the pretraining is not free of supervision.',
+    'Small images, few labels and a small network: the gain says little about full-size training.',
+    'A longer or differently tuned training from scratch would narrow the gap.',
+]
+COMMANDS = [
+    (
+        'Train a tokenizer on your own folder of images (labels are not needed)',
+        f'python tools/train.py {TOKENIZER_CONFIG} --work-dir work_dirs/my_tokenizer '
+        f'--cfg-options {TRAIN_IMAGES}=/path/to/images',
+    ),
+    (
+        'Pretrain with the tokenizer of this run on your own images',
+        f'python tools/train.py {PRETRAIN_CONFIG} --work-dir work_dirs/my_pretraining '
+        f'--cfg-options {TRAIN_IMAGES}=/path/to/images {TOKENIZER}=' + '{tokenizer}',
+    ),
+    (
+        'Fine-tune from the backbone of this run',
+        f'python tools/train.py {FINETUNE_CONFIG} --work-dir work_dirs/my_classifier '
+        f'--cfg-options {BACKBONE}=' + '{pretrain}',
+    ),
+]

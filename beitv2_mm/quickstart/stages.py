@@ -1,0 +1,214 @@
+"""Stages of a long job: each runs once, continues after an interruption, and runs again when its
+settings, or those of a stage it builds on, have changed."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from rich.console import Console
+
+from ..visualization.page import duration
+from ..visualization.report import write_atomic
+
+Metrics = dict[str, float]
+LOG = 'log'
+# glibc returns freed memory to the system at every step, only to ask for it again: steps took
+# 7 to 25 % longer. 32 MiB is the largest threshold that every glibc accepts.
+ENVIRONMENT = {'MALLOC_MMAP_THRESHOLD_': str(32 << 20), 'MALLOC_TRIM_THRESHOLD_': str(1 << 30)}
+
+
+class StageError(RuntimeError):
+    """A stage failed; the message says where and what to do."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`action(folder)` does the work and returns metrics; `after` names the stages it builds on."""
+
+    name: str
+    settings: Mapping[str, object]
+    action: Callable[[Path], Metrics]
+    after: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished stage left behind. Seconds are those of all attempts together."""
+
+    folder: Path
+    metrics: Metrics
+    seconds: float
+
+
+class Stages:
+    """Runs stages in folders of `out`.
+
+    `<stage>/started.json` holds the key (a hash of the settings) of what the folder contains,
+    `<stage>/done.json` appears when it is complete.
+    """
+
+    def __init__(self, out: Path, logger: logging.Logger) -> None:
+        self.out = out
+        self.logger = logger
+        self.results: dict[str, Result] = {}
+        self._keys: dict[str, str] = {}
+
+    def run(self, stage: Stage) -> Result:
+        """Skip, continue or start a stage; raises what its action raises."""
+        folder = self.out / stage.name
+        key = self._keys[stage.name] = self._key(stage)
+        done = _read(folder / 'done.json')
+        if done.get('key') == key:
+            self.logger.info(f'{stage.name}: done already, skipped')
+            result = Result(folder, done['metrics'], done['seconds'])
+        else:
+            result = self._work(stage, folder, key)
+        self.results[stage.name] = result
+        return result
+
+    def forget(self, name: str) -> None:
+        """Delete a stage's folder, so that it runs again; ValueError if it is not a stage's."""
+        folder = self.out / name
+        if folder.exists() and any(folder.iterdir()):
+            if not (folder / 'started.json').exists():
+                raise ValueError(f'{folder} was not made by this program: move it, or change --out')
+            shutil.rmtree(folder)
+
+    def _work(self, stage: Stage, folder: Path, key: str) -> Result:
+        started = _read(folder / 'started.json')
+        if started.get('key') == key:
+            self.logger.info(f'{stage.name}: continues')
+        else:
+            self.forget(stage.name)
+            self.logger.info(f'{stage.name}: starts')
+            folder.mkdir(parents=True, exist_ok=True)
+            started = {'key': key, 'seconds': 0.0}
+            _write(folder / 'started.json', started)
+        begin = time.perf_counter() - started['seconds']
+        try:
+            metrics = stage.action(folder)
+        finally:
+            seconds = time.perf_counter() - begin
+            _write(folder / 'started.json', {'key': key, 'seconds': seconds})
+        _write(folder / 'done.json', {'key': key, 'seconds': seconds, 'metrics': metrics})
+        shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
+        self.logger.info(f'{stage.name}: {duration(seconds)}' + (f', {shown}' if shown else ''))
+        return Result(folder, metrics, seconds)
+
+    def _key(self, stage: Stage) -> str:
+        content = [stage.name, stage.settings, [self._keys[name] for name in stage.after]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _write(path: Path, content: dict) -> None:
+    write_atomic(path, (json.dumps(content, indent=2) + '\n').encode())
+
+
+def config(path: Path, options: Mapping[str, object]) -> Config:
+    """A config with its bases and `options` (dotted names) merged in."""
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(dict(options))
+    return cfg
+
+
+def artifact(folder: Path) -> Path:
+    """The file that a finished stage made: its last checkpoint, or its only .safetensors file.
+
+    Raises StageError if there is none.
+    """
+    pointer = folder / 'last_checkpoint'
+    if pointer.exists():
+        # By name: mmengine writes the whole path, which a moved folder outdates.
+        found = [folder / Path(pointer.read_text().strip()).name]
+    else:
+        found = list(folder.glob('*.safetensors'))
+    if len(found) != 1 or not found[0].exists():
+        raise StageError(f'{folder} has lost its checkpoint: delete the folder and run again')
+    return found[0]
+
+
+def train(
+    command: Sequence[str | Path], folder: Path, logger: logging.Logger, device: str = 'auto'
+) -> None:
+    """Run a training command in a process of its own; its output goes to `folder/log`, its progress
+    to the terminal. Raises StageError if it fails; when interrupted, ends it first."""
+    hidden = {'CUDA_VISIBLE_DEVICES': ''} if device == 'cpu' else {}
+    log = folder / LOG
+    with log.open('ab') as sink, log.open(errors='replace') as reader:
+        reader.seek(0, os.SEEK_END)
+        child = subprocess.Popen(
+            [sys.executable, *command],
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env={**ENVIRONMENT, **os.environ, **hidden},
+            # Ctrl-C reaches this process only, which then ends the child and its workers in order.
+            start_new_session=True,
+        )
+        try:
+            _follow(child, reader.read, folder.name, logger)
+        finally:
+            _end(child)
+    if child.returncode:
+        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-12:])
+        raise StageError(
+            f'{folder.name} failed (exit status {child.returncode}). Its log, {log}, ends:\n{tail}'
+        )
+
+
+def _follow(
+    child: subprocess.Popen, read: Callable[[], str], name: str, logger: logging.Logger
+) -> None:
+    """Show a child's progress until it ends; without a terminal, a line every minute."""
+    begin = reported = time.monotonic()
+    text = 'loading'
+    console = Console(stderr=True)
+    with console.status(f'{name}: {text}') as status:
+        while child.poll() is None:
+            time.sleep(0.5)
+            for line in read().splitlines():
+                text = progress(line) or text
+            message = f'{name}: {text}, {duration(time.monotonic() - begin)} so far'
+            status.update(message)
+            if not console.is_terminal and time.monotonic() - reported > 60:
+                reported = time.monotonic()
+                logger.info(message)
+
+
+def progress(line: str) -> str:
+    """A line of mmengine's log -> 'train 100/2000, loss 5.31, eta 0:01:02'; '' for other lines."""
+    match = re.search(r'\((train|val|test)\)\s+((?:\[[^\]]*\])+)', line)
+    if match is None:
+        return ''
+    mode, position = match.groups()
+    parts = [f'{mode} ' + ' '.join(re.findall(r'\[\s*([^\]]*)\]', position))]
+    for name in ('loss', 'eta'):
+        value = re.search(rf'\b{name}: (\S+)', line)
+        if value:
+            parts.append(f'{name} {value[1]}')
+    return ', '.join(parts)
+
+
+def _end(child: subprocess.Popen, patience: float = 10) -> None:
+    """End a child that still runs: first as Ctrl-C would, then it and its workers by force."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()

@@ -1,0 +1,24 @@
+"""Child registries of scope ``beitv2_mm``.
+
+mmengine imports this file by itself when a config says ``type='beitv2_mm.Name'``, and ``locations``
+tell it what to import then: users of text configs need no ``custom_imports``.
+"""
+
+from mmengine import registry as root
+from mmengine.registry import Registry
+
+
+def _child(parent: Registry, location: str) -> Registry:
+    return Registry(
+        parent.name, parent=parent, scope='beitv2_mm', locations=[f'beitv2_mm.{location}']
+    )
+
+
+MODELS = _child(root.MODELS, 'models')
+DATASETS = _child(root.DATASETS, 'datasets')
+TRANSFORMS = _child(root.TRANSFORMS, 'datasets')
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'datasets')
+FUNCTIONS = _child(root.FUNCTIONS, 'datasets')
+HOOKS = _child(root.HOOKS, 'engine')
+METRICS = _child(root.METRICS, 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')

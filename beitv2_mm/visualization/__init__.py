@@ -1,0 +1,22 @@
+from .codes import code_atlas, code_map
+from .curves import Panel, Scalars, last_values, plot_curves, read_scalars
+from .masks import masked_images
+from .report import Accuracy, Picture, Report, StageRecord, accuracy, log_table, write_report
+
+__all__ = [
+    'Accuracy',
+    'Panel',
+    'Picture',
+    'Report',
+    'Scalars',
+    'StageRecord',
+    'accuracy',
+    'code_atlas',
+    'code_map',
+    'last_values',
+    'log_table',
+    'masked_images',
+    'plot_curves',
+    'read_scalars',
+    'write_report',
+]

@@ -1,0 +1,111 @@
+"""What codes look like: patches grouped by code, and images coloured by code."""
+
+import colorsys
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .canvas import check_images, check_patches, enlarge, new_canvas, write
+
+GAP = 4
+LABEL_WIDTH = 104
+
+
+def choose_codes(codes: np.ndarray, num_groups: int, per_group: int) -> list[int]:
+    """Codes (M, N) -> at most `num_groups` code ids, the most frequent first.
+
+    They lie at equal steps along the ranking by frequency, so the choice favours neither common nor
+    pretty codes; only codes that occur in `per_group` different images take part (in as many as
+    possible if no code does).
+    """
+    ids, counts = np.unique(codes, return_counts=True)
+    # An image counts once for a code: twelve patches of the same sky would show nothing.
+    num_images = np.array([(codes == code).any(axis=1).sum() for code in ids])
+    enough = num_images >= min(per_group, int(num_images.max()))
+    ids, counts = ids[enough], counts[enough]
+    ranked = ids[np.argsort(-counts, kind='stable')]
+    steps = np.linspace(0, len(ranked) - 1, min(num_groups, len(ranked)))
+    return [int(ranked[round(step)]) for step in steps]
+
+
+def code_atlas(
+    images: np.ndarray,
+    codes: np.ndarray,
+    patch_size: int,
+    num_groups: int = 12,
+    per_group: int = 12,
+    context: int = 1,
+    tile: int = 72,
+    seed: int = 0,
+) -> Image.Image:
+    """uint8 images (M, H, W, 3) and codes (M, N) or (M, rows, columns) -> picture, a row a code.
+
+    A row shows the code's id, its share of all patches and `per_group` patches drawn at random from
+    different images. Each patch (outlined) comes with `context` patches around it, moved inwards
+    at the image's border, enlarged to `tile` pixels. Raises ValueError for arrays that do not fit.
+    """
+    rows, columns = check_images(images, patch_size)
+    codes = check_patches('codes', np.asarray(codes), len(images), rows * columns)
+    chosen = choose_codes(codes, num_groups, per_group)
+    rng = np.random.default_rng(seed)
+    step = tile + GAP
+    picture = new_canvas(LABEL_WIDTH + per_group * step - GAP, len(chosen) * step - GAP)
+    for row, code in enumerate(chosen):
+        top = row * step
+        share = (codes == code).mean()
+        write(picture, (0, top + tile // 2 - 10), f'code {code}', size=16)
+        write(picture, (0, top + tile // 2 + 11), f'{100 * share:.2f} % of patches', size=12)
+        where = np.flatnonzero((codes == code).any(axis=1))
+        for column, index in enumerate(rng.permutation(where)[:per_group]):
+            patch = int(rng.choice(np.flatnonzero(codes[index] == code)))
+            tile_picture = _patch_in_context(
+                images[index], divmod(patch, columns), patch_size, context, tile
+            )
+            picture.paste(tile_picture, (LABEL_WIDTH + column * step, top))
+    return picture
+
+
+def _patch_in_context(
+    image: np.ndarray, position: tuple[int, int], patch_size: int, context: int, tile: int
+) -> Image.Image:
+    """Image (H, W, 3) and a patch's (row, column) -> its surroundings, outlined, `tile` pixels."""
+    side = (2 * context + 1) * patch_size
+    height, width = min(side, image.shape[0]), min(side, image.shape[1])
+    y, x = (index * patch_size for index in position)
+    top = min(max(y - context * patch_size, 0), image.shape[0] - height)
+    left = min(max(x - context * patch_size, 0), image.shape[1] - width)
+    window = enlarge(image[top : top + height, left : left + width], tile, tile)
+    if (height, width) != (patch_size, patch_size):
+        x0, x1 = ((x - left + d) * tile // width for d in (0, patch_size))
+        y0, y1 = ((y - top + d) * tile // height for d in (0, patch_size))
+        draw = ImageDraw.Draw(window)
+        # A dark line around a light one is visible on every photograph.
+        draw.rectangle((x0 - 1, y0 - 1, x1, y1), outline=(20, 20, 20))
+        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=(255, 255, 255))
+    return window
+
+
+def code_map(image: np.ndarray, codes: np.ndarray, tile: int = 192) -> Image.Image:
+    """uint8 image (H, W, 3) and codes (rows, columns) -> the image beside its codes in colours.
+
+    A code has the same colour in every map; both halves are `tile` pixels high. Raises ValueError
+    unless codes are a grid.
+    """
+    codes = np.asarray(codes)
+    if codes.ndim != 2:
+        raise ValueError(f'codes must be a (rows, columns) grid, got shape {codes.shape}')
+    width = round(tile * image.shape[1] / image.shape[0])
+    colours = np.array([[_colour(int(code)) for code in row] for row in codes], dtype=np.uint8)
+    picture = new_canvas(2 * width + GAP, tile)
+    picture.paste(enlarge(image, tile, width), (0, 0))
+    coloured = Image.fromarray(colours).resize((width, tile), Image.Resampling.NEAREST)
+    picture.paste(coloured, (width + GAP, 0))
+    return picture
+
+
+def _colour(code: int) -> tuple[int, int, int]:
+    """RGB of a code; steps of the golden ratio keep the hues of neighbouring ids far apart."""
+    hue = code * 0.618034 % 1
+    rgb = colorsys.hsv_to_rgb(hue, 0.45 + 0.4 * (code * 0.754878 % 1), 0.9)
+    red, green, blue = (round(255 * channel) for channel in rgb)
+    return red, green, blue

@@ -1,0 +1,361 @@
+"""Every golden case of a folder: ``pytest tests/test_golden.py --golden DIR``.
+
+The check follows from the case's name, all sizes from its settings.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_masks import assert_same_statistics, draw_masks
+from mmengine.config import Config
+from mmengine.optim import CosineAnnealingLR, LinearLR, build_optim_wrapper
+from torch import Tensor, nn
+
+from beitv2_mm.checkpoint import adapt, official_name
+from beitv2_mm.layers import VectorQuantizer, spherical_kmeans
+from beitv2_mm.models import BEiTV2Backbone, BEiTV2Pretrainer, TimmTeacher, VQKDTokenizer
+from beitv2_mm.models.aggregation_neck import PatchAggregationNeck
+from beitv2_mm.models.mim_head import MIMHead
+from beitv2_mm.visualization.attention import attention_probabilities, mass_mask, query_map
+from golden.golden import Case
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+def assert_close(actual: Tensor, expected: np.ndarray, rtol: float = 1e-4) -> None:
+    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=rtol, atol=1e-5)
+
+
+def tensors(case: Case) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value) for name, value in case.state_dict().items()}
+
+
+def tensor(case: Case, name: str) -> Tensor:
+    return torch.from_numpy(case.input(name))
+
+
+def load_all(module: nn.Module, case: Case) -> None:
+    """Loads the reference's weights through the adapter; every one must find its place."""
+    adapted, report = adapt(tensors(case), module)
+    own_state = ('initialized', 'cluster_size', 'idle_steps')
+    missing = [name for name in report.missing if not name.endswith(own_state)]
+    assert not missing and not report.resized and not report.dropped
+    assert all(name.startswith(('head.', 'lm_head.')) for name in report.unexpected)
+    module.load_state_dict(adapted, strict=False)
+
+
+def backbone_config(settings: dict) -> dict:
+    """The reference's words for a network -> ours."""
+    position = 'absolute'
+    if settings.get('use_shared_rel_pos_bias'):
+        position = 'shared'
+    elif settings.get('use_rel_pos_bias'):
+        position = 'layerwise'
+    return dict(
+        arch=dict(
+            embed_dims=settings['embed_dim'],
+            num_layers=settings['depth'],
+            num_heads=settings['num_heads'],
+            mlp_ratio=settings['mlp_ratio'],
+        ),
+        img_size=settings['img_size'],
+        patch_size=settings['patch_size'],
+        in_channels=settings['in_chans'],
+        position=position,
+        layer_scale_init_value=settings['init_values'],
+    )
+
+
+def check_backbone(case: Case) -> None:
+    settings, image = case.settings, tensor(case, 'image')
+    config = backbone_config(settings)
+    out_type = 'avg_featmap' if settings['use_mean_pooling'] else 'cls_token'
+    model = BEiTV2Backbone(**config, out_type=out_type).eval()
+    load_all(model, case)
+    pooled = model(image)[-1]
+    assert_close(pooled, case.expected['pooled'])
+    weights = tensors(case)
+    logits = nn.functional.linear(pooled, weights['head.weight'], weights['head.bias'])
+    assert_close(logits, case.expected['logits'])
+    assert_close(model.forward_patches(image), case.expected['patch_tokens'])
+    raw = BEiTV2Backbone(
+        **config, out_type='raw', final_norm=False, out_indices=range(settings['depth'])
+    ).eval()
+    raw.load_state_dict(adapt(tensors(case), raw)[0])
+    for i, block in enumerate(raw(image)):
+        assert_close(block[:, 1:], case.expected[f'block{i}'])
+
+
+def check_attention_map(case: Case) -> None:
+    settings, image = case.settings, tensor(case, 'image')
+    model = BEiTV2Backbone(
+        **backbone_config(settings), out_type='raw', with_mask_token=True
+    ).eval()
+    load_all(model, case)
+    rows, columns = (side // settings['patch_size'] for side in image.shape[-2:])
+    attention = attention_probabilities(model, image)
+    assert_close(attention, case.expected['attention'])
+    maps = query_map(
+        attention[0], (rows, columns), settings['selected_row'], settings['selected_col']
+    )
+    assert_close(maps, case.expected['map'])
+    mask = mass_mask(maps, settings['threshold'])
+    np.testing.assert_array_equal(mask.numpy(), case.expected['mask'])
+    resized = BEiTV2Backbone(
+        **{**backbone_config(settings), 'img_size': image.shape[-2:]},
+        out_type='raw',
+        with_mask_token=True,
+    )
+    adapted, report = adapt(tensors(case), resized)
+    assert list(report.resized) == ['pos_embed']
+    assert_close(adapted['pos_embed'], case.expected['pos_embed'])
+
+
+def check_bias_table_resize(case: Case) -> None:
+    settings = case.settings
+    heads = settings['num_heads']
+    model = BEiTV2Backbone(
+        arch=dict(embed_dims=heads, num_layers=settings['depth'], num_heads=heads),
+        img_size=settings['target_grid'],
+        patch_size=1,
+        position='layerwise',
+    )
+    adapted, report = adapt(tensors(case), model)
+    assert set(adapted) == set(case.expected) == set(report.resized)
+    for name, expected in case.expected.items():
+        assert_close(adapted[name], expected)
+
+
+def check_block_mask_statistics(case: Case) -> None:
+    draws = case.settings['draws']
+    assert_same_statistics(draw_masks(case.settings), case.expected, draws)
+
+
+def check_kmeans(case: Case) -> None:
+    samples = nn.functional.normalize(tensor(case, 'samples'), dim=1)
+    start = samples[: case.settings['num_clusters']]
+    centroids, counts = spherical_kmeans(samples, start, case.settings['iterations'])
+    assert_close(centroids, case.expected['centroids'])
+    np.testing.assert_array_equal(counts.numpy(), case.expected['counts'])
+
+
+def check_learning_rate_schedule(case: Case) -> None:
+    settings = case.settings
+    epochs, length = settings['epochs'], settings['iterations_per_epoch']
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings['base'])
+    warmup = settings['warmup_epochs']
+    schedulers = [
+        LinearLR.build_iter_from_epoch(
+            optimizer,
+            start_factor=settings['warmup_start'] / settings['base'],
+            end=warmup,
+            epoch_length=length,
+        ),
+        CosineAnnealingLR.build_iter_from_epoch(
+            optimizer,
+            eta_min_ratio=settings['final'] / settings['base'],
+            begin=warmup,
+            end=epochs,
+            epoch_length=length,
+        ),
+    ]
+    rates = []
+    for _ in range(epochs * length):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    np.testing.assert_allclose(rates, case.expected['lr'], rtol=1e-4)
+
+
+def check_mim(case: Case) -> None:
+    settings = case.settings
+    config = backbone_config(settings)
+    aggregates = 'early_layers' in settings
+    separate = aggregates and not settings['shared_lm_head']
+    neck = dict(
+        type=PatchAggregationNeck,
+        arch=config['arch'],
+        early_layer=settings.get('early_layers'),
+        num_layers=settings.get('head_layers'),
+        layer_scale_init_value=settings['init_values'],
+        separate_norm=separate,
+    )
+    model = BEiTV2Pretrainer(
+        backbone=dict(type=BEiTV2Backbone, **config, out_type='raw', with_mask_token=True),
+        neck=neck if aggregates else None,
+        head=dict(
+            type=MIMHead,
+            embed_dims=settings['embed_dim'],
+            num_codes=settings['vocab_size'],
+            separate_head=separate,
+        ),
+        tokenizer=dict(type=VQKDTokenizer),
+    )
+    load_all(model, case)
+    mask = tensor(case, 'mask')
+    codes = (settings['vocab_size'] * tensor(case, 'codes')).long()[mask]
+    logits = model.head(**model.masked_tokens(tensor(case, 'image'), mask))
+    losses = model.head.loss(logits, codes)
+    assert len(logits) == 1 + aggregates
+    for i, branch in enumerate(logits):
+        assert_close(logits[branch], case.expected[f'logits{i}'])
+        assert_close(losses[f'loss_{branch}'], case.expected[f'loss{i}'])
+    sum(losses[f'loss_{branch}'] for branch in logits).backward()
+    check_gradients(model, case)
+
+
+def check_gradients(model: nn.Module, case: Case) -> None:
+    gradients = {official_name(name): p.grad for name, p in model.named_parameters()}
+    expected = {name: value for name, value in case.expected.items() if name.startswith('grad.')}
+    assert expected
+    for name, value in expected.items():
+        assert_close(gradients[name.removeprefix('grad.')], value, rtol=1e-3)
+
+
+def check_param_groups(case: Case) -> None:
+    """The optimizer groups of the config files, on a network of the reference's full size."""
+    settings, task = case.settings, case.name.split('_')[2]
+    file = {
+        'finetune': f'classification/beitv2_{settings["arch"]}_8xb128_100e_in1k.py',
+        'pretrain': f'pretrain/beitv2_{settings["arch"]}_16xb128_300e_in1k.py',
+    }[task]
+    config = Config.fromfile(CONFIGS / file)
+    wrapper = config.optim_wrapper
+    wrapper.optimizer.weight_decay = settings['weight_decay']
+    if settings['layer_decay'] != 1:
+        wrapper.paramwise_cfg.layer_decay_rate = settings['layer_decay']
+    from mmpretrain.registry import MODELS
+
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+    optimizer = build_optim_wrapper(model, wrapper).optimizer
+    names = {id(p): official_name(name) for name, p in model.named_parameters()}
+    groups = {
+        names[id(p)]: (group['lr'] / wrapper.optimizer.lr, group['weight_decay'])
+        for group in optimizer.param_groups
+        for p in group['params']
+    }
+    assert set(groups) == set(case.expected['names'])
+    for name, scale, decay in zip(
+        case.expected['names'],
+        case.expected['lr_scale'],
+        case.expected['weight_decay'],
+        strict=True,
+    ):
+        assert groups[name] == pytest.approx((scale, decay), rel=1e-6), name
+
+
+def check_quantizer(case: Case) -> None:
+    settings = case.settings
+    model = VectorQuantizer(
+        settings['num_codes'], settings['dim'], settings['decay'], settings['beta']
+    )
+    model.load_state_dict({'embedding.weight': tensors(case)['codebook']}, strict=False)
+    upstream = tensor(case, 'upstream')
+    for step in range(sum(name.startswith('latents') for name in case.inputs)):
+        maps = tensor(case, f'latents{step}').requires_grad_()  # (B, d, rows, columns)
+        out = model(maps.flatten(2).transpose(1, 2))
+        np.testing.assert_array_equal(out.codes.flatten(), case.expected[f'codes{step}'])
+        quantized = out.quantized.transpose(1, 2).view_as(maps)
+        assert_close(quantized, case.expected[f'quantized{step}'])
+        assert_close(out.commitment_loss, case.expected[f'loss{step}'])
+        ((quantized * upstream).sum() + out.commitment_loss).backward()
+        assert_close(maps.grad, case.expected[f'grad{step}'], rtol=1e-3)
+        assert_close(model.embedding.weight, case.expected[f'codebook{step}'])
+        assert_close(model.cluster_size, case.expected[f'usage{step}'])
+
+
+def check_teacher(case: Case) -> None:
+    settings = case.settings
+    clip = 'output_dim' in settings
+    teacher = TimmTeacher(
+        'vit_base_patch16_clip_quickgelu_224.openai' if clip else 'vit_base_patch16_224.dino',
+        checkpoint=tensors(case),
+        projection=clip,
+        model_kwargs=dict(
+            embed_dim=settings['width'],
+            depth=settings['layers'],
+            num_heads=settings['heads'],
+            patch_size=settings['patch_size'],
+            img_size=settings['img_size'],
+            num_classes=settings['output_dim'] if clip else 0,
+        ),
+    ).eval()
+    image = tensor(case, 'image')
+    side = settings['img_size'] // settings['patch_size']
+    assert_close(teacher(image, (side, side)), case.expected['target'])
+
+
+def check_tokenizer(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = case.settings
+    model = VQKDTokenizer(
+        encoder=backbone_config(settings['encoder']),
+        decoder=backbone_config(settings['decoder']),
+        quantizer=dict(
+            num_codes=settings['n_embed'],
+            dim=settings['embed_dim'],
+            decay=settings['decay'],
+            beta=settings['beta'],
+        ),
+        target_dims=settings['decoder_out_dim'],
+    ).eval()
+    load_all(model, case)
+    # The case gives the regression target as numbers, not as a network.
+    monkeypatch.setattr(model, 'target', lambda image, grid: tensor(case, 'teacher'))
+    image = tensor(case, 'image')
+    latents = model.encode(image)
+    assert_close(latents, case.expected['latents'])
+    np.testing.assert_array_equal(model.get_codes(image), case.expected['codes'])
+    quantized = model.quantize(latents)
+    expected = case.expected['quantized']  # (B, d, rows, columns)
+    assert_close(quantized.quantized.transpose(1, 2).reshape(expected.shape), expected)
+    grid = expected.shape[-2:]
+    assert_close(model.decode(quantized.quantized, grid), case.expected['reconstruction'])
+    for mode, prefix in ((False, ''), (True, 'train.')):
+        losses = model.train(mode).loss(image)
+        assert_close(losses['loss_commitment'], case.expected[f'{prefix}commitment_loss'])
+        assert_close(losses['loss_cosine'], case.expected[f'{prefix}reconstruction_loss'])
+    (losses['loss_commitment'] + losses['loss_cosine']).backward()
+    assert_close(model.quantize.embedding.weight, case.expected['train.codebook'])
+    check_gradients(model, case)
+
+
+CHECKS: dict[str, Callable[..., None]] = {
+    'attention_map': check_attention_map,
+    'backbone_': check_backbone,
+    'bias_table_resize_': check_bias_table_resize,
+    'block_mask_statistics': check_block_mask_statistics,
+    'kmeans_': check_kmeans,
+    'learning_rate_schedule': check_learning_rate_schedule,
+    'mim_': check_mim,
+    'param_groups_finetune_': check_param_groups,
+    'param_groups_pretrain_': check_param_groups,
+    'quantizer_': check_quantizer,
+    'teacher_': check_teacher,
+    'tokenizer_': check_tokenizer,
+}
+# Their checks come with the segmentation head.
+LATER = ('segmentation_pyramid', 'param_groups_segment_')
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    folder = Path(metafunc.config.getoption('--golden'))
+    files = sorted(path for path in folder.glob('*.npz') if not path.stem.startswith(LATER))
+    if not files:
+        raise pytest.UsageError(f'--golden {folder} holds no cases (*.npz).')
+    metafunc.parametrize('path', files, ids=[path.stem for path in files])
+
+
+def test_golden(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(path)
+    matches = [prefix for prefix in CHECKS if case.name.startswith(prefix)]
+    assert matches, f'No check knows the case {case.name}.'
+    check = CHECKS[max(matches, key=len)]
+    if check is check_tokenizer:
+        check(case, monkeypatch)
+    else:
+        check(case)

@@ -1,0 +1,204 @@
+"""tools/train.py and tools/test.py, run as a user runs them, on the toys of toy.py."""
+
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import mmengine
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / 'tests/toy_config.py'
+ENV = os.environ | {
+    'PYTHONPATH': os.pathsep.join([str(ROOT / 'tests'), str(ROOT), os.getenv('PYTHONPATH', '')]),
+    'PATH': os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]),
+}
+
+Tool = Callable[..., None]
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tool:
+    """Run a tool in this process, which saves the imports: ``tool('train', *arguments)``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / 'tests'))
+
+    def run(name: str, *arguments: object) -> None:
+        monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
+        time.sleep(1)  # mmengine names a run by its second, and shares the state of equal names
+        runpy.run_path(str(ROOT / f'tools/{name}.py'), run_name='__main__')
+
+    return run
+
+
+def start(*command: object, cwd: Path, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*map(str, command)],
+        env=ENV | env,
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a process that must succeed; its output."""
+    output = process.communicate(timeout=180)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Work directory of two uninterrupted epochs, started from elsewhere with default options."""
+    cwd = tmp_path_factory.mktemp('trained')
+    finish(start(sys.executable, ROOT / 'tools/train.py', CONFIG, cwd=cwd))
+    return cwd / 'work_dirs/toy_config'
+
+
+def assert_same_weights(left: Path, right: Path) -> None:
+    ours, theirs = (torch.load(file, weights_only=True)['state_dict'] for file in (left, right))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_killed_in_mid_epoch_resumes_to_the_same_weights(trained: Path, tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir']
+    options = ['--cfg-options', 'train_cfg.val_interval=9', 'default_hooks.logger.interval=1']
+    process = start(*command, tmp_path / 'work', *options, cwd=tmp_path, TOY_DELAY='0.1')
+    assert process.stdout is not None
+    assert any('Epoch(train) [2][2/8]' in line for line in process.stdout)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / 'work/epoch_2.pth').exists()
+
+    moved = (tmp_path / 'work').rename(tmp_path / 'moved')  # last_checkpoint holds the old path
+    log = finish(start(*command, moved, '--resume', cwd=tmp_path))
+    assert 'resumed epoch: 1, iter: 8' in log
+    assert_same_weights(moved / 'epoch_2.pth', trained / 'epoch_2.pth')
+
+
+def test_resume_from_a_checkpoint_given(trained: Path, tool: Tool) -> None:
+    tool('train', CONFIG, '--resume', trained / 'epoch_1.pth', '--work-dir', 'given')
+    assert not Path('given/epoch_1.pth').exists()
+    assert_same_weights(Path('given/epoch_2.pth'), trained / 'epoch_2.pth')
+
+
+def test_resume_without_checkpoint_starts_anew(
+    trained: Path, tool: Tool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tool('train', CONFIG, '--resume')
+    assert (
+        'no checkpoint in work_dirs/toy_config yet: training starts anew' in capfd.readouterr()[0]
+    )
+    assert_same_weights(Path('work_dirs/toy_config/epoch_2.pth'), trained / 'epoch_2.pth')
+
+
+def test_mmpretrain_tool_trains_the_same(trained: Path, tmp_path: Path) -> None:
+    spec = find_spec('mmpretrain')
+    assert spec is not None
+    assert spec.origin is not None
+    train = Path(spec.origin).parent / '.mim/tools/train.py'
+    finish(start(sys.executable, train, CONFIG, '--work-dir', tmp_path, cwd=tmp_path))
+    assert_same_weights(tmp_path / 'epoch_2.pth', trained / 'epoch_2.pth')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='gloo is for machines without GPU')
+def test_two_processes_train_and_test_over_gloo(trained: Path, tmp_path: Path) -> None:
+    """The config says nccl. Two halves of a batch give the gradient of the whole batch."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    command = ['bash', ROOT / 'tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path]
+    one = ['--cfg-options', 'train_dataloader.batch_size=1']
+    log = finish(start(*command, *one, cwd=tmp_path, PORT=port))
+    assert 'backend gloo instead of nccl' in log
+    halves, whole = (
+        torch.load(folder / 'epoch_2.pth', weights_only=True) for folder in (tmp_path, trained)
+    )
+    assert halves['meta']['iter'] == whole['meta']['iter'] == 16
+    for name, value in halves['state_dict'].items():
+        torch.testing.assert_close(value, whole['state_dict'][name])
+
+    command = ['bash', ROOT / 'tools/dist_test.sh', CONFIG, tmp_path / 'epoch_2.pth', 2]
+    finish(start(*command, '--out', 'metrics.json', cwd=tmp_path, PORT=port))
+    assert mmengine.load(tmp_path / 'metrics.json').keys() == {'accuracy'}
+
+
+def test_test_writes_metrics_and_predictions(trained: Path, tool: Tool) -> None:
+    tool('test', CONFIG, trained / 'epoch_2.pth', '--out', 'metrics.json')
+    tool('test', CONFIG, trained / 'epoch_2.pth', '--out', 'predictions.pkl')
+    right = [sample['pred'] == sample['label'] for sample in mmengine.load('predictions.pkl')]
+    assert mmengine.load('metrics.json') == {'accuracy': sum(right).item() / 16}
+
+
+def test_auto_scale_lr(tool: Tool) -> None:
+    options = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=8', 'param_scheduler=None']
+    tool('train', CONFIG, '--auto-scale-lr', '--cfg-options', *options, '--work-dir', 'w')
+    optimizer = torch.load('w/epoch_1.pth', weights_only=True)['optimizer']
+    assert optimizer['param_groups'][0]['lr'] == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments', 'message'),
+    [
+        ('train', ['none.py'], r'^train\.py: no such config file: none\.py$'),
+        ('test', ['none.py', 'x.pth'], r'^test\.py: no such config file: none\.py$'),
+        ('test', [CONFIG, 'none.pth'], r'^test\.py: no such checkpoint: none\.pth$'),
+        ('train', [CONFIG, '--resume', 'none.pth'], r'^train\.py: no such checkpoint: none\.pth$'),
+        (
+            'train',
+            [CONFIG, '--resume', '--work-dir', 'stale'],
+            r'stale/epoch_7\.pth, which does not',
+        ),
+        ('test', [CONFIG, 'code.pth'], r'^test\.py: code\.pth holds code .*refused: \w+\.system$'),
+        ('train', [CONFIG, '--resume', 'code.pth'], r'^train\.py: code\.pth holds code .*refused'),
+        ('test', [CONFIG, 'other.pth'], r'of another model than ToyModel'),
+        (
+            'train',
+            [CONFIG, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
+            r'needs auto_scale_lr = dict\(base_batch_size',
+        ),
+    ],
+    ids=str,
+)
+def test_bad_input_ends_with_one_clear_line(
+    tool: Tool, name: str, arguments: list[object], message: str
+) -> None:
+    Path('stale').mkdir()
+    Path('stale/last_checkpoint').write_text('/gone/stale/epoch_7.pth')
+    torch.save({'state_dict': {'other.weight': torch.ones(1)}}, 'other.pth')
+    torch.save(Call(), 'code.pth')
+    with pytest.raises(SystemExit, match=message) as error:
+        tool(name, *arguments)
+    assert '\n' not in str(error.value)
+    assert not Path('touched').exists()
+
+
+class Call:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ('touch touched',)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_amp_without_gpu_is_explained(tool: Tool) -> None:
+    with pytest.raises(SystemExit, match='--amp needs a GPU'):
+        tool('train', CONFIG, '--amp')
+
+
+def test_out_of_unknown_kind_is_refused(tool: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        tool('test', CONFIG, 'x.pth', '--out', 'result.txt')
+    assert (
+        'must end with .json (metrics) or .pkl (predictions): result.txt' in capsys.readouterr()[1]
+    )

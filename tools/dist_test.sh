@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Test with several processes on each node, on GPUs or (over gloo) on CPUs.
+# Usage: [NNODES=2 NODE_RANK=0 MASTER_ADDR=host PORT=29500] dist_test.sh CONFIG CHECKPOINT GPUS [test.py options]
+set -euo pipefail
+
+if [ $# -lt 3 ]; then
+    echo "usage: $0 CONFIG CHECKPOINT GPUS [options of test.py]" >&2
+    exit 2
+fi
+CONFIG=$1
+CHECKPOINT=$2
+GPUS=$3
+shift 3
+
+exec python -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --nproc_per_node="$GPUS" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    "$(dirname "$0")/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "$@"

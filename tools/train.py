@@ -1,0 +1,45 @@
+"""Train what a config describes: tokenizer, masked image modelling or a downstream task."""
+
+import argparse
+import sys
+
+from beitv2_mm import launch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    launch.add_common_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help='continue from a checkpoint; without PATH from the last one of the work directory',
+    )
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate by the batch size, relative to the config's",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
+        if args.amp:
+            launch.set_amp(cfg)
+        if args.auto_scale_lr:
+            launch.set_auto_scale_lr(cfg)
+        if args.resume:
+            launch.set_resume(cfg, args.resume)
+        launch.build_runner(cfg).train()
+    except launch.USER_ERRORS as error:
+        sys.exit(f'train.py: {error}')
+
+
+if __name__ == '__main__':
+    main()
