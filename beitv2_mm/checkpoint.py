@@ -21,7 +21,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .layers.position import NUM_CLS_ROWS, Grid, resize_bias_table, resize_pos_embed
+from beitv2_mm.layers.position import NUM_CLS_ROWS, Grid, resize_bias_table, resize_pos_embed
 
 StateDict = dict[str, Tensor]
 Source = str | PathLike | Mapping

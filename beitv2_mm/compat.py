@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from mmengine.dist import utils as dist_utils
 from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import checkpoint
 
 _STATISTICS = ('mean', 'min', 'max', 'current')
@@ -81,8 +82,8 @@ def resume_weights_only() -> bool:
     """
     if _loads([HistoryBuffer([0.5], [1]), np.float64(0.5), np.arange(1)]):
         return False
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    reconstruct, scalar = multiarray._reconstruct, multiarray.scalar  # type: ignore[attr-defined]
+    reconstruct = np.empty(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
     allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype]
     allowed += {type(np.dtype(code)) for code in '?bhilqBHILQefdg'}
     for core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 name the same functions differently
@@ -198,9 +199,10 @@ def _no_set_device() -> Iterator[None]:
 def launch_without_gpu() -> bool:
     """Start ``--launcher pytorch|slurm|mpi`` over gloo on a machine without accelerator.
 
-    Why: mmengine calls ``torch.cuda.set_device`` whatever the backend, and nccl, its default, has
-    no CPU side: no multi-process run starts without GPU (or with CUDA_VISIBLE_DEVICES=-1).
-    Until: an mmengine (> 0.10.7) that sets the device only where there is one.
+    Why: mmengine calls ``torch.cuda.set_device`` whatever the backend, nccl, its default, has no
+    CPU side, and DistributedDataParallel gets a GPU's number, which it refuses for modules on a
+    CPU: no multi-process run starts without GPU (or with CUDA_VISIBLE_DEVICES=-1).
+    Until: an mmengine (> 0.10.7) that names a device only where there is one.
     """
     if dist_utils.is_npu_available() or dist_utils.is_mlu_available():
         return False
@@ -211,6 +213,13 @@ def launch_without_gpu() -> bool:
         return False
     for name in names:
         setattr(dist_utils, name, _over_gloo(getattr(dist_utils, name)))
+    wrap = MMDistributedDataParallel.__init__
+
+    @functools.wraps(wrap)
+    def wrap_on_cpu(self: Any, *args: Any, device_ids: Any = None, **kwargs: Any) -> None:
+        wrap(self, *args, **kwargs)
+
+    MMDistributedDataParallel.__init__ = wrap_on_cpu  # type: ignore[method-assign]
     return True
 
 

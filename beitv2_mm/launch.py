@@ -1,5 +1,6 @@
 """From a command line to a Runner: what tools/train.py and tools/test.py share."""
 
+import os
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ USER_ERRORS = (LaunchError, compat.CheckpointError)
 
 
 class SharedWeightsHook(Hook):
-    """Refuses a checkpoint that has no weight of the model.
+    """Refuses a checkpoint that has no weight of the model, by name and shape.
 
     mmengine loads what fits and lists the rest in a warning, so the checkpoint of another model
     would be trained or tested as random weights.
@@ -32,14 +33,20 @@ class SharedWeightsHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        weights = checkpoint.get('state_dict', checkpoint)
-        found = {key.removeprefix('module.') for key in weights}
-        expected = model.state_dict().keys()
-        if expected and found.isdisjoint(expected):
+        weights = {
+            key.removeprefix('module.'): getattr(value, 'shape', None)
+            for key, value in checkpoint.get('state_dict', checkpoint).items()
+        }
+        expected = {key: value.shape for key, value in model.state_dict().items()}
+        if expected and not any(weights.get(key) == shape for key, shape in expected.items()):
             raise LaunchError(
                 f'the checkpoint is of another model than {type(model).__name__}: it has none of '
-                f'its weights (given: {sorted(found)[:3]}, expected: {sorted(expected)[:3]})'
+                f'its weights (given: {_first(weights)}; expected: {_first(expected)})'
             )
+
+
+def _first(shapes: dict[str, Any]) -> str:
+    return ', '.join(f'{key} {tuple(shape or ())}' for key, shape in [*shapes.items()][:3])
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -83,6 +90,8 @@ def load_config(
 
 def build_runner(cfg: Config) -> Runner:
     """The Runner of a config, or the class that its ``runner_type`` names."""
+    if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
+        os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
     runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.register_hook(SharedWeightsHook(), priority='VERY_LOW')
     if compat.active():

@@ -63,8 +63,8 @@ def assert_same_statistics(masks: np.ndarray, expected: dict[str, np.ndarray], d
     z = z / np.maximum(sigma(ours['frequency'], expected['frequency']), share)
     assert ours['frequency'].shape == expected['frequency'].shape
     assert np.abs(z).max() < 5, f'frequency of a position: {np.abs(z).max():.1f} sigma'
-    # positions are correlated, hence 1.6 and not 1.0x
-    assert z.std() < 1.6, f'frequencies: {z.std():.2f} sigma on average'
+    # neighbours are correlated: a small grid is worth few independent positions
+    assert z.std() < 2.5, f'frequencies: {z.std():.2f} sigma on average'
 
     length = max(len(ours['components']), len(expected['components']))
     a, b = (np.pad(s['components'], (0, length - len(s['components']))) for s in (ours, expected))

@@ -15,6 +15,8 @@ import mmengine
 import pytest
 import torch
 
+from beitv2_mm import launch
+
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / 'tests/toy_config.py'
 ENV = os.environ | {
@@ -33,7 +35,8 @@ def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tool:
 
     def run(name: str, *arguments: object) -> None:
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
-        time.sleep(1)  # mmengine names a run by its second, and shares the state of equal names
+        # mmengine names a run by its second, and runs of equal names share their state
+        time.sleep(1 - time.time() % 1)
         runpy.run_path(str(ROOT / f'tools/{name}.py'), run_name='__main__')
 
     return run
@@ -95,12 +98,12 @@ def test_resume_from_a_checkpoint_given(trained: Path, tool: Tool) -> None:
 
 
 def test_resume_without_checkpoint_starts_anew(
-    trained: Path, tool: Tool, capfd: pytest.CaptureFixture[str]
+    trained: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(launch, 'print_log', lambda message, logger: said.append(message))
     tool('train', CONFIG, '--resume')
-    assert (
-        'no checkpoint in work_dirs/toy_config yet: training starts anew' in capfd.readouterr()[0]
-    )
+    assert said == ['no checkpoint in work_dirs/toy_config yet: training starts anew']
     assert_same_weights(Path('work_dirs/toy_config/epoch_2.pth'), trained / 'epoch_2.pth')
 
 
@@ -163,7 +166,12 @@ def test_auto_scale_lr(tool: Tool) -> None:
         ),
         ('test', [CONFIG, 'code.pth'], r'^test\.py: code\.pth holds code .*refused: \w+\.system$'),
         ('train', [CONFIG, '--resume', 'code.pth'], r'^train\.py: code\.pth holds code .*refused'),
-        ('test', [CONFIG, 'other.pth'], r'of another model than ToyModel'),
+        ('test', [CONFIG, 'other.pth'], r'of another model than ToyModel.*other\.weight \(1,\)'),
+        (
+            'test',
+            [CONFIG, 'wider.pth'],
+            r'linear\.weight \(2, 8\); expected: linear\.weight \(2, 4\)',
+        ),
         (
             'train',
             [CONFIG, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
@@ -178,6 +186,7 @@ def test_bad_input_ends_with_one_clear_line(
     Path('stale').mkdir()
     Path('stale/last_checkpoint').write_text('/gone/stale/epoch_7.pth')
     torch.save({'state_dict': {'other.weight': torch.ones(1)}}, 'other.pth')
+    torch.save({'state_dict': {'linear.weight': torch.ones(2, 8)}}, 'wider.pth')
     torch.save(Call(), 'code.pth')
     with pytest.raises(SystemExit, match=message) as error:
         tool(name, *arguments)

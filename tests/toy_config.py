@@ -3,6 +3,7 @@ from mmengine.dataset import DefaultSampler, default_collate
 from mmengine.optim import CosineAnnealingLR, OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
 from torch.optim import AdamW
+
 from toy import ToyAccuracy, ToyDataset, ToyModel
 
 with read_base():

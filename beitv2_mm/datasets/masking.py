@@ -76,7 +76,7 @@ class BlockwiseMaskGenerator:
             bits |= block
             missing = self.num_masked - bits.bit_count()
         content = bits.to_bytes((height * width + 7) // 8, 'little')
-        flat = np.unpackbits(
+        flat: np.ndarray = np.unpackbits(
             np.frombuffer(content, np.uint8), count=height * width, bitorder='little'
         ).view(bool)
         if missing:

@@ -1,5 +1,7 @@
 """Pipeline steps of masked image modelling: results dict -> results dict."""
 
+from typing import Any
+
 from mmcv.transforms import BaseTransform
 
 from beitv2_mm.datasets.masking import BlockwiseMaskGenerator, to_grid
@@ -21,7 +23,7 @@ class BlockwiseMask(BaseTransform):
         self,
         patch_size: int | tuple[int, int] | None = None,
         grid: int | tuple[int, int] | None = None,
-        **settings,
+        **settings: Any,
     ) -> None:
         if (patch_size is None) == (grid is None):
             raise ValueError(
@@ -53,5 +55,7 @@ class BlockwiseMask(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        where = f'patch_size={self.patch_size}' if self.patch_size else f'grid={self.generator.grid}'
+        where = (
+            f'patch_size={self.patch_size}' if self.patch_size else f'grid={self.generator.grid}'
+        )
         return f'{type(self).__name__}({where}, {self.settings})'

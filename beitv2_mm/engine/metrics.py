@@ -1,6 +1,7 @@
 """Metrics of the two pretraining stages; sums, not lists, so memory does not grow with the data."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, get_dist_info
@@ -35,7 +36,7 @@ class _SumMetric(BaseMetric):
     one of a rank is padding, so that one alone is held back until the size is known.
     """
 
-    def __init__(self, prefix: str | None = None, **kwargs) -> None:
+    def __init__(self, prefix: str | None = None, **kwargs: Any) -> None:
         super().__init__(prefix=prefix, **kwargs)
         self._reset()
 
@@ -91,7 +92,7 @@ class TokenizerMetric(_SumMetric):
     and ``unused_codes``.
     """
 
-    def __init__(self, num_codes: int, prefix: str | None = None, **kwargs) -> None:
+    def __init__(self, num_codes: int, prefix: str | None = None, **kwargs: Any) -> None:
         super().__init__(prefix=prefix, **kwargs)
         self.num_codes = num_codes
 

@@ -1,16 +1,16 @@
 """Plain PyTorch layers: nothing here knows OpenMMLab."""
 
-from .attention import Attention
-from .block import Block, run_block
-from .position import (
+from beitv2_mm.layers.attention import Attention
+from beitv2_mm.layers.block import Block, run_block
+from beitv2_mm.layers.position import (
     RelativePositionBias,
     relative_position_index,
     resize_bias_table,
     resize_pos_embed,
     table_size,
 )
-from .vector_quantizer import Quantized, VectorQuantizer, spherical_kmeans
-from .vision_transformer import VisionTransformer, patch_grid, to_pair
+from beitv2_mm.layers.vector_quantizer import Quantized, VectorQuantizer, spherical_kmeans
+from beitv2_mm.layers.vision_transformer import VisionTransformer, patch_grid, to_pair
 
 __all__ = [
     'Attention',

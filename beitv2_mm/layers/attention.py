@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .position import Grid, gather_bias, table_size
+from beitv2_mm.layers.position import Grid, gather_bias, table_size
 
 
 class Attention(nn.Module):

@@ -5,8 +5,8 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import Attention
-from .position import Grid
+from beitv2_mm.layers.attention import Attention
+from beitv2_mm.layers.position import Grid
 
 LAYER_NORM_EPS = 1e-6
 

@@ -7,8 +7,8 @@ import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
-from .block import Block, run_block
-from .position import Grid, RelativePositionBias, resize_pos_embed
+from beitv2_mm.layers.block import Block, run_block
+from beitv2_mm.layers.position import Grid, RelativePositionBias, resize_pos_embed
 
 Position = Literal['shared', 'layerwise', 'absolute']
 Size = int | tuple[int, int]

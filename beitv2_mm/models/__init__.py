@@ -1,12 +1,12 @@
 """Modules that configs name."""
 
-from .aggregation_neck import PatchAggregationNeck
-from .arch import ARCHS, Arch, get_arch
-from .backbone import BEiTV2Backbone, MaskedFeatures
-from .mim_head import MIMHead
-from .pretrainer import BEiTV2Pretrainer
-from .teacher import TimmTeacher
-from .tokenizer import VQKDTokenizer
+from beitv2_mm.models.aggregation_neck import PatchAggregationNeck
+from beitv2_mm.models.arch import ARCHS, Arch, get_arch
+from beitv2_mm.models.backbone import BEiTV2Backbone, MaskedFeatures
+from beitv2_mm.models.mim_head import MIMHead
+from beitv2_mm.models.pretrainer import BEiTV2Pretrainer
+from beitv2_mm.models.teacher import TimmTeacher
+from beitv2_mm.models.tokenizer import VQKDTokenizer
 
 __all__ = [
     'ARCHS',

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from ..layers import Block, run_block
-from ..layers.block import LAYER_NORM_EPS
-from ..registry import MODELS
-from .arch import Arch, get_arch
-from .backbone import MaskedFeatures
-from .base import PretrainedModule
+from beitv2_mm.layers import Block, run_block
+from beitv2_mm.layers.block import LAYER_NORM_EPS
+from beitv2_mm.registry import MODELS
+from beitv2_mm.models.arch import Arch, get_arch
+from beitv2_mm.models.backbone import MaskedFeatures
+from beitv2_mm.models.base import PretrainedModule
 
 
 @MODELS.register_module()

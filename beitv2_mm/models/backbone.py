@@ -6,13 +6,13 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ..layers import VisionTransformer
-from ..layers.block import LAYER_NORM_EPS
-from ..layers.position import Grid
-from ..layers.vision_transformer import Position, Size
-from ..registry import MODELS
-from .arch import Arch, get_arch
-from .base import PretrainedModule
+from beitv2_mm.layers import VisionTransformer
+from beitv2_mm.layers.block import LAYER_NORM_EPS
+from beitv2_mm.layers.position import Grid
+from beitv2_mm.layers.vision_transformer import Position, Size
+from beitv2_mm.registry import MODELS
+from beitv2_mm.models.arch import Arch, get_arch
+from beitv2_mm.models.base import PretrainedModule
 
 OutType = Literal['raw', 'featmap', 'avg_featmap', 'cls_token']
 OUT_TYPES = ('raw', 'featmap', 'avg_featmap', 'cls_token')

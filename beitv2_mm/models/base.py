@@ -2,7 +2,7 @@
 
 from mmengine.model import BaseModule, PretrainedInit, initialize
 
-from ..checkpoint import load
+from beitv2_mm.checkpoint import load
 
 
 class PretrainedModule(BaseModule):

@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..checkpoint import Source, read
-from ..layers.position import Grid
-from ..registry import MODELS
+from beitv2_mm.checkpoint import Source, read
+from beitv2_mm.layers.position import Grid
+from beitv2_mm.registry import MODELS
 
 
 @MODELS.register_module()
 class TimmTeacher(BaseModule):
     """Patch features of any timm network, frozen (paper section 2.2: CLIP or DINO ViT-B/16).
 
-    A transformer gives its normalised patch tokens; a convolutional network the feature map whose
-    grid is nearest to the tokens', resampled to it where it differs.
+    A transformer gives its normalised patch tokens, a convolutional network its last feature map of
+    at most ``stride``; either is resampled to the tokens' grid where it differs.
 
     Args:
         model: timm name, e.g. 'vit_base_patch16_clip_quickgelu_224.openai' or
@@ -26,6 +26,7 @@ class TimmTeacher(BaseModule):
         checkpoint: local file (or state dict) in any layout that timm reads for this model; None
             takes timm's hub weights.
         projection: apply the network's linear head to every patch token (CLIP's 512-d space).
+        stride: pixels of the teacher's image for one cell of a convolutional feature map.
         input_size: pixels of the square image that the teacher sees; None for its own.
         mean, std: normalisation of the [0, 1] image; None for the model's own.
         resample: allow a feature grid other than the tokens' grid.
@@ -40,6 +41,7 @@ class TimmTeacher(BaseModule):
         model: str,
         checkpoint: Source | None = None,
         projection: bool = False,
+        stride: int = 16,
         input_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -61,8 +63,10 @@ class TimmTeacher(BaseModule):
         with torch.device('meta'):  # only to see what it is
             probe = timm.create_model(model, pretrained=False, **(model_kwargs or {}))
         self.is_transformer = hasattr(probe, 'num_prefix_tokens')
-        if not self.is_transformer:
-            kwargs['features_only'] = True
+        if not self.is_transformer:  # up to the stage that is read, and no further
+            info = timm.create_model(model, features_only=True, pretrained=False).feature_info
+            stages = [i for i, r in enumerate(info.reduction()) if r <= stride] or [0]
+            kwargs.update(features_only=True, out_indices=(stages[-1],))
         elif input_size is not None:
             kwargs['img_size'] = input_size
         self.network = timm.create_model(model, pretrained=True, **kwargs)
@@ -87,7 +91,7 @@ class TimmTeacher(BaseModule):
         if image.shape[-2:] != size:
             image = F.interpolate(image, size, mode='bicubic', antialias=True).clamp(0, 1)
         image = (image - self.mean) / self.std
-        features = self._tokens(image) if self.is_transformer else self._feature_map(image, grid)
+        features = self._tokens(image) if self.is_transformer else self.network(image)[-1]
         if features.shape[-2:] != grid:
             if not self.resample:
                 raise ValueError(
@@ -109,7 +113,3 @@ class TimmTeacher(BaseModule):
         rows, columns = image.shape[-2] // patch[0], image.shape[-1] // patch[1]
         return tokens.transpose(1, 2).unflatten(2, (rows, columns))  # (B, Dt, rows, columns)
 
-    def _feature_map(self, image: Tensor, grid: Grid) -> Tensor:
-        maps = self.network(image)
-        finer = [m for m in maps if m.shape[-2] >= grid[0] and m.shape[-1] >= grid[1]]
-        return finer[-1] if finer else maps[0]

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import Tensor, nn
 
-from ..layers import Quantized, VectorQuantizer
-from ..layers.position import Grid
-from ..registry import MODELS
-from .backbone import BEiTV2Backbone
-from .base import PretrainedModule
-from .frozen import Frozen
+from beitv2_mm.layers import Quantized, VectorQuantizer
+from beitv2_mm.layers.position import Grid
+from beitv2_mm.registry import MODELS
+from beitv2_mm.models.backbone import BEiTV2Backbone
+from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.frozen import Frozen
 
 # Pixels of cv2-decoded images to RGB in [0, 1]: what tokenizer and pretrainer take.
 UNIT_RGB = dict(type=ImgDataPreprocessor, mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True)

@@ -45,13 +45,14 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger) -> list[
         changes: s.Values,
         metrics: Sequence[str],
         uses: Mapping[str, str],  # option that takes a file -> stage that makes the file
+        validate_on: str = 'train',
         after: Sequence[str] = (),
     ) -> Stage:
         def action(folder: Path) -> Metrics:
             values = {
                 **changes,
                 s.TRAIN_IMAGES: options.data / 'train',
-                s.VAL_IMAGES: options.data / 'test',
+                s.VAL_IMAGES: options.data / validate_on,
                 **{option: artifact(options.out / stage) for option, stage in uses.items()},
             }
             command: list[str | Path] = [options.root / 'tools/train.py', options.root / path]
@@ -93,6 +94,7 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger) -> list[
                     {**scale.finetune, **changes, 'randomness.seed': seed},
                     s.FINETUNE_METRICS,
                     uses={s.BACKBONE: 'pretrain'} if way == 'pretrained' else {},
+                    validate_on='test',
                     after=['data'],
                 )
             )

@@ -83,13 +83,15 @@ def describe_machine(device: str) -> dict[str, str]:
 def _curves(results: Results, seeds: int) -> Picture:
     tokenizer = read_scalars(results['tokenizer'].folder)
     pretrain = read_scalars(results['pretrain'].folder)
-    top1 = {label: _mean_top1(results, way, seeds) for way, label in s.LABELS.items()}
+    losses = {label: _mean_loss(results, way, seeds) for way, label in s.LABELS.items()}
+    # Training logs fractions, validation per cent.
+    hits = _select(pretrain, 'accuracy_', factor=100)
     panels = [
-        Panel('Tokenizer: losses', _select(tokenizer, 'loss')),
-        Panel('Tokenizer: codebook usage', _select(tokenizer, 'codebook_usage'), percent=True),
-        Panel('Pretraining: losses', _select(pretrain, 'loss')),
-        Panel('Pretraining: accuracy on masked patches', _select(pretrain, 'accuracy')),
-        Panel('Fine-tuning: top-1 on test images', top1, x_label='epoch', percent=True),
+        Panel('Tokenizer: losses', _select(tokenizer, 'loss_')),
+        Panel('Tokenizer: codebook in use', {'usage': tokenizer['codebook_usage']}, percent=True),
+        Panel('Pretraining: losses', _select(pretrain, 'loss_')),
+        Panel('Pretraining: accuracy on masked patches', hits, percent=True),
+        Panel('Fine-tuning: loss on training images', losses),
     ]
     return Picture(
         'curves',
@@ -99,15 +101,18 @@ def _curves(results: Results, seeds: int) -> Picture:
     )
 
 
-def _select(scalars: Scalars, part: str) -> Scalars:
-    """Training's curves with `part` in their names, without the sum of several losses."""
-    names = [name for name in scalars if part in name and not name.startswith('val/')]
-    return {name: scalars[name] for name in names if name != 'loss' or len(names) == 1}
+def _select(scalars: Scalars, prefix: str, factor: float = 1) -> Scalars:
+    """Training's curves whose names begin with `prefix`, under the rest of their names."""
+    return {
+        name.removeprefix(prefix): (steps, [factor * value for value in values])
+        for name, (steps, values) in scalars.items()
+        if name.startswith(prefix)
+    }
 
 
-def _mean_top1(results: Results, way: str, seeds: int) -> tuple[list[int], list[float]]:
-    runs = [read_scalars(results[s.stage_name(way, seed)].folder) for seed in range(seeds)]
-    curves = [run['val/accuracy/top1'] for run in runs]
+def _mean_loss(results: Results, way: str, seeds: int) -> tuple[list[int], list[float]]:
+    names = [s.stage_name(way, seed) for seed in range(seeds)]
+    curves = [read_scalars(results[name].folder)['loss'] for name in names]
     return curves[0][0], np.mean([values for _, values in curves], axis=0).tolist()
 
 

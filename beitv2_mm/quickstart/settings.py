@@ -38,6 +38,14 @@ LABELS = {
 }
 
 
+# The configs hold images back from training to choose settings on; top-1 is measured on the
+# 10,000 test images, which no choice has seen.
+ON_TEST_IMAGES: Values = {
+    'val_dataloader.dataset.subset': 'train',  # of a folder from which nothing is held back
+    'val_dataloader.dataset.val_per_class': 0,
+}
+
+
 @dataclass(frozen=True)
 class Scale:
     """Changes to the configs, by stage; `num_images` test images are tokenized for the report."""
@@ -77,12 +85,17 @@ def stage_name(way: str, seed: int) -> str:
     return f'{way}_seed{seed}'
 
 
-NORMAL = Scale('BEiT v2 quickstart on CIFAR-10')
+NORMAL = Scale('BEiT v2 quickstart on CIFAR-10', finetune=ON_TEST_IMAGES)
+SHORT: Values = {
+    'train_cfg.max_epochs': 1,
+    'train_cfg.val_interval': 1,
+    'train_dataloader.dataset.samples_per_class': 64,
+}
 FAST = Scale(
     'BEiT v2 quickstart, smoke run: its figures mean nothing',
-    tokenizer={'train_cfg.max_iters': 60, 'train_cfg.val_interval': 60},
-    pretrain={'train_cfg.max_iters': 60, 'train_cfg.val_interval': 60},
-    finetune={'train_cfg.max_epochs': 1},
+    tokenizer=SHORT,
+    pretrain=SHORT,
+    finetune={**SHORT, **ON_TEST_IMAGES, 'val_dataloader.dataset.samples_per_class': 100},
     num_images=500,
 )
 

@@ -102,7 +102,7 @@ class Stages:
             seconds = time.perf_counter() - begin
             _write(folder / 'started.json', {'key': key, 'seconds': seconds})
         _write(folder / 'done.json', {'key': key, 'seconds': seconds, 'metrics': metrics})
-        shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
+        shown = ', '.join(f'{name} {value:.5g}' for name, value in metrics.items())
         self.logger.info(f'{stage.name}: {duration(seconds)}' + (f', {shown}' if shown else ''))
         return Result(folder, metrics, seconds)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..layers import VisionTransformer
+from beitv2_mm.layers import VisionTransformer
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 Scalars = dict[str, tuple[list[int], list[float]]]
 
@@ -117,7 +118,10 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.plot(steps, strong, color=colour, linewidth=1.8, marker=marker, ms=3.5, label=label)
     axes.set_title(panel.title, color=INK, fontsize=11, loc='left', fontweight='bold')
     axes.set_xlabel(panel.x_label, color=INK, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
     if panel.percent:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0), min(high, 101))
         axes.yaxis.set_major_formatter('{x:g} %')
     axes.tick_params(colors=INK, labelsize=9)
     axes.grid(color=INK, alpha=0.2, linewidth=0.6)

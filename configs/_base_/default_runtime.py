@@ -9,6 +9,8 @@ from mmengine.hooks import (
 )
 from mmengine.visualization import LocalVisBackend, Visualizer
 
+from beitv2_mm.engine import EpochSeedHook, UnreadableImagesHook
+
 # Pure-Python configs name classes: no scope has to be searched.
 default_scope = None
 
@@ -19,6 +21,7 @@ default_hooks = dict(
     checkpoint=dict(type=CheckpointHook, interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type=DistSamplerSeedHook),
 )
+custom_hooks = [dict(type=EpochSeedHook), dict(type=UnreadableImagesHook)]
 
 env_cfg = dict(
     cudnn_benchmark=False,

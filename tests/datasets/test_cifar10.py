@@ -116,7 +116,7 @@ def test_limit(packages, tmp_path):
 
 
 def test_damaged_sources(packages, tmp_path):
-    npm, python = packages
+    npm, _ = packages
     (tmp_path / 'cut.tgz').write_bytes(pack(npm, tmp_path / 'a.tgz').read_bytes()[:3000])
     with pytest.raises(ValueError, match='cut.tgz is not a readable tar archive'):
         cifar10.read_source(tmp_path / 'cut.tgz')

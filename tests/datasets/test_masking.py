@@ -1,14 +1,10 @@
 import re
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from beitv2_mm.datasets import BlockwiseMask, BlockwiseMaskGenerator
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from golden_masks import (
     assert_same_statistics,
     count_components,

@@ -1,0 +1,73 @@
+"""CIFAR-10 as class folders (tools/prepare_cifar10.py): crops for tokenizer and fine-tuning.
+
+100 images of each class are held out of the training folder to choose settings on.
+"""
+
+from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmengine.dataset import DefaultSampler, default_collate
+from mmpretrain.datasets import PackInputs, RandomResizedCrop
+
+from beitv2_mm.datasets import ImageFolder, epoch_worker_init
+
+val_per_class = 100
+
+train_pipeline = [
+    dict(type=LoadImageFromFile),
+    dict(
+        type=RandomResizedCrop,
+        scale=32,
+        crop_ratio_range=(0.5, 1.0),
+        interpolation='bicubic',
+        backend='pillow',
+    ),
+    dict(type=RandomFlip, prob=0.5),
+    dict(type=PackInputs),
+]
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    persistent_workers=False,  # workers are seeded at the start of an epoch
+    drop_last=True,
+    sampler=dict(type=DefaultSampler, shuffle=True),
+    collate_fn=dict(type=default_collate),
+    worker_init_fn=dict(type=epoch_worker_init),
+    dataset=dict(
+        type=ImageFolder,
+        data_root='data/cifar10/train',
+        with_label=True,
+        subset='train',
+        val_per_class=val_per_class,
+        pipeline=train_pipeline,
+    ),
+)
+val_pipeline = [dict(type=LoadImageFromFile), dict(type=PackInputs)]
+val_dataloader = dict(
+    batch_size=250,
+    num_workers=1,
+    sampler=dict(type=DefaultSampler, shuffle=False),
+    collate_fn=dict(type=default_collate),
+    dataset=dict(
+        type=ImageFolder,
+        data_root='data/cifar10/train',
+        with_label=True,
+        subset='val',
+        val_per_class=val_per_class,
+        pipeline=val_pipeline,
+        test_mode=True,
+    ),
+)
+val_cfg = dict()
+test_dataloader = dict(
+    batch_size=250,
+    num_workers=1,
+    sampler=dict(type=DefaultSampler, shuffle=False),
+    collate_fn=dict(type=default_collate),
+    dataset=dict(
+        type=ImageFolder,
+        data_root='data/cifar10/test',
+        with_label=True,
+        pipeline=val_pipeline,
+        test_mode=True,
+    ),
+)
+test_cfg = dict()

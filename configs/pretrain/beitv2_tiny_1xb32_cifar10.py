@@ -1,0 +1,99 @@
+"""Small masked image modelling for CIFAR-10 (32 px, 4-px patches, 26 of 64 masked).
+
+Command: python tools/quickstart.py, which runs it with the paths of its data and tokenizer.
+Hardware: two CPU cores, some minutes. Measured figures: README.md.
+"""
+
+from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmengine.config import read_base
+from mmengine.hooks import LoggerHook
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop
+from mmpretrain.datasets import PackInputs, RandomResizedCrop
+from torch.optim import AdamW
+
+from beitv2_mm.datasets import BlockwiseMask
+from beitv2_mm.engine import MIMMetric
+from beitv2_mm.models import BEiTV2Backbone, BEiTV2Pretrainer, MIMHead, PatchAggregationNeck
+from beitv2_mm.models import VQKDTokenizer
+
+with read_base():
+    from .._base_.cifar10_data import *
+    from .._base_.default_runtime import *
+
+arch = dict(embed_dims=128, num_layers=4, num_heads=4)
+model = dict(
+    type=BEiTV2Pretrainer,
+    backbone=dict(
+        type=BEiTV2Backbone,
+        arch=arch,
+        img_size=32,
+        patch_size=4,
+        position='shared',
+        out_type='raw',
+        with_mask_token=True,
+        init_cfg=dict(type='TruncNormal', layer='Conv2d', std=0.1),  # 48 inputs only a patch
+    ),
+    neck=dict(type=PatchAggregationNeck, arch=arch, early_layer=3, num_layers=1),
+    head=dict(type=MIMHead, embed_dims=128, num_codes=512),
+    tokenizer=dict(
+        type=VQKDTokenizer,
+        encoder=dict(
+            arch=dict(embed_dims=96, num_layers=2, num_heads=4), img_size=32, patch_size=4
+        ),
+        decoder=dict(arch=dict(embed_dims=96, num_layers=1, num_heads=4)),
+        quantizer=dict(num_codes=512, dim=16),
+        target_dims=112,
+        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/tokenizer.pth'),
+    ),
+)
+
+block_mask = dict(type=BlockwiseMask, patch_size=4, num_masked=26, min_block=4, min_aspect=0.3)
+train_dataloader.update(
+    batch_size=32,
+    dataset=dict(
+        samples_per_class=1600,
+        pipeline=[
+            dict(type=LoadImageFromFile),
+            dict(type=RandomFlip, prob=0.5),
+            dict(
+                type=RandomResizedCrop,
+                scale=32,
+                crop_ratio_range=(0.5, 1.0),
+                interpolation='bicubic',
+                backend='pillow',
+            ),
+            block_mask,
+            dict(type=PackInputs),
+        ],
+    ),
+)
+masked_val = [dict(type=LoadImageFromFile), block_mask, dict(type=PackInputs)]
+val_dataloader.update(dataset=dict(pipeline=masked_val))
+test_dataloader.update(dataset=dict(pipeline=masked_val))
+val_evaluator = dict(type=MIMMetric)
+test_evaluator = val_evaluator
+
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=4, val_interval=4)
+optim_wrapper = dict(
+    type=OptimWrapper,
+    optimizer=dict(type=AdamW, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05),
+    clip_grad=dict(max_norm=3.0),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        flat_decay_mult=0.0,
+        custom_keys={
+            'cls_token': dict(decay_mult=0.0),
+            'relative_position_bias_table': dict(lr_mult=10.0),  # zero at the start, few steps
+        },
+    ),
+)
+param_scheduler = [
+    dict(type=LinearLR, start_factor=0.01, by_epoch=False, end=100),
+    dict(
+        type=CosineAnnealingLR, eta_min_ratio=0.01, by_epoch=False, begin=100, end=2000
+    ),
+]
+auto_scale_lr = dict(base_batch_size=32)
+
+default_hooks.update(logger=dict(type=LoggerHook, interval=20))

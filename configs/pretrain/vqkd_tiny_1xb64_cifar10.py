@@ -1,0 +1,55 @@
+"""Small VQ-KD tokenizer for CIFAR-10 (32 px, 4-px patches), EfficientNet-Lite0 teacher.
+
+Command: python tools/quickstart.py, which runs it with the paths of its data and teacher.
+Hardware: two CPU cores, some minutes. Measured figures: README.md.
+"""
+
+from mmengine.config import read_base
+from mmengine.hooks import LoggerHook
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop
+from torch.optim import AdamW
+
+from beitv2_mm.engine import CodebookHook, TokenizerMetric
+from beitv2_mm.models import TimmTeacher, VQKDTokenizer
+
+with read_base():
+    from .._base_.cifar10_data import *
+    from .._base_.default_runtime import *
+
+model = dict(
+    type=VQKDTokenizer,
+    encoder=dict(arch=dict(embed_dims=96, num_layers=2, num_heads=4), img_size=32, patch_size=4),
+    decoder=dict(arch=dict(embed_dims=96, num_layers=1, num_heads=4)),
+    quantizer=dict(num_codes=512, dim=16, revive_after=2),
+    target_dims=112,
+    teacher=dict(
+        type=TimmTeacher,
+        model='tf_efficientnet_lite0',
+        checkpoint='data/teacher.safetensors',
+        input_size=128,
+        stride=16,
+    ),
+    standardize_target=True,
+)
+
+train_dataloader.update(batch_size=64, dataset=dict(samples_per_class=560))
+val_evaluator = dict(type=TokenizerMetric, num_codes=512)
+test_evaluator = val_evaluator
+
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=4, val_interval=4)
+optim_wrapper = dict(
+    type=OptimWrapper,
+    optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.99), weight_decay=1e-4),
+    paramwise_cfg=dict(norm_decay_mult=0.0, flat_decay_mult=0.0),
+)
+param_scheduler = [
+    dict(type=LinearLR, start_factor=0.01, by_epoch=False, end=30),
+    dict(
+        type=CosineAnnealingLR, eta_min_ratio=0.01, by_epoch=False, begin=30, end=348
+    ),
+]
+auto_scale_lr = dict(base_batch_size=64)
+
+default_hooks.update(logger=dict(type=LoggerHook, interval=10))
+custom_hooks = custom_hooks + [dict(type=CodebookHook, interval=10)]

@@ -1,0 +1,108 @@
+import math
+import os
+
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmpretrain.structures import DataSample
+from torch import distributed, multiprocessing
+
+from beitv2_mm.engine import MIMMetric, TokenizerMetric, codebook_statistics
+
+
+def sample(codes, cosine=0.5):
+    return dict(pred_codes=torch.tensor(codes), cosine=torch.tensor(cosine))
+
+
+def test_codebook_statistics():
+    even = codebook_statistics(torch.ones(8))
+    assert even == {'codebook_usage': 100.0, 'perplexity': pytest.approx(8), 'unused_codes': 0}
+    one = codebook_statistics(torch.tensor([0, 5, 0, 0]))
+    assert one == {'codebook_usage': 25.0, 'perplexity': pytest.approx(1), 'unused_codes': 3}
+    shares = torch.tensor([0.5, 0.25, 0.25, 0.0])
+    assert math.log2(codebook_statistics(7 * shares)['perplexity']) == pytest.approx(1.5)
+    assert codebook_statistics(torch.zeros(4))['unused_codes'] == 4
+    rare = torch.tensor([100.0, 100.0, 100.0, 0.1])
+    assert codebook_statistics(rare)['unused_codes'] == 0
+    assert codebook_statistics(rare, min_share=0.01)['unused_codes'] == 1
+
+
+def test_tokenizer_metric_in_an_evaluator():
+    evaluator = Evaluator([dict(type='beitv2_mm.TokenizerMetric', num_codes=4)])
+    for codes, cosine in (([0, 1, 1, 0], 0.25), ([0, 0, 1, 1], 0.75)):
+        data_sample = DataSample()
+        data_sample.set_field(torch.tensor(codes), 'pred_codes')
+        data_sample.set_field(torch.tensor(cosine), 'cosine')
+        evaluator.process([data_sample])
+    assert evaluator.evaluate(2) == {
+        'cosine': pytest.approx(0.5),
+        'codebook_usage': 50.0,
+        'perplexity': pytest.approx(2),
+        'unused_codes': 2,
+    }
+
+
+def test_metric_starts_afresh_and_keeps_no_list():
+    metric = TokenizerMetric(4, prefix='val')
+    for _ in range(100):
+        metric.process(None, [sample([0, 1])])
+    assert not metric.results
+    assert metric.evaluate(100)['val/unused_codes'] == 2
+    metric.process(None, [sample([3], 1.0)])
+    assert metric.evaluate(1)['val/cosine'] == 1.0
+
+
+def test_size_cuts_off_padding():
+    metric = TokenizerMetric(4)
+    metric.process(None, [sample([0], 0.0), sample([1], 1.0), sample([0], 0.0)])
+    assert metric.evaluate(2)['cosine'] == 0.5
+
+
+def test_mim_metric():
+    metric = MIMMetric(prefix='mim')
+    for accuracy in (0.25, 0.75):
+        metric.process(
+            None,
+            [dict(accuracy_main=accuracy, loss_main=torch.tensor(2.0), gt_label=torch.ones(1))],
+        )
+    assert metric.evaluate(2) == {'mim/accuracy_main': 50.0, 'mim/loss_main': 2.0}
+
+
+def test_bad_samples():
+    with pytest.raises(KeyError, match=r"needs the field 'pred_codes'.*\['cosine'\]"):
+        TokenizerMetric(4).process(None, [dict(cosine=1.0)])
+    with pytest.raises(ValueError, match='a code 4, but num_codes is 4'):
+        TokenizerMetric(4).process(None, [sample([4])])
+    with pytest.raises(KeyError, match='accuracy_'):
+        MIMMetric().process(None, [dict(pred=1)])
+    with pytest.raises(ValueError, match='has seen no samples'):
+        MIMMetric().evaluate(3)
+
+
+SAMPLES = [sample([i % 7, i % 3], i / 10) for i in range(5)]
+
+
+def _rank(rank: int, port_file: str, queue: multiprocessing.SimpleQueue) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE='2')
+    distributed.init_process_group('gloo', f'file://{port_file}', world_size=2, rank=rank)
+    metric, mim = TokenizerMetric(8), MIMMetric()
+    # mmengine's DefaultSampler: every second sample, the first one again as padding of rank 1
+    mine = (SAMPLES + SAMPLES[:1])[rank::2]
+    for item in mine:
+        metric.process(None, [item])
+    if rank == 0:  # a rank may be without samples
+        mim.process(None, [dict(accuracy_main=0.5)])
+    queue.put((metric.evaluate(len(SAMPLES)), mim.evaluate(1)))
+    distributed.destroy_process_group()
+
+
+def test_two_ranks_give_what_one_gives(tmp_path):
+    metric = TokenizerMetric(8)
+    metric.process(None, SAMPLES)
+    expected = metric.evaluate(len(SAMPLES))
+    queue = multiprocessing.get_context('fork').SimpleQueue()  # spawning imports everything again
+    arguments = str(tmp_path / 'rendezvous'), queue
+    multiprocessing.start_processes(_rank, arguments, nprocs=2, start_method='fork')
+    for _ in range(2):
+        assert queue.get() == (pytest.approx(expected), {'accuracy_main': 50.0})

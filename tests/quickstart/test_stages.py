@@ -1,0 +1,182 @@
+"""Stages: skipped when done, continued, run again when settings change; training processes."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from beitv2_mm.quickstart import stages as module
+from beitv2_mm.quickstart.stages import (
+    Metrics,
+    Stage,
+    StageError,
+    Stages,
+    artifact,
+    progress,
+    train,
+)
+
+LOGGER = logging.getLogger('test_stages')
+
+
+class Job:
+    """Counts the runs of two stages, the second after the first."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.runs: list[str] = []
+        self.fail = ''
+
+    def run(self, first: object = 1, second: object = 1, restart: bool = False) -> list[str]:
+        self.runs = []
+        stages = Stages(self.out, LOGGER)
+        plan = [
+            Stage('first', {'value': first}, self.action),
+            Stage('second', {'value': second}, self.action, ['first']),
+        ]
+        if restart:
+            for stage in plan:
+                stages.forget(stage.name)
+        for stage in plan:
+            assert stages.run(stage).metrics == {'x': 1.0}
+        return self.runs
+
+    def action(self, folder: Path) -> Metrics:
+        self.runs.append(folder.name + ('+' if (folder / 'half').exists() else ''))
+        (folder / 'half').touch()
+        if self.fail == folder.name:
+            raise KeyboardInterrupt
+        return {'x': 1.0}
+
+
+def test_done_stages_are_skipped(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    assert job.run() == ['first', 'second']
+    assert job.run() == []
+    assert job.run(restart=True) == ['first', 'second']
+
+
+def test_changed_settings_rerun_the_stage_and_those_after_it(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.run()
+    assert job.run(second=2) == ['second']
+    assert job.run(first=2, second=2) == ['first', 'second']
+
+
+def test_interrupted_stage_continues_and_time_adds_up(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.fail = 'second'
+    with pytest.raises(KeyboardInterrupt):
+        job.run()
+    assert not (tmp_path / 'second/done.json').exists()
+    started = json.loads((tmp_path / 'second/started.json').read_text())
+    (tmp_path / 'second/started.json').write_text(json.dumps({**started, 'seconds': 1000.0}))
+    job.fail = ''
+    assert job.run() == ['second+']  # finds what it left
+    assert json.loads((tmp_path / 'second/done.json').read_text())['seconds'] > 1000
+
+
+def test_interrupted_stage_with_other_settings_starts_anew(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.fail = 'second'
+    with pytest.raises(KeyboardInterrupt):
+        job.run()
+    job.fail = ''
+    assert job.run(second=2) == ['second']
+
+
+def test_foreign_folders_are_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / 'first').mkdir()
+    (tmp_path / 'first/thesis.tex').touch()
+    with pytest.raises(ValueError, match='was not made by this program'):
+        Job(tmp_path).run()
+    assert (tmp_path / 'first/thesis.tex').exists()
+
+
+def test_artifact_survives_a_moved_folder(tmp_path: Path) -> None:
+    (tmp_path / 'iter_9.pth').touch()
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/iter_9.pth')
+    assert artifact(tmp_path) == tmp_path / 'iter_9.pth'
+    (tmp_path / 'iter_9.pth').unlink()
+    with pytest.raises(StageError, match='lost its checkpoint'):
+        artifact(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('line', 'text'),
+    [
+        (
+            'INFO - Iter(train) [ 100/2000]  lr: 1e-3  eta: 0:01:02  time: 0.03  loss: 5.31',
+            'train 100/2000, loss 5.31, eta 0:01:02',
+        ),
+        ('Epoch(train)  [3][50/79]  lr: 1e-3  eta: 0:00:09  loss: 1.5', 'train 3 50/79'),
+        ('Epoch(val) [3][40/40]  accuracy/top1: 40.0', 'val 3 40/40'),
+        ('Saving checkpoint at 3 epochs', ''),
+    ],
+)
+def test_progress(line: str, text: str) -> None:
+    assert progress(line).startswith(text)
+    assert bool(progress(line)) == bool(text)
+
+
+def test_training_runs_a_config_and_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(root), str(root / 'tests')]))
+    command: list[str | Path] = [root / 'tools/train.py', root / 'tests/toy_config.py']
+    train([*command, '--work-dir', tmp_path], tmp_path, LOGGER)
+    assert 'Epoch(val) [2][8/8]' in (tmp_path / 'log').read_text()
+    assert artifact(tmp_path).name == 'epoch_2.pth'
+
+
+def test_failed_training_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    code = "import sys; print('why it failed'); sys.exit(3)"
+    with pytest.raises(StageError, match=r'(?s)exit status 3.*why it failed'):
+        train(['-c', code], tmp_path, LOGGER)
+
+
+def test_training_has_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '7')  # the user's own value is kept
+    code = "import os; print({k: os.environ[k] for k in os.environ if k[:3] in ('MAL', 'CUD')})"
+    train(['-c', code], tmp_path, LOGGER, device='cpu')
+    environment = eval((tmp_path / 'log').read_text())
+    assert environment['MALLOC_TRIM_THRESHOLD_'] == '7'
+    assert environment['MALLOC_MMAP_THRESHOLD_'] == module.ENVIRONMENT['MALLOC_MMAP_THRESHOLD_']
+    assert environment['CUDA_VISIBLE_DEVICES'] == ''
+
+
+@pytest.mark.parametrize('stubborn', [False, True])
+def test_interruption_ends_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool
+) -> None:
+    """Ctrl-C on the driver: the training process is gone before the driver is."""
+    child = 'import os, signal, time\n'
+    if stubborn:
+        child += 'signal.signal(signal.SIGINT, signal.SIG_IGN)\n'
+    child += "open('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+    driver = (
+        'import logging, sys; from pathlib import Path; from beitv2_mm.quickstart import stages\n'
+        'end = stages._end; stages._end = lambda child: end(child, patience=0.5)\n'
+        'stages.train(["-c", sys.argv[1]], Path("."), logging.getLogger())\n'
+    )
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, '-c', driver, child],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(root)},
+        stderr=subprocess.DEVNULL,
+    )
+    pid_file = tmp_path / 'pid'
+    deadline = time.monotonic() + 60
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    pid = int(pid_file.read_text())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -1,0 +1,133 @@
+"""The report: figures, terminal table, JSON and a page that needs nothing else."""
+
+import dataclasses
+import io
+import json
+import logging
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from beitv2_mm.visualization import (
+    Picture,
+    Report,
+    StageRecord,
+    accuracy,
+    log_table,
+    write_report,
+)
+from beitv2_mm.visualization.page import duration, render
+
+
+def make_report() -> Report:
+    buffer = io.BytesIO()
+    Image.new('RGB', (4, 4)).save(buffer, 'PNG')
+    return Report(
+        title='A <small> run',
+        summary='What & why',
+        cosine=0.54,
+        codebook_usage=99.6,
+        mim_accuracy=11.7,
+        mim_accuracy_aggregation=10.9,
+        scratch=accuracy([39.0, 41.0]),
+        scratch_layer_decay=accuracy([38.0, 38.0]),
+        pretrained=accuracy([51.0, 53.0]),
+        stages=[StageRecord('data', 31), StageRecord('tokenizer', 129)],
+        machine={'torch': '2.15'},
+        settings=[('tokenizer', 'configs/a.py', {'lr': 0.1})],
+        limits=['Little data.'],
+        commands=[('Go on', 'python tools/train.py <config>')],
+        pictures=[Picture('codes', 'Codes', 'Rows', buffer.getvalue())],
+    )
+
+
+def test_accuracy_states_the_sample_standard_deviation() -> None:
+    result = accuracy([39.0, 41.0, 43.0])
+    assert (result.mean, result.spread) == (41.0, 2.0)
+    assert accuracy([39.0]).spread == 0.0
+
+
+def test_gain_is_over_the_better_from_scratch() -> None:
+    report = make_report()
+    assert report.gain == pytest.approx(12.0)
+    worse = dataclasses.replace(report, scratch=accuracy([20.0]))
+    assert worse.gain == pytest.approx(14.0)
+
+
+def test_json_holds_the_figures_and_the_names_of_pictures(tmp_path: Path) -> None:
+    write_report(make_report(), tmp_path)
+    content = json.loads((tmp_path / 'report.json').read_text())
+    assert content['gain'] == pytest.approx(12.0)
+    assert content['pretrained'] == {
+        'per_seed': [51.0, 53.0],
+        'mean': 52.0,
+        'spread': pytest.approx(2**0.5),
+    }
+    picture = tmp_path / content['pictures']['codes']
+    assert Image.open(picture).size == (4, 4)
+    assert not list(tmp_path.rglob('*.partial'))
+
+
+class Tags(HTMLParser):
+    """Checks that tags are closed in order; collects attributes."""
+
+    void = frozenset({'meta', 'img'})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_is_well_formed_and_needs_nothing_else(tmp_path: Path) -> None:
+    text = write_report(make_report(), tmp_path).read_text()
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert not {'script', 'link', 'iframe'} & {tag for tag, _ in tags.seen}
+    sources = [attributes['src'] for tag, attributes in tags.seen if tag == 'img']
+    assert len(sources) == 1
+    assert str(sources[0]).startswith('data:image/png;base64,')
+    assert 'http' not in text
+    assert 'url(' not in text
+
+
+def test_page_escapes_and_shows_everything() -> None:
+    text = render(make_report())
+    assert 'A &lt;small&gt; run' in text
+    assert '<small>' not in text
+    assert '&lt;config&gt;' in text
+    for part in ('52.0 ± 1.4 %', '+12.0 points', '2 min 40 s', 'lr=0.1', 'Little data.', '2.15'):
+        assert part in text, part
+    assert 'prefers-color-scheme' in text
+
+
+def test_table_in_the_log_is_aligned(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger('table')
+    with caplog.at_level(logging.INFO, 'table'):
+        log_table(make_report(), logger)
+    (record,) = caplog.records
+    lines = record.getMessage().splitlines()
+    assert lines[0] == 'A <small> run'
+    assert re.search(r'Gain by pretraining +\+12\.0 points  over', lines[-2])
+
+    columns = [line.index('decay') for line in lines if 'layer decay' in line]
+    assert len(columns) == 3
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'), [(41.6, '42 s'), (185, '3 min 05 s'), (7620, '2 h 07 min'), (0, '0 s')]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
