@@ -11,7 +11,7 @@ import pytest
 import torch
 from golden_masks import assert_same_statistics, draw_masks
 from mmengine.config import Config
-from mmengine.optim import CosineAnnealingLR, LinearLR, build_optim_wrapper
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper, build_optim_wrapper
 from torch import Tensor, nn
 
 from beitv2_mm.checkpoint import adapt, official_name
@@ -225,6 +225,7 @@ def check_param_groups(case: Case) -> None:
     }[task]
     config = Config.fromfile(CONFIGS / file)
     wrapper = config.optim_wrapper
+    wrapper.type = OptimWrapper  # mixed precision wants a GPU; the groups are the same
     wrapper.optimizer.weight_decay = settings['weight_decay']
     if settings['layer_decay'] != 1:
         wrapper.paramwise_cfg.layer_decay_rate = settings['layer_decay']

@@ -36,6 +36,11 @@ def patch_grid(size: Size, patch_size: Size) -> Grid:
     return height // patch_height, width // patch_width
 
 
+def drop_path_schedule(rate: float, num_layers: int) -> list[float]:
+    """Drop path rate of every block: from 0, linearly, to ``rate`` at the last."""
+    return [rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
+
+
 class VisionTransformer(nn.Module):
     """Patches, CLS, positions and blocks (no final norm).
 
@@ -85,7 +90,7 @@ class VisionTransformer(nn.Module):
         self.layer_scale = layer_scale
         self.position = position
         self.with_cp = with_cp
-        self.drop_path_rates = [float(rate) for rate in torch.linspace(0, drop_path_rate, num_layers)]
+        self.drop_path_rates = drop_path_schedule(drop_path_rate, num_layers)
         self.patch_embed = PatchEmbed(
             to_pair(img_size), self.patch_size, in_channels, embed_dims, strict_img_size=False
         )

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from beitv2_mm.layers import Block, run_block
 from beitv2_mm.layers.block import LAYER_NORM_EPS
+from beitv2_mm.layers.vision_transformer import drop_path_schedule
 from beitv2_mm.registry import MODELS
 from beitv2_mm.models.arch import Arch, get_arch
 from beitv2_mm.models.backbone import MaskedFeatures
@@ -48,7 +49,7 @@ class PatchAggregationNeck(PretrainedModule):
         self.early_layer = early_layer
         self.embed_dims = size.embed_dims
         self.with_cp = with_cp
-        rates = torch.linspace(0, drop_path_rate, size.num_layers)
+        rates = drop_path_schedule(drop_path_rate, size.num_layers)
         depths = range(early_layer, early_layer + num_layers)
         self.cls_pt_layers = nn.ModuleList(
             Block(
@@ -56,7 +57,7 @@ class PatchAggregationNeck(PretrainedModule):
                 size.num_heads,
                 size.mlp_ratio,
                 layer_scale_init_value,
-                float(rates[min(depth, size.num_layers - 1)]),
+                rates[min(depth, size.num_layers - 1)],
             )
             for depth in depths
         )

@@ -93,8 +93,8 @@ SHORT: Values = {
 }
 FAST = Scale(
     'BEiT v2 quickstart, smoke run: its figures mean nothing',
-    tokenizer=SHORT,
-    pretrain=SHORT,
+    tokenizer={**SHORT, 'val_dataloader.dataset.val_per_class': 10},
+    pretrain={**SHORT, 'val_dataloader.dataset.val_per_class': 10},
     finetune={**SHORT, **ON_TEST_IMAGES, 'val_dataloader.dataset.samples_per_class': 100},
     num_images=500,
 )
