@@ -22,19 +22,32 @@ def table_size(grid: Grid) -> int:
     return (2 * grid[0] - 1) * (2 * grid[1] - 1) + NUM_CLS_ROWS
 
 
-@lru_cache(maxsize=32)
-def relative_position_index(grid: Grid) -> Tensor:
-    """Row of the bias table for every (query, key) pair, CLS first: (N + 1, N + 1) int64."""
+@torch.compiler.assume_constant_result  # a compiled graph holds it: nothing in here is traced
+def relative_position_index(grid: Grid, device: torch.device | str = 'cpu') -> Tensor:
+    """Row of the bias table for every (query, key) pair, CLS first: (N + 1, N + 1) int64.
+
+    The tensor is shared by all who ask for this grid: do not write to it.
+    """
+    return _index(grid, torch.device(device))
+
+
+@lru_cache(maxsize=16)
+def _index(grid: Grid, device: torch.device) -> Tensor:
     rows, columns = grid
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing='ij')
-    y, x = y.flatten(), x.flatten()  # (N,)
+    y, x = np.divmod(np.arange(rows * columns), columns)  # (N,)
     offset_y = y[:, None] - y[None, :] + rows - 1  # (N, N), from 0
     offset_x = x[:, None] - x[None, :] + columns - 1
     size = table_size(grid)
-    index = torch.empty(rows * columns + 1, rows * columns + 1, dtype=torch.int64)
+    index = np.empty((rows * columns + 1, rows * columns + 1), dtype=np.int64)
     index[1:, 1:] = offset_y * (2 * columns - 1) + offset_x
     index[0, 1:], index[1:, 0], index[0, 0] = size - 3, size - 2, size - 1
-    return index
+    return _constant(index, device)
+
+
+def _constant(array: np.ndarray, device: torch.device) -> Tensor:
+    # A tensor made in inference mode and cached would be refused by every later backward pass.
+    with torch.inference_mode(False):
+        return torch.from_numpy(array).to(device)
 
 
 def _geometric_offsets(source: int, target: int) -> np.ndarray:
@@ -54,18 +67,25 @@ def _geometric_offsets(source: int, target: int) -> np.ndarray:
     return np.concatenate([-right[::-1], [0.0], right])
 
 
-@lru_cache(maxsize=64)
-def _resize_matrix(source: int, target: int) -> Tensor:
+@torch.compiler.assume_constant_result
+def _resize_matrix(source: int, target: int, device: torch.device) -> Tensor:
     """Cubic spline interpolation along one axis as a matrix, (2 target - 1, 2 source - 1)."""
+    return _spline_matrix(source, target, device)
+
+
+@lru_cache(maxsize=64)
+def _spline_matrix(source: int, target: int, device: torch.device) -> Tensor:
+    identity = np.eye(2 * source - 1)
     if source == target:
-        return torch.eye(2 * source - 1)
-    if source < 3:  # too few offsets for a cubic: the table's own values, the border repeated
+        matrix = identity
+    elif source < 3:  # too few offsets for a cubic: the table's own values, the border repeated
         nearest = np.arange(1 - target, target).clip(1 - source, source - 1) + source - 1
-        return torch.eye(2 * source - 1)[torch.from_numpy(nearest)]
-    known = _geometric_offsets(source, target)
-    wanted = np.arange(1 - target, target, dtype=np.float64).clip(known[0], known[-1])
-    spline = make_interp_spline(known, np.eye(len(known)), k=3)
-    return torch.from_numpy(spline(wanted)).float()
+        matrix = identity[nearest]
+    else:
+        known = _geometric_offsets(source, target)
+        wanted = np.arange(1 - target, target, dtype=np.float64).clip(known[0], known[-1])
+        matrix = make_interp_spline(known, identity, k=3)(wanted)
+    return _constant(matrix.astype(np.float32), device)
 
 
 def resize_bias_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
@@ -81,8 +101,8 @@ def resize_bias_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
         )
     if source == target:
         return table
-    along_y = _resize_matrix(source[0], target[0]).to(table)
-    along_x = _resize_matrix(source[1], target[1]).to(table)
+    along_y = _resize_matrix(source[0], target[0], table.device).to(table.dtype)
+    along_x = _resize_matrix(source[1], target[1], table.device).to(table.dtype)
     offsets = table[:-NUM_CLS_ROWS].reshape(2 * source[0] - 1, 2 * source[1] - 1, -1)
     offsets = torch.einsum('ty,yxh,ux->tuh', along_y, offsets, along_x)
     return torch.cat([offsets.flatten(0, 1), table[-NUM_CLS_ROWS:]])
@@ -124,6 +144,6 @@ class RelativePositionBias(nn.Module):
 def gather_bias(table: Tensor, source: Grid, target: Grid) -> Tensor:
     """Additive attention bias for ``target`` from the table of ``source``: (heads, N + 1, N + 1)."""
     table = resize_bias_table(table, source, target)
-    index = relative_position_index(target).to(table.device)
+    index = relative_position_index(target, table.device)
     bias = table[index.flatten()].view(*index.shape, -1)  # (N + 1, N + 1, heads)
     return bias.permute(2, 0, 1).contiguous()

@@ -72,6 +72,8 @@ class TimmTeacher(BaseModule):
         self.network = timm.create_model(model, pretrained=True, **kwargs)
         if projection and not (self.is_transformer and self.network.num_classes):
             raise ValueError(f'{model} has no linear head to project patch tokens with.')
+        if not self.is_transformer:  # four times as fast on CPUs where convolutions are depthwise
+            self.network.to(memory_format=torch.channels_last)
         config = self.network.pretrained_cfg
         self.name = model
         self.projection = projection
