@@ -5,7 +5,7 @@ it) and nothing else: models and datasets are imported by the configs, or by the
 config names one of them.
 """
 
-from . import compat
+from beitv2_mm import compat
 
 __version__ = '0.1.0'
 __all__ = ['__version__', 'compat']

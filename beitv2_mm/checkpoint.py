@@ -116,7 +116,9 @@ def read(source: Source) -> StateDict:
 
 def _read(path: str) -> Mapping:
     if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no checkpoint {path}. Give the path of a file, or a URL.')
+        raise FileNotFoundError(
+            f'There is no checkpoint {path}. Give the path of a file, or a URL.'
+        )
     if path.endswith('.safetensors'):
         from safetensors import SafetensorError
         from safetensors.torch import load_file

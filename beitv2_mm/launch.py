@@ -13,7 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from . import compat
+from beitv2_mm import compat
 
 
 class LaunchError(Exception):

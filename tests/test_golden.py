@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_masks import assert_same_statistics, draw_masks
 from mmengine.config import Config
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper, build_optim_wrapper
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from beitv2_mm.models.aggregation_neck import PatchAggregationNeck
 from beitv2_mm.models.mim_head import MIMHead
 from beitv2_mm.visualization.attention import attention_probabilities, mass_mask, query_map
 from golden.golden import Case
+from golden_masks import assert_same_statistics, draw_masks
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 

@@ -132,12 +132,15 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f'Images are (B, {self.in_channels}, H, W), but {tuple(image.shape)} was given.'
             )
+        if torch.compiler.is_compiling():  # positions are constants: one graph for each image size
+            torch._dynamo.mark_static(image, 2)
+            torch._dynamo.mark_static(image, 3)
         grid = patch_grid((image.shape[2], image.shape[3]), self.patch_size)
         x = self.patch_embed(image)  # (B, N, D)
         if mask is not None:
             if self.mask_token is None:
                 raise ValueError('A mask needs a mask token: build with `with_mask_token=True`.')
-            if mask.flatten(1).shape != x.shape[:2]:
+            if mask.shape[1:] not in (grid, x.shape[1:2]) or len(mask) != len(x):
                 raise ValueError(
                     f'{len(x)} images of {grid[0]} x {grid[1]} patches need a mask of that shape, '
                     f'but {tuple(mask.shape)} was given.'

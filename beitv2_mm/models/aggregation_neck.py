@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from beitv2_mm.layers import Block, run_block
 from beitv2_mm.layers.block import LAYER_NORM_EPS
 from beitv2_mm.layers.vision_transformer import drop_path_schedule
-from beitv2_mm.registry import MODELS
 from beitv2_mm.models.arch import Arch, get_arch
 from beitv2_mm.models.backbone import MaskedFeatures
 from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.registry import MODELS
 
 
 @MODELS.register_module()

@@ -10,9 +10,9 @@ from beitv2_mm.layers import VisionTransformer
 from beitv2_mm.layers.block import LAYER_NORM_EPS
 from beitv2_mm.layers.position import Grid
 from beitv2_mm.layers.vision_transformer import Position, Size
-from beitv2_mm.registry import MODELS
 from beitv2_mm.models.arch import Arch, get_arch
 from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.registry import MODELS
 
 OutType = Literal['raw', 'featmap', 'avg_featmap', 'cls_token']
 OUT_TYPES = ('raw', 'featmap', 'avg_featmap', 'cls_token')
@@ -79,7 +79,9 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
             size.num_heads,
             size.mlp_ratio,
             position,
-            size.layer_scale_init_value if layer_scale_init_value is None else layer_scale_init_value,
+            size.layer_scale_init_value
+            if layer_scale_init_value is None
+            else layer_scale_init_value,
             drop_path_rate,
             attn_drop_rate,
             drop_rate,
@@ -101,7 +103,9 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         self.norm = nn.LayerNorm(self.embed_dims, eps=LAYER_NORM_EPS) if final_norm else None
         self.fc_norm = nn.LayerNorm(self.embed_dims, eps=LAYER_NORM_EPS) if pooled else None
         if frozen_stages > self.num_layers:
-            raise ValueError(f'frozen_stages={frozen_stages}, but there are {self.num_layers} blocks.')
+            raise ValueError(
+                f'frozen_stages={frozen_stages}, but there are {self.num_layers} blocks.'
+            )
         self.frozen_stages = frozen_stages
         self._freeze()
 

@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from beitv2_mm.registry import MODELS
 from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.registry import MODELS
 
 
 @MODELS.register_module()

@@ -6,10 +6,10 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from beitv2_mm.registry import MODELS
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.models.tokenizer import UNIT_RGB, VQKDTokenizer, unit_float
+from beitv2_mm.registry import MODELS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

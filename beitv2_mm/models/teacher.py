@@ -78,7 +78,9 @@ class TimmTeacher(BaseModule):
         self.name = model
         self.projection = projection
         self.resample = resample
-        self.input_size = input_size or (model_kwargs or {}).get('img_size', config['input_size'][-1])
+        self.input_size = input_size or (model_kwargs or {}).get(
+            'img_size', config['input_size'][-1]
+        )
         self.register_buffer('mean', torch.tensor(mean or config['mean']).view(1, 3, 1, 1))
         self.register_buffer('std', torch.tensor(std or config['std']).view(1, 3, 1, 1))
 
@@ -114,4 +116,3 @@ class TimmTeacher(BaseModule):
         patch = self.network.patch_embed.patch_size
         rows, columns = image.shape[-2] // patch[0], image.shape[-1] // patch[1]
         return tokens.transpose(1, 2).unflatten(2, (rows, columns))  # (B, Dt, rows, columns)
-

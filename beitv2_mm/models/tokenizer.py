@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from beitv2_mm.layers import Quantized, VectorQuantizer
 from beitv2_mm.layers.position import Grid
-from beitv2_mm.registry import MODELS
 from beitv2_mm.models.backbone import BEiTV2Backbone
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.models.frozen import Frozen
+from beitv2_mm.registry import MODELS
 
 # Pixels of cv2-decoded images to RGB in [0, 1]: what tokenizer and pretrainer take.
 UNIT_RGB = dict(type=ImgDataPreprocessor, mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True)

@@ -1,4 +1,4 @@
-from .job import run
-from .settings import FAST, NORMAL, Options, Scale
+from beitv2_mm.quickstart.job import run
+from beitv2_mm.quickstart.settings import FAST, NORMAL, Options, Scale
 
 __all__ = ['FAST', 'NORMAL', 'Options', 'Scale', 'run']

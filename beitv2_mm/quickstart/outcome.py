@@ -13,16 +13,17 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from ..checkpoint import load
-from ..datasets import BlockwiseMask
-from ..datasets.cifar10 import CLASSES
-from ..registry import MODELS, TRANSFORMS
-from ..visualization.codes import code_atlas, code_map
-from ..visualization.curves import Panel, Scalars, plot_curves, read_scalars
-from ..visualization.masks import masked_images
-from ..visualization.report import Accuracy, Picture, Report, StageRecord, accuracy
-from . import settings as s
-from .stages import Result, artifact, config
+from beitv2_mm.checkpoint import load
+from beitv2_mm.datasets import BlockwiseMask
+from beitv2_mm.quickstart import settings as s
+from beitv2_mm.quickstart.stages import Result, artifact, config
+from beitv2_mm.registry import MODELS, TRANSFORMS
+from beitv2_mm.visualization.codes import code_atlas, code_map
+from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
+from beitv2_mm.visualization.masks import masked_images
+from beitv2_mm.visualization.report import Accuracy, Picture, Report, StageRecord, accuracy
+
+from beitv2_mm.datasets.cifar10 import CLASSES
 
 Results = Mapping[str, Result]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.console import Console
 
-from ..visualization.page import duration
-from ..visualization.report import write_atomic
+from beitv2_mm.visualization.page import duration
+from beitv2_mm.visualization.report import write_atomic
 
 Metrics = dict[str, float]
 LOG = 'log'

@@ -1,7 +1,15 @@
-from .codes import code_atlas, code_map
-from .curves import Panel, Scalars, last_values, plot_curves, read_scalars
-from .masks import masked_images
-from .report import Accuracy, Picture, Report, StageRecord, accuracy, log_table, write_report
+from beitv2_mm.visualization.codes import code_atlas, code_map
+from beitv2_mm.visualization.curves import Panel, Scalars, last_values, plot_curves, read_scalars
+from beitv2_mm.visualization.masks import masked_images
+from beitv2_mm.visualization.report import (
+    Accuracy,
+    Picture,
+    Report,
+    StageRecord,
+    accuracy,
+    log_table,
+    write_report,
+)
 
 __all__ = [
     'Accuracy',

@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .canvas import check_images, check_patches, enlarge, new_canvas, write
+from beitv2_mm.visualization.canvas import check_images, check_patches, enlarge, new_canvas, write
 
 GAP = 4
 LABEL_WIDTH = 104

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from .canvas import GREY, check_images, check_patches, enlarge, new_canvas
+from beitv2_mm.visualization.canvas import GREY, check_images, check_patches, enlarge, new_canvas
 
 GAP = 4
 

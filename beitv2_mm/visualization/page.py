@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # report.py imports this module
-    from .report import Picture, Report
+    from beitv2_mm.visualization.report import Picture, Report
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d232b; --soft: #5f6b78; --line: #e2e6ea;

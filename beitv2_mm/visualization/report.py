@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .page import render
+from beitv2_mm.visualization.page import render
 
 
 @dataclass(frozen=True)

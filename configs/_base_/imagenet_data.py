@@ -24,7 +24,7 @@ data_preprocessor = dict(
 )
 
 train_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
     dict(type=RandomResizedCrop, scale=224, interpolation='bicubic', backend='pillow'),
     dict(type=RandomFlip, prob=0.5),
     dict(
@@ -65,7 +65,7 @@ train_dataloader = dict(
 )
 
 test_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
     dict(type=ResizeEdge, scale=256, edge='short', interpolation='bicubic', backend='pillow'),
     dict(type=CenterCrop, crop_size=224),
     dict(type=PackInputs),

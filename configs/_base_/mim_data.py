@@ -9,7 +9,7 @@ from beitv2_mm.engine import MIMMetric
 
 block_mask = dict(type=BlockwiseMask, patch_size=16, num_masked=75, min_block=16, min_aspect=0.3)
 train_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
     dict(type=ColorJitter, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.0, backend='cv2'),
     dict(type=RandomFlip, prob=0.5),
     dict(
@@ -35,7 +35,7 @@ train_dataloader = dict(
 )
 
 val_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
     dict(type=ResizeEdge, scale=256, edge='short', interpolation='bicubic', backend='pillow'),
     dict(type=CenterCrop, crop_size=224),
     block_mask,

@@ -8,7 +8,7 @@ from beitv2_mm.datasets import ImageFolder, epoch_worker_init
 from beitv2_mm.engine import TokenizerMetric
 
 train_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
     dict(
         type=RandomResizedCrop,
         scale=224,
@@ -32,7 +32,7 @@ train_dataloader = dict(
 )
 
 val_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
     dict(type=ResizeEdge, scale=256, edge='short', interpolation='bicubic', backend='pillow'),
     dict(type=CenterCrop, crop_size=224),
     dict(type=PackInputs),

@@ -9,8 +9,13 @@ from mmengine.optim import AmpOptimWrapper, CosineAnnealingLR, LinearLR
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import AdamW
 
-from beitv2_mm.models import BEiTV2Backbone, BEiTV2Pretrainer, MIMHead, PatchAggregationNeck
-from beitv2_mm.models import VQKDTokenizer
+from beitv2_mm.models import (
+    BEiTV2Backbone,
+    BEiTV2Pretrainer,
+    MIMHead,
+    PatchAggregationNeck,
+    VQKDTokenizer,
+)
 
 with read_base():
     from .._base_.default_runtime import *

@@ -14,8 +14,13 @@ from torch.optim import AdamW
 
 from beitv2_mm.datasets import BlockwiseMask
 from beitv2_mm.engine import MIMMetric
-from beitv2_mm.models import BEiTV2Backbone, BEiTV2Pretrainer, MIMHead, PatchAggregationNeck
-from beitv2_mm.models import VQKDTokenizer
+from beitv2_mm.models import (
+    BEiTV2Backbone,
+    BEiTV2Pretrainer,
+    MIMHead,
+    PatchAggregationNeck,
+    VQKDTokenizer,
+)
 
 with read_base():
     from .._base_.cifar10_data import *
@@ -89,9 +94,13 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [
-    dict(type=LinearLR, start_factor=0.01, by_epoch=False, end=100),
+    dict(type=LinearLR, start_factor=0.01, end=0.2, convert_to_iter_based=True),
     dict(
-        type=CosineAnnealingLR, eta_min_ratio=0.01, by_epoch=False, begin=100, end=2000
+        type=CosineAnnealingLR,
+        eta_min_ratio=0.01,
+        begin=0.2,
+        end=4,
+        convert_to_iter_based=True,
     ),
 ]
 auto_scale_lr = dict(base_batch_size=32)

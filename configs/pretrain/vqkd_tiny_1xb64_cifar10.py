@@ -44,9 +44,13 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, flat_decay_mult=0.0),
 )
 param_scheduler = [
-    dict(type=LinearLR, start_factor=0.01, by_epoch=False, end=30),
+    dict(type=LinearLR, start_factor=0.01, end=0.35, convert_to_iter_based=True),
     dict(
-        type=CosineAnnealingLR, eta_min_ratio=0.01, by_epoch=False, begin=30, end=348
+        type=CosineAnnealingLR,
+        eta_min_ratio=0.01,
+        begin=0.35,
+        end=4,
+        convert_to_iter_based=True,
     ),
 ]
 auto_scale_lr = dict(base_batch_size=64)
