@@ -2,6 +2,8 @@
 
     state_dict, report = adapt(state_dict, module)   # pure
     report = load(module, 'beitv2_base_patch16_224_pt1k.pth')
+
+Nothing is loaded before everything is known to fit.
 """
 
 from collections.abc import Mapping
@@ -87,9 +89,7 @@ def resize(name: str, value: Tensor, target: Grid, source: Grid | None = None) -
         if leaf == BIAS_TABLE:
             return resize_bias_table(value, source or table_grid(value, name), target)
         if leaf == 'pos_embed':
-            return resize_pos_embed(
-                value, source or square_grid(value.shape[1] - 1, name), target
-            )
+            return resize_pos_embed(value, source or square_grid(value.shape[1] - 1, name), target)
     except CheckpointError:
         raise
     except ValueError as error:
@@ -108,8 +108,9 @@ def adapt(
 ) -> tuple[StateDict, Report]:
     """Turns tensors of any known source into what ``module.load_state_dict`` takes.
 
-    Prefixes come off, a shared bias table is copied to the blocks that own one each, bias tables and
-    position embeddings are resized, a head of another shape is dropped. Neither argument is changed.
+    Prefixes come off, a shared bias table is copied to the blocks that own one each, bias tables
+    and position embeddings are resized, a head of another shape is dropped. Neither argument is
+    changed.
 
     Args:
         source_grid: (rows, columns) of the source's patches; needed only where it is not square.
