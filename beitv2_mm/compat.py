@@ -20,7 +20,6 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NoReturn
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -30,6 +29,8 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import checkpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+from beitv2_mm.download import load_url
 
 _STATISTICS = ('mean', 'min', 'max', 'current')
 _active: list[str] = []
@@ -87,8 +88,8 @@ def resume_weights_only() -> bool:
     """
     if _loads([HistoryBuffer([0.5], [1]), np.float64(0.5), np.arange(1)]):
         return False
-    reconstruct = np.empty(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     # torch 2.4 lacks the last one; bytes of NumPy arrays go through it
     allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, codecs.encode]
     allowed += {type(np.dtype(code)) for code in '?bhilqBHILQefdg'}
@@ -128,7 +129,7 @@ def refuse_code() -> bool:
     # Some official files keep their command line beside the weights; a Namespace is plain data.
     torch.serialization.add_safe_globals([argparse.Namespace])
     loader.register_scheme('', loader=load_from_local, force=True)
-    checkpoint.load_url = _load_url
+    checkpoint.load_url = functools.partial(load_url, load=load_from_local)
     loader.load_checkpoint = staticmethod(_naming_the_file(loader.load_checkpoint))
     return True
 
@@ -143,32 +144,6 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     if filename.endswith('.safetensors'):
         return load_file(filename, device=str(map_location or 'cpu'))
     return torch.load(filename, map_location=map_location, weights_only=True)
-
-
-def _load_url(
-    url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
-) -> Any:
-    """In place of mmengine's: any suffix, checked hash, and what to do without a network."""
-    folder = os.path.expanduser(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
-    file = os.path.join(folder, os.path.basename(urlparse(url).path))
-    if not os.path.exists(file):
-        # Published weights end with the start of their SHA-256: name-d5036aa7.pth
-        start = re.search(r'-([0-9a-f]{8,64})\.\w+$', file)
-        try:
-            os.makedirs(folder, exist_ok=True)
-            torch.hub.download_url_to_file(url, file, start and start[1], progress)
-        except (OSError, RuntimeError) as error:
-            reason = str(error).strip().split('\n')[0]
-            raise CheckpointError(
-                f'{url} could not be downloaded ({reason}): fetch it by hand and put it at {file}'
-            ) from error
-    try:
-        return load_from_local(file, map_location)
-    except (EOFError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split('\n')[0] or 'it is empty'
-        raise CheckpointError(
-            f'{file}, once downloaded from {url}, cannot be read: {reason}; delete it and try again'
-        ) from error
 
 
 def _naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
@@ -188,7 +163,7 @@ def _naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
             raise CheckpointError(
                 f'{filename} holds code beside its weights, refused: {found[1] or found[2]}'
             ) from None
-        except (EOFError, OSError, RuntimeError, SafetensorError) as error:
+        except (OSError, EOFError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().split('\n')[0] or 'it is empty'
             raise CheckpointError(f'{filename} cannot be read: {reason}') from error
 

@@ -27,7 +27,9 @@ def randomize(module: nn.Module, seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            if not tensor.is_floating_point() or name.endswith(('initted', 'mean', 'std', 'k_bias')):
+            if not tensor.is_floating_point() or name.endswith(
+                ('initted', 'mean', 'std', 'k_bias')
+            ):
                 continue
             scale = 0.3 if tensor.ndim < 2 or tensor.shape[0] == 1 else tensor[0].numel() ** -0.5
             offset = float(name.endswith(('norm1.weight', 'norm2.weight', 'ln1.weight')))

@@ -48,7 +48,7 @@ def main() -> None:
     try:
         files = find_images(args.images)
         tokenizer = build_tokenizer(args.tokenizer, args.config).to(args.device)
-        bar = ProgressBar(len(files))
+        bar = ProgressBar(len(files), file=sys.stdout)
         result = tokenize_images(
             files,
             tokenizer,

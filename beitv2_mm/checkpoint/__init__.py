@@ -10,11 +10,18 @@ pretrainer and the official, timm, mmpretrain and mmseg files all read each othe
 from beitv2_mm.checkpoint.adapter import Report, adapt, load
 from beitv2_mm.checkpoint.converter import FORMATS, Conversion, Row, convert, convert_file
 from beitv2_mm.checkpoint.files import Source, read, write
-from beitv2_mm.checkpoint.names import StateDict, kind_of, official_name, to_official
+from beitv2_mm.checkpoint.names import (
+    SHARED_TABLE,
+    StateDict,
+    kind_of,
+    official_name,
+    to_official,
+)
 from beitv2_mm.compat import CheckpointError
 
 __all__ = [
     'FORMATS',
+    'SHARED_TABLE',
     'CheckpointError',
     'Conversion',
     'Report',

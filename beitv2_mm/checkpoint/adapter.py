@@ -45,7 +45,8 @@ class Report:
             lines.append(f'  shared bias table copied to {len(self.copied)} blocks')
         lines += [f'  resized {k}: {old} -> {new}' for k, (old, new) in self.resized.items()]
         lines += [
-            f'  dropped {k}: {old} in the file, {new} in the model, which keeps its initial values'
+            f'  dropped, another shape: {k}, {old} in the file, {new} in the model, which keeps its '
+            'initial values'
             for k, (old, new) in self.dropped.items()
         ]
         for word, names in (
@@ -173,7 +174,9 @@ def _below(state_dict: Mapping[str, Tensor], prefix: str) -> StateDict:
         if name.startswith(prefix)
     }
     if not inner:
-        raise CheckpointError(f'no name starts with {prefix!r}. It has {list(state_dict)[:3]}.')
+        raise CheckpointError(
+            f'no tensor has a name that starts with {prefix!r}. It has {list(state_dict)[:3]}.'
+        )
     return {name.removeprefix(last): value for name, value in to_official(inner).items()}
 
 

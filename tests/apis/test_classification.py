@@ -34,7 +34,15 @@ def test_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
         monkeypatch.setattr(
             sys,
             'argv',
-            ['test.py', str(CONFIG), *map(str, arguments), '--out', 'm.json', '--cfg-options', data],
+            [
+                'test.py',
+                str(CONFIG),
+                *map(str, arguments),
+                '--out',
+                'm.json',
+                '--cfg-options',
+                data,
+            ],
         )
         time.sleep(1 - time.time() % 1)  # mmengine names a run by its second
         runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
@@ -56,7 +64,10 @@ def test_tools_test_takes_every_layout(test_tool: Callable[..., dict]) -> None:
 @pytest.mark.parametrize(
     ('source', 'message'),
     [
-        (lambda: nets.classifier(num_classes=7), r'no head .*weight: \(7, 32\), expected \(10, 32\)'),
+        (
+            lambda: nets.classifier(num_classes=7),
+            r'no head .*weight: \(7, 32\), expected \(10, 32\)',
+        ),
         (nets.pretrainer, r'no head for this model \(head\.fc\.weight\)'),
         (nets.tokenizer, r'shares no tensor'),
     ],
@@ -74,10 +85,6 @@ def runner(tmp_path: Path, **options: object) -> Runner:
     config = Config.fromfile(CONFIG)
     config.merge_from_dict({'model.backbone.init_cfg': None, 'work_dir': str(tmp_path), **options})
     time.sleep(1 - time.time() % 1)
-    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
-        config.pop(key)
-    for key in ('train_dataloader', 'val_dataloader', 'val_cfg', 'val_evaluator'):
-        config.pop(key)
     return Runner.from_cfg(config)
 
 

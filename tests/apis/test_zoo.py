@@ -46,7 +46,9 @@ def test_metafiles_follow_openmmlab() -> None:
 
 
 def test_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"no model 'beitv2_base_pt1k_ft1k'\. Did you mean beitv2_b"):
+    with pytest.raises(
+        ValueError, match=r"no model 'beitv2_base_pt1k_ft1k'\. Did you mean beitv2_b"
+    ):
         beitv2_mm.get_model('beitv2_base_pt1k_ft1k')
     with pytest.raises(ValueError, match='There are vqkd_encoder'):
         beitv2_mm.get_model('resnet')

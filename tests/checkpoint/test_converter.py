@@ -34,7 +34,9 @@ def test_official_there_and_back(case: str, to: str) -> None:
     assert made and all(name.endswith('relative_position_index') for name in made)
     assert_equal(weights, {name: back.state_dict[name] for name in weights})
     # with the index tensors that official files hold, nothing differs at all
-    assert_equal(back.state_dict, convert(convert(back.state_dict, to).state_dict, 'official').state_dict)
+    assert_equal(
+        back.state_dict, convert(convert(back.state_dict, to).state_dict, 'official').state_dict
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path
     folder = tmp_path / 'site'
     folder.mkdir()
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
-    server = ThreadingHTTPServer(
-        ('127.0.0.1', 0), functools.partial(Quiet, directory=str(folder))
-    )
+    server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield folder, f'http://127.0.0.1:{server.server_port}'
@@ -63,10 +61,17 @@ def test_wrong_hash_leaves_nothing_behind(site: tuple[Path, str], tmp_path: Path
     name = publish(folder, '.pth', true_hash=False)
     model = nets.backbone(seed=3)
     before = model.cls_token.clone()
-    with pytest.raises(CheckpointError, match=r'could not be downloaded \(invalid hash value'):
+    with pytest.raises(
+        CheckpointError, match=r'cannot be read: the download failed \(invalid hash value'
+    ):
         load(model, f'{address}/{name}')
     assert torch.equal(model.cls_token, before)
     assert not list((tmp_path / 'hub/checkpoints').iterdir())
+
+
+def test_a_resolution_in_the_name_is_no_hash(site: tuple[Path, str]) -> None:
+    write(nets.backbone().state_dict(), site[0] / 'beit-384.pth')
+    assert 'cls_token' in read(f'{site[1]}/beit-384.pth')
 
 
 def test_failure_says_what_to_fetch_and_where_to_put_it(
@@ -74,14 +79,14 @@ def test_failure_says_what_to_fetch_and_where_to_put_it(
 ) -> None:
     place = tmp_path / 'hub/checkpoints'
     url = f'{site[1]}/gone-d5036aa7.pth'
-    message = rf'{url} could not be downloaded \(HTTP Error 404.*fetch it by hand and put it at '
+    message = rf'{url} cannot be read: the download failed \(HTTP Error 404.*fetch it by hand and put it at '
     with pytest.raises(CheckpointError, match=message + rf'{place}/gone-d5036aa7\.pth') as error:
         read(url)
     assert '\n' not in str(error.value)
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         closed = f'http://127.0.0.1:{free.getsockname()[1]}/x.pth'
-    with pytest.raises(CheckpointError, match=r'could not be downloaded .*refused'):
+    with pytest.raises(CheckpointError, match=r'the download failed .*refused'):
         read(closed)
     write(nets.backbone().state_dict(), place / 'gone-d5036aa7.pth')  # what the message says
     assert 'cls_token' in read(url)
@@ -89,5 +94,7 @@ def test_failure_says_what_to_fetch_and_where_to_put_it(
 
 def test_damaged_copy_is_named(site: tuple[Path, str], tmp_path: Path) -> None:
     (site[0] / 'half.pth').write_bytes(b'')
-    with pytest.raises(CheckpointError, match=r'hub/checkpoints/half\.pth, .* delete it and try'):
+    with pytest.raises(
+        CheckpointError, match=r'hub/checkpoints/half\.pth: .*; delete it, try again'
+    ):
         read(f'{site[1]}/half.pth')

@@ -1,4 +1,4 @@
-"""Weights of mmpretrain, timm and mmseg networks give the same numbers here, and go back strictly."""
+"""Weights of mmpretrain, timm and mmseg give the same numbers here, and go back strictly."""
 
 import pytest
 import timm
@@ -104,7 +104,9 @@ def test_mmpretrain_pretraining_without_neck() -> None:
 def test_two_final_norms_are_refused() -> None:
     peer = mmpretrain_mim(neck=True)
     peer.backbone.ln1 = nn.LayerNorm(32)
-    with pytest.raises(CheckpointError, match=r'ln1\.weight and .*norm\.weight|norm\.weight and .*ln1\.weight'):
+    with pytest.raises(
+        CheckpointError, match=r'ln1\.weight and .*norm\.weight|norm\.weight and .*ln1\.weight'
+    ):
         adapt(peer.state_dict(), nets.pretrainer())
 
 
@@ -151,7 +153,7 @@ def test_encoder_and_target_generator_by_prefix() -> None:
     ours = nets.tokenizer(seed=3)
     load(ours, generator, prefix='target_generator')
     assert torch.equal(ours.encoder.fc_norm.weight, peer.encoder.ln1.weight)
-    with pytest.raises(CheckpointError, match=r"no name starts with 'teacher\.'.*target_generator"):
+    with pytest.raises(CheckpointError, match=r"starts with 'teacher\.'.*target_generator"):
         load(ours, generator, prefix='teacher')
 
 
@@ -221,6 +223,8 @@ def test_timm_reads_a_pretraining_checkpoint() -> None:
     conversion = convert(ours.state_dict(), 'timm')
     peer.load_state_dict(conversion.state_dict, strict=True)
     close(ours.backbone(IMAGE)[0], peer.forward_features(IMAGE))
-    assert 'head.lm_head.weight' in conversion.dropped and 'backbone.mask_token' in conversion.dropped
+    assert (
+        'head.lm_head.weight' in conversion.dropped and 'backbone.mask_token' in conversion.dropped
+    )
     with pytest.raises(CheckpointError, match='tokenizer, and timm has none'):
         convert(VQKDTokenizer(nets.ENCODER, nets.DECODER).state_dict(), 'timm')
