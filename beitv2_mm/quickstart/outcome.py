@@ -56,7 +56,7 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Report
             ),
         ],
         limits=s.LIMITS,
-        commands=[(purpose, line.format_map(files)) for purpose, line in s.COMMANDS],
+        commands=[(purpose, line.format_map({**files, 'data': options.data})) for purpose, line in s.COMMANDS],
         pictures=[_curves(results, options.seeds), *_pictures(results, scale, options)],
     )
 
