@@ -84,7 +84,7 @@ class ClassificationInferencer(_Preprocessing, ImageClassificationInferencer):
     def postprocess(
         self, preds: list, visualization: list, return_datasamples: bool = False, top_k: int = 1
     ) -> list:
-        """mmpretrain's results; with ``top_k`` over 1 also 'top_k', dicts of label, score, class."""
+        """mmpretrain's results; with ``top_k`` over 1 also 'top_k', a list of dicts."""
         results = super().postprocess(preds, visualization, return_datasamples)
         if return_datasamples or top_k == 1:
             return results

@@ -45,8 +45,8 @@ class Report:
             lines.append(f'  shared bias table copied to {len(self.copied)} blocks')
         lines += [f'  resized {k}: {old} -> {new}' for k, (old, new) in self.resized.items()]
         lines += [
-            f'  dropped, another shape: {k}, {old} in the file, {new} in the model, which keeps its '
-            'initial values'
+            f'  dropped, another shape: {k}, {old} in the file, {new} in the model, which keeps '
+            'its initial values'
             for k, (old, new) in self.dropped.items()
         ]
         for word, names in (
