@@ -15,6 +15,7 @@ from PIL import Image
 
 from beitv2_mm.checkpoint import load
 from beitv2_mm.datasets import BlockwiseMask
+from beitv2_mm.datasets.cifar10 import CLASSES
 from beitv2_mm.quickstart import settings as s
 from beitv2_mm.quickstart.stages import Result, artifact, config
 from beitv2_mm.registry import MODELS, TRANSFORMS
@@ -22,8 +23,6 @@ from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
 from beitv2_mm.visualization.masks import masked_images
 from beitv2_mm.visualization.report import Accuracy, Picture, Report, StageRecord, accuracy
-
-from beitv2_mm.datasets.cifar10 import CLASSES
 
 Results = Mapping[str, Result]
 
@@ -56,7 +55,10 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Report
             ),
         ],
         limits=s.LIMITS,
-        commands=[(purpose, line.format_map({**files, 'data': options.data})) for purpose, line in s.COMMANDS],
+        commands=[
+            (purpose, line.format_map({**files, 'data': options.data}))
+            for purpose, line in s.COMMANDS
+        ],
         pictures=[_curves(results, options.seeds), *_pictures(results, scale, options)],
     )
 
