@@ -30,7 +30,8 @@ Results = Mapping[str, Result]
 def build_report(results: Results, scale: s.Scale, options: s.Options) -> Report:
     """Everything the report shows, from all stages' results."""
     tokenizer, pretrain = results['tokenizer'].metrics, results['pretrain'].metrics
-    files = {name: str(artifact(results[name].folder)) for name in ('tokenizer', 'pretrain')}
+    paths = {name: str(artifact(results[name].folder)) for name in ('tokenizer', 'pretrain')}
+    paths['data'] = str(options.data)
     return Report(
         title=scale.title,
         summary=s.SUMMARY,
@@ -55,10 +56,7 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Report
             ),
         ],
         limits=s.LIMITS,
-        commands=[
-            (purpose, line.format_map({**files, 'data': options.data}))
-            for purpose, line in s.COMMANDS
-        ],
+        commands=[(purpose, line.format_map(paths)) for purpose, line in s.COMMANDS],
         pictures=[_curves(results, options.seeds), *_pictures(results, scale, options)],
     )
 
