@@ -28,7 +28,7 @@ LOG = 'log'
 ENVIRONMENT = {
     'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
     'MALLOC_TRIM_THRESHOLD_': str(1 << 30),
-    # Threads that wait sleep: spinning ones made steps three times as long, and some ten times, when
+    # Threads that wait sleep: spinning ones made steps three times as long, some ten times, when
     # other programs used the cores as well.
     'OMP_WAIT_POLICY': 'PASSIVE',
 }
