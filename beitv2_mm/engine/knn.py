@@ -43,7 +43,7 @@ def knn_scores(
 
 
 def extract_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    """l2-normalised features of a batch as the data loader gives it: (B, D) fp32.
+    """Features of a batch as the data loader gives it: (B, D).
 
     The model's ``extract_feat(inputs)`` decides what they are; of several outputs it is the last.
 
@@ -59,7 +59,7 @@ def extract_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
             f'k-NN compares one vector an image, but {type(model).__name__}.extract_feat gives '
             f"{tuple(features.shape)}. Set the backbone's out_type to 'avg_featmap' or 'cls_token'."
         )
-    return F.normalize(features.float(), dim=1)
+    return features
 
 
 @METRICS.register_module()
@@ -68,7 +68,7 @@ class KNNMetric(SumMetric):
 
     The loop's images are the queries: their features come from ``model.extract_feat``, whatever the
     model predicts in that loop, so it works in masked image modelling too (the network then sees
-    the whole image). `KNNHook` has to be among the hooks; it fills the bank before each evaluation.
+    the whole image); a `FeatureExtractor` predicts just them. `KNNHook` has to be among the hooks; it fills the bank before each evaluation.
     Every rank holds the bank: 4 * D bytes an image.
 
     Args:
@@ -103,7 +103,7 @@ class KNNMetric(SumMetric):
         loader = Runner.build_dataloader(self.bank)
         features, labels = [], []
         for batch in loader:
-            features.append(extract_features(model, batch))
+            features.append(_unit(extract_features(model, batch)))
             labels += [_label(sample) for sample in batch['data_samples']]
         size = len(loader.dataset)
         device = features[0].device
@@ -127,8 +127,12 @@ class KNNMetric(SumMetric):
                 f'The bank has {len(self._classes)} classes ({_some(self._classes)}), the queries '
                 f'have {len(classes)} ({_some(classes)}); they must be the same.'
             )
+        if all('feature' in sample for sample in data_samples):  # of a FeatureExtractor
+            queries = torch.stack([sample['feature'] for sample in data_samples])
+        else:
+            queries = extract_features(self._model, data_batch)
         scores = knn_scores(
-            extract_features(self._model, data_batch),
+            _unit(queries),
             self._features,
             self._labels,
             self._num_classes,
@@ -165,6 +169,10 @@ class KNNHook(Hook):
         for metric in metrics:
             if isinstance(metric, KNNMetric):
                 metric.fill(model)
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features.float(), dim=1)
 
 
 def _label(sample: Any) -> int:

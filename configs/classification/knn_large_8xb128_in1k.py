@@ -4,7 +4,7 @@ Command: bash tools/dist_test.sh configs/classification/knn_large_8xb128_in1k.py
 Hardware: 8 GPUs. Published: nothing. Measured here: nothing.
 
 CHECKPOINT is a backbone in any format that beitv2_mm.checkpoint reads (masked image modelling or
-classifier); "none" takes random weights.
+classifier).
 """
 
 from mmengine.config import read_base
@@ -12,4 +12,4 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.knn import *
 
-model.update(backbone=dict(arch='large'), head=dict(in_channels=1024))
+model.update(backbone=dict(arch='large'))
