@@ -68,7 +68,8 @@ class KNNMetric(SumMetric):
 
     The loop's images are the queries: their features come from ``model.extract_feat``, whatever the
     model predicts in that loop, so it works in masked image modelling too (the network then sees
-    the whole image); a `FeatureExtractor` predicts just them. `KNNHook` has to be among the hooks; it fills the bank before each evaluation.
+    the whole image); a `FeatureExtractor` predicts just them. `KNNHook` has to be among the hooks:
+    it fills the bank before each evaluation.
     Every rank holds the bank: 4 * D bytes an image.
 
     Args:

@@ -1,4 +1,4 @@
-"""k-NN evaluation of the quickstart's network on CIFAR-10: training images vote on the test images.
+"""k-NN of the quickstart's network on CIFAR-10: 10k training images vote on the 10k test images.
 
 Command: python tools/test.py configs/classification/knn_tiny_1xb250_cifar10.py \
     quickstart_out/pretrain/epoch_4.pth
@@ -35,7 +35,7 @@ model = dict(
 )
 
 bank = dict(test_dataloader)
-bank['dataset'] = dict(bank['dataset'], data_root='data/cifar10/train')
+bank['dataset'] = dict(bank['dataset'], data_root='data/cifar10/train', samples_per_class=1000)
 test_evaluator = dict(type=KNNMetric, bank=bank, k=20, temperature=0.07)
 custom_hooks = custom_hooks + [dict(type=KNNHook)]
 
