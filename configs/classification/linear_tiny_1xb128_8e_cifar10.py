@@ -1,4 +1,4 @@
-"""Linear probe of the quickstart's network on CIFAR-10, 500 labels a class; top-1 on the test images.
+"""Linear probe of the quickstart's network on CIFAR-10, 500 labels a class, on the test images.
 
 Command: python tools/train.py configs/classification/linear_tiny_1xb128_8e_cifar10.py \
     --cfg-options model.backbone.init_cfg.checkpoint=quickstart_out/pretrain/epoch_4.pth
