@@ -3,7 +3,7 @@
 Command: python tools/test.py configs/classification/knn_tiny_1xb250_cifar10.py \
     quickstart_out/pretrain/epoch_4.pth
     (a random network for comparison: the checkpoint of a linear probe of one)
-Hardware: two CPU cores, a minute. Published: nothing. Measured here: README.md of this folder.
+Hardware: two CPU cores, one to two minutes. Published: nothing. Measured here: see README.md.
 """
 
 from mmengine.config import read_base
