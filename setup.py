@@ -10,8 +10,8 @@ version = re.search(r"^__version__ = '(.+)'$", (ROOT / 'beitv2_mm/__init__.py').
 assert version, 'beitv2_mm/__init__.py states no __version__'
 
 requires = [
-    'torch>=2.6',  # weights_only loading by default, and stand-ins in its allow-list
-    'torchvision>=0.21',
+    'torch>=2.4',  # an allow-list for weights_only loading
+    'torchvision>=0.19',
     'mmengine>=0.10.5,<1',
     'mmpretrain>=1.2.0,<2',
     'timm>=1.0.15',

@@ -7,20 +7,17 @@ Names are compared in one common form, the official flat one, so that a backbone
 pretrainer and the official and timm files all read each other.
 """
 
-import argparse
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isqrt
 from os import PathLike
-from pathlib import Path
-from urllib.parse import urlparse
 
-import torch
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from beitv2_mm.compat import CheckpointError
 from beitv2_mm.layers.position import NUM_CLS_ROWS, Grid, resize_bias_table, resize_pos_embed
 
 StateDict = dict[str, Tensor]
@@ -39,10 +36,6 @@ TO_OFFICIAL = (
 )
 HEADS = re.compile(r'^(head|lm_head|cls_pt_lm_head)\.')
 DERIVED = re.compile(r'(^|\.)(relative_position_index|k_bias)$')  # follow from the settings
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or is not one of this model."""
 
 
 @dataclass
@@ -87,17 +80,20 @@ def to_official(state_dict: Mapping[str, Tensor]) -> StateDict:
 def read(source: Source) -> StateDict:
     """Tensors of a file (.pth, .pt, .safetensors), URL or mapping, wrappers taken off.
 
-    Files are read with ``weights_only=True``: nothing in them is run.
+    Files are read by mmengine's loader as `beitv2_mm.compat` hardens it: nothing in them is run.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: the file is damaged, holds code, or holds no tensors.
+        CheckpointError: the file is missing or damaged, holds code, or holds no tensors.
     """
     if isinstance(source, Mapping):
         checkpoint, name = source, 'the given mapping'
     else:
         name = str(source)
-        checkpoint = _download(name) if urlparse(name).scheme in ('http', 'https') else _read(name)
+        checkpoint = CheckpointLoader.load_checkpoint(name, map_location='cpu')
+    if not isinstance(checkpoint, Mapping):
+        raise CheckpointError(
+            f'{name} holds a {type(checkpoint).__name__}; expected a dict of tensors.'
+        )
     while True:
         inner = next(
             (checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)), None
@@ -114,49 +110,6 @@ def read(source: Source) -> StateDict:
     return tensors
 
 
-def _read(path: str) -> Mapping:
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f'There is no checkpoint {path}. Give the path of a file, or a URL.'
-        )
-    if path.endswith('.safetensors'):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f'{path} is no readable safetensors file: {error}') from error
-    # Some official files keep their command line beside the weights; a Namespace is plain data.
-    torch.serialization.add_safe_globals([argparse.Namespace])
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f'{path} holds more than tensors and plain data, and was refused: loading it could run '
-            f'code. Ask its author for weights alone, best as .safetensors. ({_first_line(error)})'
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise CheckpointError(
-            f'{path} is damaged or no PyTorch checkpoint: {_first_line(error)}'
-        ) from error
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(
-            f'{path} holds a {type(checkpoint).__name__}; expected a dict of tensors.'
-        )
-    return checkpoint
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split('\n')[0]
-
-
-def _download(url: str) -> Mapping:
-    return torch.hub.load_state_dict_from_url(
-        url, map_location='cpu', check_hash='-' in Path(urlparse(url).path).stem, weights_only=True
-    )
-
-
 def _square(rows: int, name: str) -> Grid:
     """(g, g) from the number of patches g * g."""
     side = isqrt(rows)
@@ -170,8 +123,8 @@ def _square(rows: int, name: str) -> Grid:
 
 def _table_grid(table: Tensor, name: str) -> Grid:
     """(g, g) from a bias table of (2 g - 1)^2 + 3 rows."""
-    span = _square(len(table) - NUM_CLS_ROWS, name)[0]
-    return (span + 1) // 2, (span + 1) // 2
+    side = (_square(len(table) - NUM_CLS_ROWS, name)[0] + 1) // 2
+    return side, side
 
 
 def _resize(name: str, value: Tensor, module: nn.Module, grid: Grid | None) -> Tensor | None:
@@ -180,10 +133,13 @@ def _resize(name: str, value: Tensor, module: nn.Module, grid: Grid | None) -> T
     target = getattr(module.get_submodule(owner_name), 'grid', None)
     if target is None:
         return None
-    if leaf == BIAS_TABLE:
-        return resize_bias_table(value, grid or _table_grid(value, name), target)
-    if leaf == 'pos_embed':
-        return resize_pos_embed(value, grid or _square(value.shape[1] - 1, name), target)
+    try:
+        if leaf == BIAS_TABLE:
+            return resize_bias_table(value, grid or _table_grid(value, name), target)
+        if leaf == 'pos_embed':
+            return resize_pos_embed(value, grid or _square(value.shape[1] - 1, name), target)
+    except ValueError as error:
+        raise CheckpointError(f'{name}: {error}') from None
     return None
 
 
@@ -192,8 +148,9 @@ def adapt(
 ) -> tuple[StateDict, Report]:
     """Turns tensors of any known source into what ``module.load_state_dict`` takes.
 
-    Prefixes come off, a shared bias table is copied to the blocks that own one each, bias tables and
-    position embeddings are resized, a head of another shape is dropped. Neither argument is changed.
+    Prefixes come off, a shared bias table is copied to the blocks that own one each, bias tables
+    and position embeddings are resized, a head of another shape is dropped. Neither argument is
+    changed.
 
     Args:
         source_grid: (rows, columns) of the source's patches; needed only where it is not square.
@@ -219,17 +176,18 @@ def adapt(
         if value is None:
             report.missing.append(name)
             continue
-        if value.shape != shapes[name]:
+        # Grids of 4 x 6 and 6 x 4 patches have tables of one shape.
+        if value.shape != shapes[name] or source_grid is not None:
             resized = _resize(name, value, module, source_grid)
-            if resized is not None and resized.shape == shapes[name]:
+            if resized is not None and resized.shape == shapes[name] and resized is not value:
                 report.resized[name] = tuple(value.shape), tuple(resized.shape)
                 value = resized
-            elif HEADS.match(official):
+        if value.shape != shapes[name]:
+            if HEADS.match(official):
                 report.dropped.append(name)
-                continue
             else:
                 wrong.append(f'{name}: {tuple(value.shape)}, expected {tuple(shapes[name])}')
-                continue
+            continue
         adapted[name] = value
     report.loaded = list(adapted)
     if wrong:
@@ -258,7 +216,7 @@ def load(
         prefix: take only tensors whose names start so, e.g. 'encoder.' of a tokenizer.
 
     Raises:
-        FileNotFoundError, CheckpointError: see `read` and `adapt`.
+        CheckpointError: see `read` and `adapt`.
     """
     state_dict = read(source)
     if prefix:

@@ -4,6 +4,8 @@ One function a fix. Each first probes whether the installed stack needs it and r
 took effect, so that ``active()`` can be shown in a bug report; a second call finds nothing to do.
 """
 
+import argparse
+import codecs
 import contextlib
 import functools
 import io
@@ -25,6 +27,8 @@ from mmengine.dist import utils as dist_utils
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import checkpoint
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 _STATISTICS = ('mean', 'min', 'max', 'current')
 _active: list[str] = []
@@ -82,16 +86,31 @@ def resume_weights_only() -> bool:
     """
     if _loads([HistoryBuffer([0.5], [1]), np.float64(0.5), np.arange(1)]):
         return False
-    reconstruct = np.empty(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype]
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    # torch 2.4 lacks the last one; bytes of NumPy arrays go through it
+    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, codecs.encode]
     allowed += {type(np.dtype(code)) for code in '?bhilqBHILQefdg'}
     for core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 name the same functions differently
-        allowed.append((reconstruct, f'{core}.multiarray._reconstruct'))
-        allowed.append((scalar, f'{core}.multiarray.scalar'))
-    allowed.append((_history_buffer_method, 'builtins.getattr'))
+        allowed.append(_under_name(reconstruct, f'{core}.multiarray', '_reconstruct'))
+        allowed.append(_under_name(scalar, f'{core}.multiarray', 'scalar'))
+    allowed.append(_under_name(_history_buffer_method, 'builtins', 'getattr'))
     torch.serialization.add_safe_globals(allowed)
     return True
+
+
+def _under_name(function: Callable[..., Any], module: str, name: str) -> Callable[..., Any]:
+    """A function that checkpoints reach as ``module.name``.
+
+    torch >= 2.6 takes (function, name) pairs too; all versions read these attributes.
+    """
+
+    def stand_in(*args: Any) -> Any:
+        return function(*args)
+
+    stand_in.__module__ = module
+    stand_in.__name__ = stand_in.__qualname__ = name
+    return stand_in
 
 
 def refuse_code() -> bool:
@@ -105,19 +124,34 @@ def refuse_code() -> bool:
     loader = checkpoint.CheckpointLoader
     if hasattr(loader.load_checkpoint, '__wrapped__'):
         return False
+    # Some official files keep their command line beside the weights; a Namespace is plain data.
+    torch.serialization.add_safe_globals([argparse.Namespace])
     loader.register_scheme('', loader=load_from_local, force=True)
-    checkpoint.load_url = functools.partial(checkpoint.load_url, weights_only=True)
+    checkpoint.load_url = _checking_the_hash(checkpoint.load_url)
     loader.load_checkpoint = staticmethod(_naming_the_file(loader.load_checkpoint))
     return True
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint file that cannot or must not be read; the message names it."""
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, must not be, or is of another model; one line."""
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """mmengine's loader for paths; it logs the function's name."""
-    return torch.load(os.path.expanduser(filename), map_location=map_location, weights_only=True)
+    """mmengine's loader for paths (it logs the function's name); .safetensors files too."""
+    filename = os.path.expanduser(filename)
+    if filename.endswith('.safetensors'):
+        return load_file(filename, device=str(map_location or 'cpu'))
+    return torch.load(filename, map_location=map_location, weights_only=True)
+
+
+def _checking_the_hash(load: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(load)
+    def load_url(url: str, *args: Any, **kwargs: Any) -> Any:
+        # Published weights end with the start of their SHA-256: name-d5036aa7.pth
+        kwargs['check_hash'] = re.search(r'-[0-9a-f]{8}\.\w+$', url) is not None
+        return load(url, *args, **kwargs, weights_only=True)
+
+    return load_url
 
 
 def _naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,6 +159,10 @@ def _naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_checkpoint(filename: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return load(filename, *args, **kwargs)
+        except FileNotFoundError:
+            raise CheckpointError(
+                f'There is no checkpoint {filename}: give the path of a file, or a URL'
+            ) from None
         except pickle.UnpicklingError as error:
             # The rest of torch's message says how to switch the check off.
             found = re.search(r'GLOBAL ([\w.]+)|(a checkpoint may ask .*)', str(error))
@@ -133,8 +171,8 @@ def _naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
             raise CheckpointError(
                 f'{filename} holds code beside its weights, refused: {found[1] or found[2]}'
             ) from None
-        except (EOFError, RuntimeError) as error:
-            reason = str(error) or 'it is empty'
+        except (OSError, EOFError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().split('\n')[0] or 'it is empty'
             raise CheckpointError(f'{filename} cannot be read: {reason}') from error
 
     return load_checkpoint

@@ -85,6 +85,16 @@ def test_numbers_of_numpy_1_load() -> None:
     assert torch.load(target, weights_only=True) == [0.5, np.ones(1)]
 
 
+def test_the_list_is_one_that_torch_2_4_reads() -> None:
+    """Functions and classes under their own names: (object, name) pairs came with torch 2.6."""
+    listed = torch.serialization.get_safe_globals()
+    names = {f'{entry.__module__}.{entry.__name__}' for entry in listed}
+    assert names == {f'{entry.__module__}.{entry.__qualname__}' for entry in listed}
+    arrays = {f'{core}.multiarray._reconstruct' for core in ('numpy.core', 'numpy._core')}
+    # torch 2.4 does not list the function that bytes of arrays go through
+    assert {'builtins.getattr', '_codecs.encode', 'argparse.Namespace', *arrays} <= names
+
+
 @pytest.mark.parametrize(
     ('owner', 'name'),
     [
@@ -144,6 +154,15 @@ def test_code_behind_a_url_is_refused(tmp_path: Path) -> None:
     with pytest.raises(pickle.UnpicklingError):  # found in the cache folder: nothing is downloaded
         mm_checkpoint.load_from_http('https://localhost/evil.pth', model_dir=str(tmp_path))
     assert not touched.exists()
+
+
+@pytest.mark.parametrize(('name', 'check'), [('a-d5036aa7.pth', True), ('a-384.pth', False)])
+def test_hash_in_a_url_is_checked(name: str, check: bool) -> None:
+    """Published files carry the start of their hash; -384 is a resolution."""
+    seen: dict[str, Any] = {}
+    load = compat._checking_the_hash(lambda url, **kwargs: seen.update(kwargs))
+    load(f'https://localhost/{name}', map_location='cpu')
+    assert seen == {'check_hash': check, 'weights_only': True, 'map_location': 'cpu'}
 
 
 # --- missing_compiled_ops

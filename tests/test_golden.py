@@ -91,9 +91,7 @@ def check_backbone(case: Case) -> None:
 
 def check_attention_map(case: Case) -> None:
     settings, image = case.settings, tensor(case, 'image')
-    model = BEiTV2Backbone(
-        **backbone_config(settings), out_type='raw', with_mask_token=True
-    ).eval()
+    model = BEiTV2Backbone(**backbone_config(settings), out_type='raw', with_mask_token=True).eval()
     load_all(model, case)
     rows, columns = (side // settings['patch_size'] for side in image.shape[-2:])
     attention = attention_probabilities(model, image)

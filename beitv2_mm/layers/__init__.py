@@ -9,6 +9,7 @@ from beitv2_mm.layers.position import (
     resize_pos_embed,
     table_size,
 )
+from beitv2_mm.layers.standardize import Standardize
 from beitv2_mm.layers.vector_quantizer import Quantized, VectorQuantizer, spherical_kmeans
 from beitv2_mm.layers.vision_transformer import VisionTransformer, patch_grid, to_pair
 
@@ -17,6 +18,7 @@ __all__ = [
     'Block',
     'Quantized',
     'RelativePositionBias',
+    'Standardize',
     'VectorQuantizer',
     'VisionTransformer',
     'patch_grid',

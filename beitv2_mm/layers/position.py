@@ -38,7 +38,7 @@ def _index(grid: Grid, device: torch.device) -> Tensor:
     offset_y = y[:, None] - y[None, :] + rows - 1  # (N, N), from 0
     offset_x = x[:, None] - x[None, :] + columns - 1
     size = table_size(grid)
-    index = np.empty((rows * columns + 1, rows * columns + 1), dtype=np.int64)
+    index: np.ndarray = np.empty((rows * columns + 1, rows * columns + 1), dtype=np.int64)
     index[1:, 1:] = offset_y * (2 * columns - 1) + offset_x
     index[0, 1:], index[1:, 0], index[0, 0] = size - 3, size - 2, size - 1
     return _constant(index, device)
@@ -89,10 +89,11 @@ def _spline_matrix(source: int, target: int, device: torch.device) -> Tensor:
 
 
 def resize_bias_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
-    """Bias table of one grid -> of another: (table_size(source), heads) -> (table_size(target), heads).
+    """Bias table of one grid -> of another.
 
-    Cubic interpolation on geometrically spaced offsets, each axis on its own; the CLS rows are kept.
-    It is linear in ``table`` and differentiable.
+    (table_size(source), heads) -> (table_size(target), heads). Cubic interpolation on geometrically
+    spaced offsets, each axis on its own; the CLS rows are kept. It is linear in ``table`` and
+    differentiable.
     """
     if len(table) != table_size(source):
         raise ValueError(
@@ -142,7 +143,8 @@ class RelativePositionBias(nn.Module):
 
 
 def gather_bias(table: Tensor, source: Grid, target: Grid) -> Tensor:
-    """Additive attention bias for ``target`` from the table of ``source``: (heads, N + 1, N + 1)."""
+    """Additive attention bias for ``target`` from the table of ``source``:
+    (heads, N + 1, N + 1)."""
     table = resize_bias_table(table, source, target)
     index = relative_position_index(target, table.device)
     bias = table[index.flatten()].view(*index.shape, -1)  # (N + 1, N + 1, heads)

@@ -12,6 +12,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from beitv2_mm.layers.ranks import sum_over_ranks, world_size
+
 MAX_SCORES = 2**22  # scores held at once by the search: 16 MiB, whatever the number of tokens
 
 
@@ -61,10 +63,6 @@ def spherical_kmeans(
         totals = _sums_and_counts(samples, codes, len(centroids))
         centroids, counts = _mean_directions(totals, centroids), totals[:, -1]
     return centroids, counts
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class VectorQuantizer(nn.Module):
@@ -145,15 +143,15 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def _initialize(self, z: Tensor) -> None:
         """K-means on the latents (B, N, d) of all ranks, computed once and sent to everybody."""
-        world_size = _world_size()
-        if world_size > 1:
-            parts = [torch.empty_like(z) for _ in range(world_size)]
+        ranks = world_size()
+        if ranks > 1:
+            parts = [torch.empty_like(z) for _ in range(ranks)]
             dist.all_gather(parts, z.contiguous())
-            # Samplers deal images out in turn: this order is that of one process with the whole batch.
+            # Samplers deal images out in turn: so one process with the whole batch orders them.
             z = torch.stack(parts, dim=1)
         samples = z.flatten(0, -2)
         codebook, counts = self.embedding.weight, self.cluster_size
-        if world_size == 1 or dist.get_rank() == 0:
+        if ranks == 1 or dist.get_rank() == 0:
             order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
             start = samples[order[: self.num_codes].to(samples.device)]
             missing = self.num_codes - len(start)
@@ -168,7 +166,7 @@ class VectorQuantizer(nn.Module):
             start, sizes = spherical_kmeans(samples, start, self.kmeans_iterations)
             codebook.copy_(start)
             counts.copy_(sizes)
-        if world_size > 1:
+        if ranks > 1:
             dist.broadcast(codebook.data, src=0)
             dist.broadcast(counts, src=0)
         self.initialized.fill_(True)
@@ -178,8 +176,7 @@ class VectorQuantizer(nn.Module):
     def _update(self, z: Tensor, codes: Tensor) -> None:
         """One EMA step from the latents (M, d) and codes (M,) of all ranks."""
         totals = _sums_and_counts(z, codes, self.num_codes)
-        if _world_size() > 1:
-            dist.all_reduce(totals)
+        sum_over_ranks(totals)
         codebook, counts = self.embedding.weight, totals[:, -1]
         means = _mean_directions(totals, codebook)
         codebook.copy_(F.normalize(codebook * self.decay + means * (1 - self.decay), dim=1))
@@ -194,7 +191,7 @@ class VectorQuantizer(nn.Module):
         if num_dead == 0:
             return
         latents = z[torch.randint(len(z), (num_dead,)).to(z.device)]
-        if _world_size() > 1:
+        if world_size() > 1:
             dist.broadcast(latents, src=0)
         self.embedding.weight[dead] = latents
         self.idle_steps[dead] = 0

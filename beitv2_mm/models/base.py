@@ -12,6 +12,8 @@ class PretrainedModule(BaseModule):
     types comes on top of it.
     """
 
+    _is_init: bool
+
     def reset_parameters(self) -> None:
         """The network's own initialisation."""
         raise NotImplementedError

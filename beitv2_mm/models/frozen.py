@@ -21,8 +21,12 @@ class Frozen:
     def on(self, device: torch.device) -> nn.Module:
         """The network, on ``device``."""
         if self._module is None:
-            self._module = self._build().requires_grad_(False).eval()
-        return self._module.to(device)
+            # Its random start must not shift the owner's random numbers: a resumed run builds it
+            # at another moment than an uninterrupted one.
+            with torch.random.fork_rng(devices=[]):
+                self._module = self._build().requires_grad_(False).eval()
+        module = self._module.to(device)
+        return module.eval() if module.training else module
 
     def __deepcopy__(self, memo: dict) -> 'Frozen':
         return self  # it never changes, so copies of the owner (model EMA) share it

@@ -52,7 +52,8 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         self.head = MODELS.build(head)
         if self.backbone.mask_token is None or self.backbone.norm is None:
             raise ValueError(
-                "Masked image modelling needs a backbone with with_mask_token=True and out_type='raw'."
+                'Masked image modelling needs a backbone with with_mask_token=True and '
+                "out_type='raw'."
             )
         if self.neck is not None and self.backbone.position == 'layerwise':
             raise ValueError(
@@ -119,15 +120,14 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         """Logits of each branch (M, K), target codes (M,) and the mask (B, N)."""
         image = unit_float(inputs)
         mask = torch.stack([sample.mask for sample in data_samples]).to(image.device).bool()
-        mask = mask.flatten(1)
-        codes = self.tokenizer.get_codes(image)
-        if codes.shape != mask.shape:
+        codes, flat = self.tokenizer.get_codes(image), mask.flatten(1)
+        if codes.shape != flat.shape:
             raise ValueError(
                 f'The tokenizer gives {codes.shape[1]} codes an image, but masks have '
-                f'{mask.shape[1]} patches: backbone, tokenizer and mask need one patch grid.'
+                f'{flat.shape[1]} patches: backbone, tokenizer and mask need one patch grid.'
             )
         tokens = self.masked_tokens((image - self.mean) / self.std, mask)
-        return self.head(**tokens), codes[mask], mask
+        return self.head(**tokens), codes[flat], flat
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Loss and accuracy of each branch."""

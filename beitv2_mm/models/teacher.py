@@ -1,6 +1,7 @@
 """Teacher of the tokenizer: images in [0, 1] (B, 3, H, W) -> patch features (B, N, Dt)."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import timm
 import torch
@@ -50,10 +51,10 @@ class TimmTeacher(BaseModule):
     ) -> None:
         super().__init__()
         if not timm.is_model(model):
-            stem = model.split('.')[0].split('_')[0]
+            alike = get_close_matches(model.split('.')[0], timm.list_models(), n=8, cutoff=0.4)
             raise ValueError(
-                f'timm {timm.__version__} knows no model {model!r}. Names alike: '
-                f'{timm.list_models(f"*{stem}*")[:8]}; all of them: timm.list_models().'
+                f'timm {timm.__version__} knows no model {model!r}. Names alike: {alike}; all of '
+                'them: timm.list_models().'
             )
         kwargs = dict(model_kwargs or {})
         if checkpoint is not None:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import Tensor, nn
 
-from beitv2_mm.layers import Quantized, VectorQuantizer
+from beitv2_mm.layers import Quantized, Standardize, VectorQuantizer
 from beitv2_mm.layers.position import Grid
 from beitv2_mm.models.backbone import BEiTV2Backbone
 from beitv2_mm.models.base import PretrainedModule
@@ -38,9 +38,9 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         quantizer: arguments of `VectorQuantizer`.
         target_dims: width of the teacher's features.
         teacher: config of a `TimmTeacher`; may be left out where the tokenizer is only used.
-        standardize_target: remove mean and scale of every teacher channel (batch statistics in
-            training, their average later). The paper does not; it helps teachers whose channels are
-            all positive, as a convolutional network's are.
+        standardize_target: remove mean and scale of every teacher channel (statistics of the
+            batch over all ranks in training, their average later). The paper does not; it helps
+            teachers whose channels are all positive, as a convolutional network's are.
     """
 
     def __init__(
@@ -65,9 +65,7 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         self.encode_task_layer = _task_layer(self.encoder.embed_dims, self.quantize.dim)
         self.decode_task_layer = _task_layer(self.decoder.embed_dims, target_dims)
         self.target_dims = target_dims
-        self.target_norm: nn.BatchNorm1d | None = None
-        if standardize_target:
-            self.target_norm = nn.BatchNorm1d(target_dims, affine=False, momentum=None)
+        self.target_norm = Standardize(target_dims) if standardize_target else None
         self._teacher = Frozen(lambda: MODELS.build(teacher)) if teacher is not None else None
 
     def reset_parameters(self) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from beitv2_mm.checkpoint import load
 from beitv2_mm.datasets import BlockwiseMask
+from beitv2_mm.datasets.cifar10 import CLASSES
 from beitv2_mm.quickstart import settings as s
 from beitv2_mm.quickstart.stages import Result, artifact, config
 from beitv2_mm.registry import MODELS, TRANSFORMS
@@ -23,15 +24,14 @@ from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_sca
 from beitv2_mm.visualization.masks import masked_images
 from beitv2_mm.visualization.report import Accuracy, Picture, Report, StageRecord, accuracy
 
-from beitv2_mm.datasets.cifar10 import CLASSES
-
 Results = Mapping[str, Result]
 
 
 def build_report(results: Results, scale: s.Scale, options: s.Options) -> Report:
     """Everything the report shows, from all stages' results."""
     tokenizer, pretrain = results['tokenizer'].metrics, results['pretrain'].metrics
-    files = {name: str(artifact(results[name].folder)) for name in ('tokenizer', 'pretrain')}
+    paths = {name: str(artifact(results[name].folder)) for name in ('tokenizer', 'pretrain')}
+    paths['data'] = str(options.data)
     return Report(
         title=scale.title,
         summary=s.SUMMARY,
@@ -56,7 +56,7 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Report
             ),
         ],
         limits=s.LIMITS,
-        commands=[(purpose, line.format_map(files)) for purpose, line in s.COMMANDS],
+        commands=[(purpose, line.format_map(paths)) for purpose, line in s.COMMANDS],
         pictures=[_curves(results, options.seeds), *_pictures(results, scale, options)],
     )
 

@@ -25,7 +25,13 @@ Metrics = dict[str, float]
 LOG = 'log'
 # glibc returns freed memory to the system at every step, only to ask for it again: steps took
 # 7 to 25 % longer. 32 MiB is the largest threshold that every glibc accepts.
-ENVIRONMENT = {'MALLOC_MMAP_THRESHOLD_': str(32 << 20), 'MALLOC_TRIM_THRESHOLD_': str(1 << 30)}
+ENVIRONMENT = {
+    'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
+    'MALLOC_TRIM_THRESHOLD_': str(1 << 30),
+    # Threads that wait sleep: spinning ones made steps three times as long, some ten times, when
+    # other programs used the cores as well.
+    'OMP_WAIT_POLICY': 'PASSIVE',
+}
 
 
 class StageError(RuntimeError):

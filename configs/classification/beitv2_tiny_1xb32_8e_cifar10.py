@@ -1,4 +1,4 @@
-"""Fine-tuning a small network on 250 labels a class of CIFAR-10.
+"""Fine-tuning a small network on 125 labels a class of CIFAR-10.
 
 Command: python tools/quickstart.py, which runs it from the pretrained backbone and from scratch.
 Hardware: two CPU cores, a minute a run. Measured figures: README.md.
@@ -46,7 +46,7 @@ model = dict(
     ),
 )
 
-train_dataloader.update(batch_size=32, dataset=dict(samples_per_class=250))
+train_dataloader.update(batch_size=32, dataset=dict(samples_per_class=125))
 val_evaluator = dict(type=Accuracy, topk=(1,))
 test_evaluator = val_evaluator
 

@@ -33,11 +33,11 @@ model = dict(
     standardize_target=True,
 )
 
-train_dataloader.update(batch_size=64, dataset=dict(samples_per_class=560))
+train_dataloader.update(batch_size=64, dataset=dict(samples_per_class=640))
 val_evaluator = dict(type=TokenizerMetric, num_codes=512)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=4, val_interval=4)
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=3, val_interval=3)
 optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.99), weight_decay=1e-4),
@@ -49,7 +49,7 @@ param_scheduler = [
         type=CosineAnnealingLR,
         eta_min_ratio=0.01,
         begin=0.35,
-        end=4,
+        end=3,
         convert_to_iter_based=True,
     ),
 ]

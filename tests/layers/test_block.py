@@ -1,0 +1,104 @@
+"""Attention and block: against plain formulas, drop path, gradient checkpointing."""
+
+import pytest
+import torch
+from timm.layers import DropPath
+
+from beitv2_mm.layers import Attention, Block, VisionTransformer, run_block
+from tiny import randomize
+
+GRID = (2, 3)
+
+
+def test_attention_is_the_formula_with_and_without_bias():
+    torch.manual_seed(0)
+    attention = randomize(Attention(16, 4)).eval()
+    x, bias = torch.randn(2, 7, 16), torch.randn(4, 7, 7)
+    for given in (None, bias):
+        weights = attention.probabilities(x, GRID, given)
+        _, _, v = attention.project(x)
+        expected = attention.proj((weights @ v).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(attention(x, GRID, given), expected)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 7))
+    assert not torch.allclose(attention(x, GRID, None), attention(x, GRID, bias))
+
+
+def test_keys_have_no_bias():
+    attention = randomize(Attention(16, 4))
+    q, k, v = attention.project(torch.zeros(1, 7, 16))
+    assert (k == 0).all()
+    assert (q != 0).any() and (v != 0).any()
+
+
+def test_own_table_has_precedence_over_the_shared_bias():
+    attention = randomize(Attention(16, 4, GRID)).eval()
+    x = torch.randn(2, 7, 16)
+    torch.testing.assert_close(attention(x, GRID), attention(x, GRID, torch.randn(4, 7, 7)))
+
+
+def test_width_and_heads_must_fit():
+    with pytest.raises(ValueError, match='16 cannot be split into 3 heads'):
+        Attention(16, 3)
+
+
+@pytest.mark.parametrize('layer_scale', [None, 1.0])
+def test_peer_bug_drop_path_once_a_branch(layer_scale):
+    """An image keeps a branch with 1 - rate, scaled by 1 / (1 - rate); twice would square both."""
+    rate, images = 0.4, 4000
+    block = Block(8, 2, layer_scale=layer_scale, drop_path=rate).train()
+    draws = []
+    for module in block.modules():
+        if isinstance(module, DropPath):
+            module.register_forward_hook(lambda *_: draws.append(1))
+    with torch.no_grad():
+        block.attn.proj.weight.zero_()
+        block.attn.proj.bias.fill_(1.0)
+        block.mlp.fc2.weight.zero_()
+        block.mlp.fc2.bias.fill_(100.0)
+    torch.manual_seed(0)
+    out = block(torch.zeros(images, 7, 8), GRID)
+    assert len(draws) == 2
+    keep = 1 - rate
+    per_image = out[:, 0, 0].detach()
+    torch.testing.assert_close(out, per_image[:, None, None].expand_as(out))
+    for value in per_image.unique():
+        assert any(
+            value.item() == pytest.approx(a / keep + 100 * b / keep) for a in (0, 1) for b in (0, 1)
+        )
+    sigma = (rate * keep / images) ** 0.5
+    mlp = (per_image > 50).float()
+    attention = (per_image - mlp * 100 / keep > 1).float()
+    assert abs(mlp.mean().item() - keep) < 4 * sigma
+    assert abs(attention.mean().item() - keep) < 4 * sigma
+    assert len(per_image.unique()) == 4  # the branches are dropped apart
+
+
+def test_drop_path_rate_grows_linearly_and_eval_drops_nothing():
+    model = VisionTransformer(32, 8, 3, 16, 5, 2, drop_path_rate=0.4)
+    assert model.drop_path_rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    found = [getattr(block.drop_path, 'drop_prob', 0) for block in model.blocks]
+    assert found == pytest.approx(model.drop_path_rates)
+    assert VisionTransformer(32, 8, 3, 16, 1, 2, drop_path_rate=0.4).drop_path_rates == [0.0]
+    block = randomize(Block(16, 2, drop_path=0.9)).eval()
+    x = torch.randn(4, 7, 16)
+    torch.testing.assert_close(block(x, GRID), block(x, GRID))
+
+
+@pytest.mark.parametrize('layer_scale', [None, 0, 0.0])
+def test_peer_bug_no_layer_scale(layer_scale):
+    block = Block(16, 2, layer_scale=layer_scale)
+    block.init_weights(1)
+    assert not any('gamma' in name for name, _ in block.named_parameters())
+    assert block(torch.randn(2, 7, 16), GRID).isfinite().all()
+
+
+def test_checkpointed_block_repeats_its_random_numbers():
+    x, grads = torch.randn(3, 7, 16), []
+    for with_cp in (False, True):
+        torch.manual_seed(1)
+        block = randomize(Block(16, 2, drop_path=0.5, attn_drop=0.1, proj_drop=0.1)).train()
+        out = run_block(block, x, GRID, None, with_cp)
+        out.square().sum().backward()
+        grads.append([out.detach(), *(p.grad for p in block.parameters())])
+    for plain, checkpointed in zip(*grads, strict=True):
+        torch.testing.assert_close(plain, checkpointed)

@@ -1,0 +1,230 @@
+"""Masked image modelling: the frozen tokenizer, both branches, and what must fit together."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.structures import BaseDataElement
+
+from beitv2_mm.models import BEiTV2Pretrainer, PatchAggregationNeck
+from beitv2_mm.models.backbone import MaskedFeatures
+from tiny import (
+    ARCH,
+    NUM_CODES,
+    build_pretrainer,
+    cifar_images,
+    masks,
+    parameters_of,
+    pretrainer_config,
+    randomize,
+)
+
+
+def samples(count=4, masked=6):
+    return [BaseDataElement(mask=mask) for mask in masks(count, masked)]
+
+
+def test_peer_bug_tokenizer_and_codebook_stay_as_they_are():
+    model = build_pretrainer(drop_path_rate=0.1)
+    before = parameters_of(model.tokenizer)
+    optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-2))
+    first = model.tokenizer.get_codes(cifar_images(4))
+    for mode in (True, False, True):
+        model.train(mode)
+        model.tokenizer.train(mode)  # even this
+        model.eval().train()
+        model.train_step(
+            dict(inputs=list(cifar_images(4) * 255), data_samples=samples()), optimizer
+        )
+    assert not any(module.training for module in model.tokenizer.modules())
+    for name, value in model.tokenizer.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert torch.equal(model.tokenizer.get_codes(cifar_images(4)), first)
+    assert not any(p.requires_grad or p.grad is not None for p in model.tokenizer.parameters())
+
+
+def test_checkpoint_holds_no_tokenizer():
+    model = build_pretrainer()
+    model.loss(cifar_images(4), samples())
+    assert {name.split('.')[0] for name in model.state_dict()} == {'backbone', 'neck', 'head'}
+    trained = {id(p) for p in model.parameters()}
+    assert not trained & {id(p) for p in model.tokenizer.parameters()}
+    assert copy.deepcopy(model).tokenizer is model.tokenizer
+
+
+def test_it_learns_the_codes():
+    model = build_pretrainer().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    start = None
+    for _ in range(40):
+        losses = model.loss(cifar_images(4), samples())
+        loss = losses['loss_main'] + losses['loss_aggregation']
+        start = start or loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < start - 1
+
+
+@pytest.mark.parametrize('separate', [False, True])
+def test_shared_and_separate_head(separate):
+    model = build_pretrainer(separate=separate)
+    names = set(model.state_dict())
+    own = {
+        f'{n}.{k}' for n in ('neck.cls_pt_norm', 'head.cls_pt_lm_head') for k in ('weight', 'bias')
+    }
+    assert own & names == (own if separate else set())
+    losses = model.loss(cifar_images(4), samples())
+    assert set(losses) == {
+        f'{kind}_{branch}' for kind in ('loss', 'accuracy') for branch in ('main', 'aggregation')
+    }
+    losses['loss_aggregation'].backward()
+    touched = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert ('head.lm_head.weight' in touched) is not separate
+    assert ('backbone.norm.weight' in touched) is not separate
+    assert 'backbone.blocks.1.attn.qkv.weight' in touched
+    # patches after block 2 skip block 3, whose CLS token alone is read
+    total, parsed = model.parse_losses(losses)
+    torch.testing.assert_close(total, parsed['loss_main'] + parsed['loss_aggregation'])
+
+
+def test_without_neck_it_is_beit_v1():
+    model = build_pretrainer(neck=False)
+    losses = model.loss(cifar_images(4), samples())
+    assert set(losses) == {'loss_main', 'accuracy_main'}
+    losses['loss_main'].backward()
+    idle = {name for name, p in model.named_parameters() if p.grad is None}
+    assert not idle
+    absolute = build_pretrainer(position='absolute')
+    assert absolute.loss(cifar_images(4), samples())['loss_aggregation'].isfinite()
+
+
+def test_aggregation_sees_the_image_through_the_cls_token_alone():
+    neck = randomize(PatchAggregationNeck(ARCH, early_layer=2)).eval()
+    torch.manual_seed(0)
+    tokens, early = torch.randn(2, 17, 16), torch.randn(2, 16, 16)
+    other = tokens.clone()
+    other[:, 1:] = 0
+    out = neck(MaskedFeatures(tokens, early, (4, 4), None))
+    torch.testing.assert_close(neck(MaskedFeatures(other, early, (4, 4), None)), out)
+    other[:, 0] = 0
+    assert not torch.allclose(neck(MaskedFeatures(other, early, (4, 4), None)), out, atol=1e-3)
+
+
+def test_early_tokens_are_those_after_the_early_block():
+    model = randomize(build_pretrainer().backbone).eval()
+    features = model.forward_masked(cifar_images(2), masks(2), 2)
+    x, grid = model.embed(cifar_images(2), masks(2))
+    bias = model.shared_bias(grid)
+    x = model.blocks[1](model.blocks[0](x, grid, bias), grid, bias)
+    torch.testing.assert_close(features.early, x[:, 1:])
+    torch.testing.assert_close(features.tokens, model.blocks[2](x, grid, bias))
+
+
+def test_peer_bug_custom_neck_arch():
+    """And drop path that continues the backbone's schedule at the early layer."""
+    arch = dict(embed_dims=24, num_layers=5, num_heads=3, mlp_ratio=2)
+    neck = PatchAggregationNeck(arch, early_layer=3, num_layers=2, drop_path_rate=0.4)
+    neck.init_weights()
+    assert [block.drop_path.drop_prob for block in neck.cls_pt_layers] == pytest.approx([0.3, 0.4])
+    assert neck.cls_pt_layers[0].mlp.fc1.out_features == 48
+    for wrong in (0, 5):
+        with pytest.raises(ValueError, match=f'block from 1 to 4.*but {wrong} was given'):
+            PatchAggregationNeck(arch, early_layer=wrong)
+
+
+def test_gradient_checkpointing_equals_plain():
+    results = []
+    for with_cp in (False, True):
+        config = pretrainer_config(with_cp=with_cp, drop_path_rate=0.2)
+        config['neck'].update(with_cp=with_cp, drop_path_rate=0.2)
+        torch.manual_seed(0)
+        model = BEiTV2Pretrainer(**config)
+        model.init_weights()
+        torch.manual_seed(1)
+        losses = model.train().loss(cifar_images(4), samples())
+        (losses['loss_main'] + losses['loss_aggregation']).backward()
+        results.append([*losses.values(), *(p.grad for p in model.parameters())])
+    for plain, checkpointed in zip(*results, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_predict_writes_the_accuracy_of_each_image():
+    model = build_pretrainer().eval()
+    mask = torch.zeros(3, 4, 4, dtype=torch.bool)
+    mask[0, 0, :1], mask[1, 1, :], mask[2, :, :2] = True, True, True  # 1, 4 and 8 patches
+    images = cifar_images(3)
+    codes = model.tokenizer.get_codes(images)
+    with torch.no_grad():
+        model.head.lm_head.weight.zero_()
+        model.head.lm_head.bias[codes[1, 5]] = 1.0  # always the code of a masked patch of image 1
+    found = model(images, [BaseDataElement(mask=m) for m in mask], mode='predict')
+    for sample, image_codes, image_mask in zip(found, codes, mask.flatten(1), strict=True):
+        expected = (image_codes[image_mask] == codes[1, 5]).float().mean()
+        assert sample.accuracy_main == sample.accuracy_aggregation == expected
+    assert found[1].accuracy_main > 0
+
+
+def test_backbone_and_tokenizer_see_one_view_normalised_apart():
+    model, seen = build_pretrainer().eval(), {}
+    for name, net in (('backbone', model.backbone), ('tokenizer', model.tokenizer.encoder)):
+        net.patch_embed.register_forward_pre_hook(
+            lambda _, inputs, name=name: seen.update({name: inputs[0]})
+        )
+    image = cifar_images(2)
+    model.loss((image * 255).round().to(torch.uint8), samples(2))
+    torch.testing.assert_close(seen['tokenizer'], image * 2 - 1)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    torch.testing.assert_close(seen['backbone'], (image - mean) / std)
+
+
+def test_non_square_images():
+    model = build_pretrainer()
+    mask = torch.zeros(2, 2, 6, dtype=torch.bool)
+    mask[:, 1, 2:4] = True
+    losses = model.loss(torch.rand(2, 3, 16, 48), [BaseDataElement(mask=m) for m in mask])
+    assert all(value.isfinite() for value in losses.values())
+
+
+def test_grids_that_do_not_match_are_refused():
+    config = pretrainer_config()
+    config['tokenizer']['encoder'] = dict(config['tokenizer']['encoder'], patch_size=16)
+    model = BEiTV2Pretrainer(**config)
+    with pytest.raises(ValueError, match='gives 4 codes an image, but masks have 16 patches'):
+        model.loss(cifar_images(2), samples(2))
+    turned = [BaseDataElement(mask=torch.ones(6, 2, dtype=torch.bool)) for _ in range(2)]
+    with pytest.raises(ValueError, match='2 x 6 patches need a mask of that shape'):
+        build_pretrainer().loss(torch.rand(2, 3, 16, 48), turned)
+
+
+def test_number_of_codes_must_match():
+    config = pretrainer_config()
+    config['head']['num_codes'] = NUM_CODES + 1
+    model = BEiTV2Pretrainer(**config)
+    with pytest.raises(ValueError, match='has 24 codes, but the head predicts 25'):
+        model.init_weights()
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(with_mask_token=False), 'with_mask_token=True'),
+        (dict(out_type='featmap'), "out_type='raw'"),
+        (dict(position='layerwise'), "position to 'shared'"),
+    ],
+)
+def test_backbones_that_cannot_be_pretrained(settings, message):
+    config = pretrainer_config()
+    config['backbone'].update(settings)
+    with pytest.raises(ValueError, match=message):
+        BEiTV2Pretrainer(**config)
+
+
+def test_modes_of_forward():
+    model = build_pretrainer().eval()
+    tokens = model(cifar_images(2))
+    assert tokens[0].shape == (2, 17, 16)
+    with pytest.raises(ValueError, match="mode is .*'logits'"):
+        model(cifar_images(2), mode='logits')

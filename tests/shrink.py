@@ -1,0 +1,129 @@
+"""Any config of this package made so small that it trains on two CPU cores in a second.
+
+``shrink`` knows the words of the configs (arch, img_size, data_root, ...), not the single files: a
+new config needs a line here only where it brings a new word.
+"""
+
+from collections.abc import Iterator
+from math import ceil
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from tiny import CIFAR, NUM_CODES, TEACHER_DIMS, teacher_config
+
+SIZE, PATCH, BATCH = 32, 8, 4
+WIDTH, DEPTH = 16, 3
+CODE_DIMS = 8
+
+
+def shrink(cfg: Config, folder: Path, iterations: int = 2) -> Config:
+    """Changes ``cfg`` in place: tiny networks, 32-pixel images, a few of CIFAR-10, no downloads.
+
+    Args:
+        folder: where the teacher's random weights and the run's output go.
+        iterations: training steps of an epoch; there is one epoch.
+    """
+    for node in _dicts(cfg._cfg_dict):
+        _shrink_network(node, folder)
+        _shrink_transform(node)
+    for name in ('train', 'val', 'test'):
+        loader = cfg.get(f'{name}_dataloader')
+        if loader is not None:
+            _shrink_loader(loader, iterations if name == 'train' else 1)
+    _shrink_run(cfg, iterations)
+    cfg.work_dir = str(folder / 'work')
+    return cfg
+
+
+def _dicts(node: object) -> Iterator[ConfigDict]:
+    if isinstance(node, dict):
+        yield node
+        node = list(dict.values(node))
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _dicts(item)
+
+
+def _shrink_network(node: ConfigDict, folder: Path) -> None:
+    depth = max(DEPTH, len(_list(node.get('out_indices', ()))))
+    arch = dict(embed_dims=WIDTH, num_layers=depth, num_heads=2)
+    small: dict[str, object] = dict(
+        arch=arch,
+        img_size=SIZE,
+        patch_size=PATCH,
+        early_layer=depth - 1,
+        embed_dims=WIDTH,
+        num_codes=NUM_CODES,
+        target_dims=TEACHER_DIMS,
+        out_indices=tuple(range(len(_list(node.get('out_indices', ()))))),
+    )
+    if _name(node) == 'TimmTeacher':
+        # dict.get: a lazily imported class stays lazy, or the config cannot be dumped
+        kept = {
+            key: dict.get(node, key) for key in ('type', 'projection', 'resample') if key in node
+        }
+        node.clear()
+        node.update({**teacher_config(folder), **kept})
+        return
+    for key, value in small.items():
+        if key in node:
+            node[key] = value
+    if 'decoder' in node:
+        node.setdefault('quantizer', ConfigDict()).update(num_codes=NUM_CODES, dim=CODE_DIMS)
+        teacher = node.get('teacher') or {}
+        node.target_dims = 1000 if teacher.get('projection') else TEACHER_DIMS
+    if _name(node) == 'LinearClsHead':
+        node.in_channels = WIDTH
+    if _name(node) == 'Accuracy':
+        node.topk = (1,)
+    configs = _list(node.get('init_cfg') or [])
+    if any(config.get('checkpoint') for config in configs):
+        node.init_cfg = [config for config in configs if not config.get('checkpoint')] or None
+
+
+def _shrink_transform(node: ConfigDict) -> None:
+    small = {
+        'RandomResizedCrop': dict(scale=SIZE),
+        'ResizeEdge': dict(scale=SIZE + 4),
+        'CenterCrop': dict(crop_size=SIZE),
+        'BlockwiseMask': dict(patch_size=PATCH, num_masked=6, min_block=2),
+    }
+    node.update(small.get(_name(node), {}))
+
+
+def _shrink_loader(loader: ConfigDict, batches: int) -> None:
+    loader.update(batch_size=BATCH, num_workers=0, persistent_workers=False, pin_memory=False)
+    data = loader.dataset
+    while 'dataset' in data:
+        data = data.dataset
+    data.data_root = str(CIFAR)
+    data.indices = BATCH * batches
+    for key in ('samples_per_class', 'val_per_class'):
+        if key in data:
+            data[key] = 1
+
+
+def _shrink_run(cfg: Config, iterations: int) -> None:
+    if 'max_iters' in cfg.train_cfg:
+        cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
+    else:
+        cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    if _name(cfg.optim_wrapper) == 'AmpOptimWrapper':
+        cfg.optim_wrapper.type = 'mmengine.optim.OptimWrapper'
+        for key in ('loss_scale', 'dtype'):
+            cfg.optim_wrapper.pop(key, None)
+    for scheduler in _list(cfg.get('param_scheduler') or []):
+        for key in {'begin', 'end'} & set(scheduler):  # parts of an epoch would round to nothing
+            scheduler[key] = ceil(scheduler[key])
+    cfg.default_hooks.logger.interval = 1
+
+
+def _list(value: object) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _name(node: ConfigDict) -> str:
+    """Last word of a config's type, a class or a string."""
+    kind = node.get('type')
+    return str(getattr(kind, '__name__', kind)).split('.')[-1]
