@@ -6,48 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
-from mmengine.dataset import DefaultSampler, default_collate
 from mmengine.runner import Runner
-from mmpretrain.datasets import PackInputs
-from mmpretrain.models import ClsDataPreprocessor
 from PIL import Image
 
-from beitv2_mm.datasets import ImageFolder
 from beitv2_mm.engine import KNNHook, KNNMetric, knn, knn_scores
-from beitv2_mm.models import BEiTV2Backbone, FeatureExtractor
-
-CIFAR = Path(__file__).parents[1] / 'data/cifar10'
-ARCH = dict(embed_dims=16, num_layers=1, num_heads=2)
-
-
-def loader(folder: Path, with_label: bool = True) -> dict:
-    return dict(
-        batch_size=4,
-        num_workers=0,
-        sampler=dict(type=DefaultSampler, shuffle=False),
-        collate_fn=dict(type=default_collate),
-        dataset=dict(
-            type=ImageFolder,
-            data_root=str(folder),
-            with_label=with_label,
-            pipeline=[dict(type=LoadImageFromFile), dict(type=PackInputs)],
-            test_mode=True,
-        ),
-    )
-
-
-def extractor() -> FeatureExtractor:
-    torch.manual_seed(0)
-    model = FeatureExtractor(
-        backbone=dict(type=BEiTV2Backbone, arch=ARCH, img_size=32, patch_size=8),
-        data_preprocessor=dict(
-            type=ClsDataPreprocessor, mean=[127.0] * 3, std=[64.0] * 3, to_rgb=True
-        ),
-    )
-    model.init_weights()
-    return model
+from beitv2_mm.models import BEiTV2Backbone
+from knn_case import ARCH, extractor, loader
+from tiny import CIFAR
 
 
 def test_run(tmp_path: Path, bank: Path, queries: Path, **settings: object) -> dict[str, float]:

@@ -10,6 +10,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from beitv2_mm import launch
 from beitv2_mm.engine import mixed_precision
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,13 @@ def test_which_wrapper_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         ('bfloat16', 1.0),
         ('float16', 512.0),
     ]
+
+
+def test_amp_option_leaves_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, 'is_cuda_available', lambda: True)
+    cfg = Config.fromfile(ROOT / 'configs/pretrain/beitv2_base_16xb128_300e_in1k.py')
+    launch.set_amp(cfg)
+    assert cfg.optim_wrapper.type is mixed_precision
 
 
 @pytest.mark.parametrize('file', CONFIGS, ids=lambda file: file.stem)
