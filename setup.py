@@ -14,14 +14,16 @@ requires = [
     'torchvision>=0.19',
     'mmengine>=0.10.5,<1',
     'mmpretrain>=1.2.0,<2',
-    'timm>=1.0.15',
+    'timm>=1.0.22',  # builds networks on the meta device
     'safetensors',
     'numpy>=1.24',
     'scipy',
-    'pillow',
-    'matplotlib',
+    'pillow>=10.1',  # a default font of any size
+    'matplotlib>=3.6',
+    'rich',
     'setuptools<81',  # mmengine imports pkg_resources, which newer ones warn about, then lack
 ]
+# opencv comes with mmengine, which requires it: a name of our own could double its headless kind.
 # mmcv comes as the full package, where one is installed, or as the extra `lite`: never both.
 lite = ['mmcv-lite==2.1.0']
 seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']

@@ -116,7 +116,11 @@ def _under_name(function: Callable[..., Any], module: str, name: str) -> Callabl
 
 
 def refuse_code() -> bool:
-    """Load every checkpoint with ``weights_only=True`` and name the file that is refused.
+    """Load paths and URLs with ``weights_only=True`` and name the file that is refused.
+
+    Names that mmengine looks up (mmcls://, torchvision://, openmmlab://) are URLs in the end. Left
+    to torch's default, which is on since 2.6: pavi://, s3:// and petrel: storage, and openmmlab://
+    files below MMENGINE_HOME.
 
     Why: mmengine leaves the switch to torch's defaults, and the one for URLs is off: a downloaded
     file may run code. For local files torch's error does not say which file it is about, and
@@ -267,18 +271,21 @@ def _over_gloo(init: Callable[..., None]) -> Callable[..., None]:
     return launch
 
 
-class _SetuptoolsHelp(MetaPathFinder):
+class _SetuptoolsHelp(MetaPathFinder, Loader):
     """Says what to do when ``pkg_resources`` is imported and no other finder has it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> None:
-        if fullname == 'pkg_resources':
-            raise ModuleNotFoundError(
-                'mmengine imports pkg_resources, which setuptools 82 and newer lack: '
-                'pip install "setuptools<81"',
-                name=fullname,
-            )
+    ) -> ModuleSpec | None:
+        # Who only looks whether it is there must not be stopped: the loader says it.
+        return ModuleSpec(fullname, self) if fullname == 'pkg_resources' else None
+
+    def exec_module(self, module: ModuleType) -> NoReturn:
+        raise ModuleNotFoundError(
+            'mmengine imports pkg_resources, which setuptools 82 and newer lack: '
+            'pip install "setuptools<81"',
+            name=module.__name__,
+        )
 
 
 def explain_setuptools() -> bool:

@@ -1,5 +1,6 @@
 """From a command line to a Runner: what tools/train.py and tools/test.py share."""
 
+import logging
 import os
 from argparse import ArgumentParser
 from pathlib import Path
@@ -9,7 +10,6 @@ from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available, is_mlu_available, is_npu_available
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -32,7 +32,9 @@ class SharedWeightsHook(Hook):
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        from beitv2_mm.engine.unwrap import unwrapped_model  # see `build_runner`
+
+        model = unwrapped_model(runner)
         weights = {
             key.removeprefix('module.'): getattr(value, 'shape', None)
             for key, value in checkpoint.get('state_dict', checkpoint).items()
@@ -99,7 +101,11 @@ def build_runner(cfg: Config, testing: bool = False) -> Runner:
     if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
     runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.register_hook(AdaptCheckpointHook(require_head=testing))
+    if not any(isinstance(hook, AdaptCheckpointHook) for hook in runner.hooks):
+        runner.register_hook(AdaptCheckpointHook())
+    for hook in runner.hooks:
+        if isinstance(hook, AdaptCheckpointHook):
+            hook.require_head |= testing
     runner.register_hook(SharedWeightsHook(), priority='VERY_LOW')
     if compat.active():
         runner.logger.info(f'beitv2_mm.compat: {", ".join(compat.active())}')
@@ -127,7 +133,11 @@ def _last_checkpoint(work_dir: Path) -> str | None:
     pointer = work_dir / 'last_checkpoint'
     if not pointer.is_file():
         return None
-    named = Path(pointer.read_text().strip())
+    text = pointer.read_text().strip()
+    if not text:  # the run was killed while it was written
+        print_log(f'{pointer} is empty, so it counts as absent', 'current', logging.WARNING)
+        return None
+    named = Path(text)
     moved = work_dir / named.name  # mmengine writes absolute paths, which a moved folder outdates
     for candidate in (named, moved):
         if candidate.is_file():

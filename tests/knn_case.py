@@ -54,5 +54,5 @@ def evaluate(count: int) -> dict[str, torch.Tensor]:
     for batch in Runner.build_dataloader(config):
         samples = [sample.to_dict() for sample in batch['data_samples']]
         metric.process(batch, samples)
-    top1 = metric.evaluate(count)['knn/top1']
-    return dict(bank=metric._features, labels=metric._labels, top1=torch.tensor(top1))
+    bank = dict(bank=metric._features, labels=metric._labels)
+    return dict(**bank, top1=torch.tensor(metric.evaluate(count)['knn/top1']))

@@ -110,7 +110,10 @@ def _shrink_loader(loader: ConfigDict, batches: int) -> None:
     while 'dataset' in data:
         data = data.dataset
     data.data_root = str(CIFAR)
-    data.indices = BATCH * batches
+    if data.get('val_images') and data.get('subset') == 'val':
+        data.indices = 1  # of the tenth of CIFAR that is held out
+    else:
+        data.indices = BATCH * batches
     for key in ('samples_per_class', 'val_per_class'):
         if key in data:
             data[key] = 1
@@ -125,10 +128,6 @@ def _shrink_run(cfg: Config, iterations: int) -> None:
         cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
     else:
         cfg.train_cfg.update(max_epochs=1, val_interval=1)
-    if _name(cfg.optim_wrapper) == 'AmpOptimWrapper':
-        cfg.optim_wrapper.type = 'mmengine.optim.OptimWrapper'
-        for key in ('loss_scale', 'dtype'):
-            cfg.optim_wrapper.pop(key, None)
     for scheduler in _list(cfg.get('param_scheduler') or []):
         for key in {'begin', 'end'} & set(scheduler):  # parts of an epoch would round to nothing
             scheduler[key] = ceil(scheduler[key])

@@ -1,5 +1,6 @@
 """Each fix: what it lets through, what it refuses, and that it stays away where nobody needs it."""
 
+import importlib
 import io
 import os
 import pickle
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -232,6 +234,11 @@ def test_missing_pkg_resources_is_explained(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(compat, 'find_spec', lambda name: None)
     assert compat.explain_setuptools()
     assert not compat.explain_setuptools()
+    finder = sys.meta_path[-1]
     with pytest.raises(ModuleNotFoundError, match='pip install "setuptools<81"'):
-        sys.meta_path[-1].find_spec('pkg_resources', None)
-    assert sys.meta_path[-1].find_spec('something_else', None) is None
+        finder.find_spec('pkg_resources', None).loader.exec_module(ModuleType('pkg_resources'))
+    assert finder.find_spec('something_else', None) is None
+    monkeypatch.setattr(sys, 'meta_path', [finder])
+    assert find_spec('pkg_resources') is not None  # a look alone raises nothing
+    with pytest.raises(ModuleNotFoundError, match='pip install "setuptools<81"'):
+        importlib.import_module('pkg_resources')

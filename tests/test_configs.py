@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+from beitv2_mm.registry import DATASETS
 from shrink import shrink
 from tiny import CIFAR
 
@@ -169,3 +170,16 @@ def test_config_runs_under_the_tool_of_mmpretrain(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'accuracy/top1' in done.stdout + done.stderr
     assert (tmp_path / 'epoch_1.pth').exists()
+
+
+@pytest.mark.parametrize('file', (ROOT / 'configs/pretrain').glob('*_folder.py'), ids=str)
+def test_folder_recipes_validate_on_what_they_do_not_train_on(file: Path) -> None:
+    cfg = Config.fromfile(file)
+    train, val, test = (cfg[f'{name}_dataloader'].dataset for name in ('train', 'val', 'test'))
+    assert train.val_images == val.val_images == 2000 and val.subset == 'val' and test == val
+    parts = []
+    for config in (train, val):
+        config.update(data_root=str(CIFAR), pipeline=[])
+        data = DATASETS.build(config)
+        parts.append({data.get_data_info(i)['img_path'] for i in range(len(data))})
+    assert [len(part) for part in parts] == [18, 2] and not parts[0] & parts[1]

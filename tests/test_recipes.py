@@ -227,7 +227,9 @@ def test_fine_tuning(recipe: FineTuning) -> None:
     assert (crop.scale, crop.get('crop_ratio_range', (0.08, 1))) == (224, (0.08, 1))
     assert crop.interpolation == 'bicubic'
     assert (erase.erase_prob, erase.mode) == (0.25, 'rand')
-    assert steps['RandAugment'].magnitude_std == 0.5
+    augment = steps['RandAugment']
+    assert (augment.magnitude_level, augment.total_level, augment.magnitude_std) == (9, 10, 0.5)
+    assert (augment.num_policies, augment.policies) == (2, 'timm_increasing')
     if recipe.classes == 1000:
         test = transforms(cfg.test_dataloader.dataset.pipeline)
         resize = test['ResizeEdge']

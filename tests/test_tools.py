@@ -1,5 +1,6 @@
 """tools/train.py and tools/test.py, run as a user runs them, on the toys of toy.py."""
 
+import logging
 import os
 import runpy
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import mmengine
 import pytest
 import torch
+from mmengine.config import Config
 
 from beitv2_mm import launch
 
@@ -105,6 +107,24 @@ def test_resume_without_checkpoint_starts_anew(
     tool('train', CONFIG, '--resume')
     assert said == ['no checkpoint in work_dirs/toy_config yet: training starts anew']
     assert_same_weights(Path('work_dirs/toy_config/epoch_2.pth'), trained / 'epoch_2.pth')
+
+
+def test_an_empty_pointer_counts_as_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple] = []
+    monkeypatch.setattr(launch, 'print_log', lambda *args: said.append(args))
+    (tmp_path / 'last_checkpoint').write_text('\n')
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='start.pth'))
+    launch.set_resume(cfg, 'auto')
+    assert (cfg.resume, cfg.load_from) == (False, 'start.pth')
+    assert 'last_checkpoint is empty' in said[0][0] and said[0][2] == logging.WARNING
+
+
+def test_several_nodes_have_to_say_who_they_are(tmp_path: Path) -> None:
+    for tool, arguments in (('train', ['c.py', '2']), ('test', ['c.py', 'x.pth', '2'])):
+        process = start(
+            'bash', ROOT / f'tools/dist_{tool}.sh', *arguments, cwd=tmp_path, NNODES='2'
+        )
+        assert 'NODE_RANK: is not set' in process.communicate()[0] and process.returncode
 
 
 def test_mmpretrain_tool_trains_the_same(trained: Path, tmp_path: Path) -> None:

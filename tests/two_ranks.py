@@ -6,11 +6,19 @@ import torch
 import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
+from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 import knn_case
 from beitv2_mm.layers import Standardize, VectorQuantizer
-from tiny import NUM_CODES, build_tokenizer, cifar_images, teacher_config
+from tiny import (
+    NUM_CODES,
+    build_pretrainer,
+    build_tokenizer,
+    cifar_images,
+    masks,
+    teacher_config,
+)
 
 STEPS = 20
 BATCH = 8  # of all ranks together
@@ -65,11 +73,28 @@ def train(rank: int, ranks: int, folder: Path, **quantizer: object) -> State:
     return {'losses': torch.stack(losses), **model.state_dict()}
 
 
+def pretrain(rank: int, ranks: int) -> State:
+    """3 steps of masked image modelling; DDP would raise over a parameter without gradient."""
+    model = build_pretrainer().train()
+    net = (
+        MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=False)
+        if ranks > 1
+        else model
+    )
+    optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
+    inputs, data_samples = list(cifar_images(4) * 255), [BaseDataElement(mask=m) for m in masks(4)]
+    for _ in range(3):
+        batch = dict(inputs=inputs[rank::ranks], data_samples=data_samples[rank::ranks])
+        net.train_step(batch, optimizer)
+    return model.state_dict()
+
+
 def everything(rank: int, ranks: int, folder: Path) -> dict[str, State]:
     return {
         'kmeans': kmeans(rank, ranks),
         'standardize': standardize(rank, ranks),
         'train': train(rank, ranks, folder),
+        'pretrain': pretrain(rank, ranks),
         'knn': knn_case.evaluate(19),  # an odd number: one rank gets a sample twice
         'revive': train(rank, ranks, folder, revive_after=1),
     }

@@ -27,11 +27,13 @@ Model: TypeAlias = BaseModel | str | PathLike | Config  # type: ignore[valid-typ
 class _Preprocessing:
     """The config's test pipeline, its image reader included, so that results are tools/test.py's.
 
-    Arrays are (H, W, 3), BGR, and skip the reader.
+    A config without test data says by `test_pipeline` how images are read. Arrays are (H, W, 3),
+    BGR, and skip the reader.
     """
 
     def _init_pipeline(self, cfg: Config) -> tuple[Callable, Callable]:
-        steps = cfg.test_dataloader.dataset.pipeline
+        loader = cfg.get('test_dataloader')
+        steps = loader.dataset.pipeline if loader else cfg.test_pipeline
         transforms = [TRANSFORMS.build(step) for step in steps]
         readers = [t for t in transforms if type(t).__name__ == 'LoadImageFromFile']
         others = [t for t in transforms if type(t).__name__ != 'LoadImageFromFile']

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from beitv2_mm.datasets.image_folder import EXTENSIONS
+from beitv2_mm.files import write_atomic
 
 Item = tuple[Tensor, str]
 
@@ -190,6 +190,4 @@ def _join(parts: Sequence[Path], files: Sequence[str], num_codes: int) -> Tokeni
 def _save(path: Path, **arrays: object) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_bytes(buffer.getvalue())
-    os.replace(temporary, path)
+    write_atomic(path, buffer.getvalue())

@@ -109,7 +109,8 @@ def get_model(
         model: a name of `list_models`, the path of a config file, or a Config.
         pretrained: True for the published weights (downloaded once), or a checkpoint of any layout;
             without, the network's own initialisation.
-        kwargs: replace settings of the config's model, e.g. ``backbone=dict(img_size=384)``.
+        kwargs: replace settings of the config's model, e.g. ``backbone=dict(img_size=384)``;
+            an ``arch`` is replaced whole.
 
     Raises:
         ValueError: unknown name, or True for a model without published weights.
@@ -130,6 +131,7 @@ def get_model(
                 f'{model} names no weights (load_from): give the path as pretrained=PATH.'
             )
     if kwargs:
+        _clear_arch(config.model, kwargs)
         config.merge_from_dict({'model': kwargs})
     _forget_pretraining(config.model)
     with DefaultScope.overwrite_default_scope('mmpretrain'):  # for text configs
@@ -153,6 +155,15 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _clear_arch(config: dict, settings: Mapping[str, Any]) -> None:
+    """Makes room for a new arch, where merging would mix two, or fail on a name."""
+    for key, value in settings.items():
+        if key == 'arch':
+            config[key] = {}
+        elif isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            _clear_arch(config[key], value)
 
 
 def _forget_pretraining(config: dict) -> None:

@@ -1,7 +1,5 @@
 """Checkpoint files: .pth and .safetensors, read without running anything, written atomically."""
 
-import os
-import tempfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from beitv2_mm.checkpoint.names import StateDict
 from beitv2_mm.compat import CheckpointError
+from beitv2_mm.files import atomic
 
 Source = str | PathLike | Mapping
 WRAPPERS = ('state_dict', 'model', 'module')
@@ -59,22 +58,12 @@ def write(state_dict: StateDict, path: str | PathLike, wrapper: str | None = Non
     Raises:
         CheckpointError: the folder does not exist or cannot be written.
     """
-    path = Path(path)
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+        with atomic(path) as temporary:
+            if Path(path).suffix == '.safetensors':  # takes no tensors that share memory
+                copies = {name: value.clone().contiguous() for name, value in state_dict.items()}
+                save_file(copies, temporary, metadata={'format': 'pt'})
+            else:
+                torch.save(state_dict if wrapper is None else {wrapper: state_dict}, temporary)
     except OSError as error:
-        raise CheckpointError(f'{path} cannot be written: {error.strerror}') from error
-    os.close(handle)
-    try:
-        if path.suffix == '.safetensors':  # takes no tensors that share memory
-            copies = {name: value.clone().contiguous() for name, value in state_dict.items()}
-            save_file(copies, temporary, metadata={'format': 'pt'})
-        else:
-            torch.save(state_dict if wrapper is None else {wrapper: state_dict}, temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        raise CheckpointError(f'{path} cannot be written: {error.strerror or error}') from error

@@ -28,6 +28,8 @@ from rich.progress import track
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_url
 
+from beitv2_mm.files import atomic
+
 CLASSES = (
     'airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck',
 )  # fmt: skip
@@ -100,7 +102,8 @@ def prepare(out: str | Path, source: str = 'auto', limit: int | None = None) -> 
         digests[name] = _write_split(out / name, split)
     counts = {name: len(split.labels) for name, split in splits.items()}
     record = {'limit': limit, 'counts': counts, 'sha256': digests}
-    _write_atomic(out / MARKER, json.dumps(record, indent=2).encode())
+    with atomic(out / MARKER) as temporary:
+        temporary.write_text(json.dumps(record, indent=2))
     print_log(f'CIFAR-10 is ready in {out}: {counts}, pixels and labels verified.', 'current')
     return record
 
@@ -259,7 +262,8 @@ def _write_split(folder: Path, split: Split) -> str:
         if not np.array_equal(_read_png(path), image):
             ok, png = cv2.imencode('.png', image[..., ::-1])
             assert ok
-            _write_atomic(path, png.tobytes())
+            with atomic(path) as temporary:
+                temporary.write_bytes(png.tobytes())
     written = [_read_png(path) for path in _progress(paths, f'{folder.name}: verify')]
     digest = split._replace(images=np.stack(written)).digest()
     if digest != split.digest():
@@ -281,12 +285,6 @@ def _read_png(path: Path) -> np.ndarray | None:
     content = np.frombuffer(path.read_bytes(), np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     return None if image is None else image[..., ::-1]
-
-
-def _write_atomic(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _finished(out: Path, limit: int | None) -> dict | None:

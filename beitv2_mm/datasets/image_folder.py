@@ -26,8 +26,12 @@ class ImageFolder(CustomDataset):
         on_error: an unreadable image is 'skip' - warned about once with its name, counted in
             :attr:`num_unreadable`, and replaced by another image drawn from NumPy's global
             state - or 'raise'. With ``test_mode=True`` it always raises, because a replaced
-            image would falsify an evaluation.
-        subset, val_per_class, samples_per_class: with labels, a fixed split that is disjoint and
+            image would falsify an evaluation; only of images held out by ``val_images`` the
+            unreadable ones are left out, once, before the first is asked for.
+        subset, val_images: a fixed split without labels: ``val_images`` images, drawn by
+            ``split_seed``, are the 'val' subset (a tenth of a folder that has fewer than ten
+            times as many, at least one); 'train' is the others.
+        val_per_class, samples_per_class: with labels, a fixed split that is disjoint and
             balanced. ``val_per_class`` images of each class, drawn by ``split_seed``, are the
             'val' subset; 'train' is the others, at most ``samples_per_class`` of each class (a
             smaller number gives a subset of a larger one).
@@ -42,6 +46,7 @@ class ImageFolder(CustomDataset):
         pipeline: Sequence = (),
         on_error: Literal['skip', 'raise'] = 'skip',
         subset: Literal['train', 'val'] = 'train',
+        val_images: int = 0,
         val_per_class: int = 0,
         samples_per_class: int | None = None,
         split_seed: int = 0,
@@ -58,10 +63,19 @@ class ImageFolder(CustomDataset):
                 'val_per_class and samples_per_class count images of a class: set with_label=True '
                 'as well (and have one folder per class).'
             )
-        if subset == 'val' and val_per_class < 1:
-            raise ValueError(f"subset='val' needs val_per_class >= 1, not {val_per_class}.")
+        if val_images and (val_per_class or samples_per_class is not None):
+            raise ValueError(
+                f'val_images={val_images} splits the folder as a whole: leave val_per_class and '
+                'samples_per_class out.'
+            )
+        if subset == 'val' and val_per_class < 1 and val_images < 1:
+            raise ValueError(
+                f"subset='val' needs val_images or val_per_class >= 1, not {val_images} and "
+                f'{val_per_class}.'
+            )
         self.on_error = on_error
         self.subset = subset
+        self.val_images = val_images
         self.val_per_class = val_per_class
         self.samples_per_class = samples_per_class
         self.split_seed = split_seed
@@ -115,7 +129,51 @@ class ImageFolder(CustomDataset):
                 f'{", ".join(sorted(self.extensions))} (any case) were looked for. Check '
                 f'data_root, or pass extensions=(...).'
             ) from error
+        if self.val_images:
+            return self._hold_out(samples)
         return self._select(samples) if self.with_label else samples
+
+    def _hold_out(self, samples: list) -> list:
+        """The subset that was asked for, in the order given."""
+        if len(samples) < 2:
+            raise ValueError(
+                f'{os.path.abspath(self.img_prefix)} has one image; val_images='
+                f'{self.val_images} needs at least two, one to train on and one to validate on.'
+            )
+        size = max(1, min(self.val_images, len(samples) // 10))
+        rows = np.random.default_rng(self.split_seed).permutation(len(samples))
+        rows = rows[:size] if self.subset == 'val' else rows[size:]
+        return [samples[row] for row in np.sort(rows)]
+
+    def filter_data(self) -> list[dict]:
+        """Leaves unreadable images out of those held out by ``val_images``: they are few."""
+        data_list: list[dict] = super().filter_data()
+        if not self.val_images or self.subset != 'val' or self.on_error == 'raise':
+            return data_list
+        readable = [data for data in data_list if self._is_readable(data)]
+        if not readable:
+            raise RuntimeError(
+                f'Not one of the {len(data_list)} images held out of '
+                f'{os.path.abspath(self.img_prefix)} can be read; the warnings above name them.'
+            )
+        return readable
+
+    def _is_readable(self, data: dict) -> bool:
+        path, results = data['img_path'], dict(data)
+        try:
+            for transform in self.pipeline.transforms:
+                if 'img' in results:
+                    break
+                results = transform(results)
+        except Exception as error:  # decoders raise whatever they like
+            print_log(
+                f'Left the unreadable image {path} ({type(error).__name__}: {error}) out of the '
+                'validation.',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return False
+        return True
 
     def _select(self, samples: list[tuple[str, int]]) -> list[tuple[str, int]]:
         """The subset and number per class that were asked for, in the order given."""

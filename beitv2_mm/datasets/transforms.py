@@ -5,6 +5,7 @@ from typing import Any
 from mmcv.transforms import BaseTransform
 
 from beitv2_mm.datasets.masking import BlockwiseMaskGenerator, to_grid
+from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.registry import TRANSFORMS
 
 
@@ -40,15 +41,7 @@ class BlockwiseMask(BaseTransform):
         if self.patch_size is None:
             results['mask'] = self.generator()
             return results
-        height, width = results['img'].shape[:2]
-        patch_height, patch_width = self.patch_size
-        if height % patch_height or width % patch_width:
-            raise ValueError(
-                f'An image of {height} x {width} pixels cannot be cut into patches of '
-                f'{patch_height} x {patch_width}: choose a crop size that is a multiple of '
-                f'patch_size.'
-            )
-        grid = height // patch_height, width // patch_width
+        grid = patch_grid(results['img'].shape[:2], self.patch_size)
         if grid not in self._generators:
             self._generators[grid] = BlockwiseMaskGenerator(grid, **self.settings)
         results['mask'] = self._generators[grid]()

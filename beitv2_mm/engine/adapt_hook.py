@@ -4,12 +4,13 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import PretrainedInit, is_model_wrapper
+from mmengine.model import PretrainedInit
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from beitv2_mm.checkpoint import CheckpointError, adapt, load, official_name, read
 from beitv2_mm.checkpoint.names import HEADS
+from beitv2_mm.engine.unwrap import unwrapped_model
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.registry import HOOKS
 
@@ -69,7 +70,7 @@ class AdaptCheckpointHook(Hook):
 
 def _own_model(runner: Runner) -> Any:
     """The model, not wrapped; None where no part of it is of this package."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped_model(runner)
     return model if any(isinstance(m, PretrainedModule) for m in model.modules()) else None
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from beitv2_mm.engine.metrics import codebook_statistics
+from beitv2_mm.engine.unwrap import unwrapped_model
 from beitv2_mm.registry import HOOKS
 
 
@@ -51,7 +51,7 @@ class CodebookHook(Hook):
         """Reads the counts every ``interval`` iterations."""
         if not self.every_n_train_iters(runner, self.interval):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped_model(runner)
         counts = model.quantize.cluster_size
         found = codebook_statistics(counts, self.min_share)
         runner.message_hub.update_scalar('train/codebook_usage', found['codebook_usage'])

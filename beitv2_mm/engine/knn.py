@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from mmengine.dist import all_gather, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from beitv2_mm.engine.metrics import SumMetric
+from beitv2_mm.engine.unwrap import unwrapped_model
 from beitv2_mm.registry import HOOKS, METRICS
 
 MAX_SIMILARITIES = 1 << 26  # at once: 256 MiB
@@ -94,7 +94,12 @@ class KNNMetric(SumMetric):
         self.k = k
         self.temperature = temperature
         self.topk = tuple(topk)
+
+    def _reset(self) -> None:
+        super()._reset()
+        # The bank is of no use to the next evaluation, and training wants the memory.
         self._model: nn.Module | None = None
+        self._features = self._labels = torch.empty(0)
 
     @torch.no_grad()
     def fill(self, model: nn.Module) -> None:
@@ -166,7 +171,7 @@ class KNNHook(Hook):
         self._fill(runner, runner.test_loop.evaluator.metrics)
 
     def _fill(self, runner: Runner, metrics: Sequence) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped_model(runner)
         for metric in metrics:
             if isinstance(metric, KNNMetric):
                 metric.fill(model)

@@ -145,10 +145,11 @@ class VisionTransformer(nn.Module):
                     f'{len(x)} images of {grid[0]} x {grid[1]} patches need a mask of that shape, '
                     f'but {tuple(mask.shape)} was given.'
                 )
-            x = torch.where(mask.flatten(1).unsqueeze(-1), self.mask_token.to(x.dtype), x)
-        x = torch.cat([self.cls_token.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+            x = torch.where(mask.flatten(1).unsqueeze(-1), self.mask_token, x)
+        # Under autocast x is half precision here: the fp32 tokens make the residual stream fp32.
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         if self.pos_embed is not None:
-            x = x + resize_pos_embed(self.pos_embed, self.grid, grid).to(x.dtype)
+            x = x + resize_pos_embed(self.pos_embed, self.grid, grid)
         return self.pos_drop(x), grid
 
     def shared_bias(self, grid: Grid) -> Tensor | None:

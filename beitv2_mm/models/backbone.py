@@ -39,6 +39,8 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         position: 'layerwise' bias tables (fine-tuning), one 'shared' table (pretraining) or an
             'absolute' embedding (tokenizer).
         out_indices: blocks whose outputs are returned, from 0; negative ones count from the end.
+            Blocks after the last of them exist, so that checkpoints fit, but are not run and get
+            no gradient: to train with several processes, set find_unused_parameters=True.
         out_type: 'raw' all tokens (B, 1 + N, D); 'featmap' (B, D, rows, columns); 'avg_featmap'
             fc_norm of the mean patch token (B, D); 'cls_token' (B, D).
         final_norm: normalise the last block's output; None does so for 'raw' and 'cls_token'.

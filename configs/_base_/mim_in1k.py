@@ -22,6 +22,7 @@ val_evaluator = [
         bank=dict(
             batch_size=128,
             num_workers=8,
+            persistent_workers=False,
             sampler=dict(type=DefaultSampler, shuffle=False),
             collate_fn=dict(type=default_collate),
             dataset=dict(

@@ -40,6 +40,7 @@ val_pipeline = [
 val_dataloader = dict(
     batch_size=64,
     num_workers=8,
+    persistent_workers=False,
     pin_memory=True,
     sampler=dict(type=DefaultSampler, shuffle=False),
     collate_fn=dict(type=default_collate),

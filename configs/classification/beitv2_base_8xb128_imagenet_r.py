@@ -8,6 +8,7 @@ Hardware: 8 GPUs. Published: nothing. Measured here: nothing.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.imagenet_r import *
+    from .._base_.imagenet_variant import *
 
 model.update(backbone=dict(arch='base'), head=dict(in_channels=768))
+test_dataloader.update(dataset=dict(data_root='data/imagenet-r'))

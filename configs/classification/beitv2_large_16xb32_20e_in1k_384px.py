@@ -1,6 +1,7 @@
 """Fine-tuning at 384 px, large, from the classifier at 224 px that saw ImageNet-21k.
 
-Command: NNODES=2 bash tools/dist_train.sh \
+Command: on every node, with its own NODE_RANK (HOST is that of rank 0),
+    NNODES=2 NODE_RANK=0 MASTER_ADDR=HOST bash tools/dist_train.sh \
     configs/classification/beitv2_large_16xb32_20e_in1k_384px.py 8
 Hardware: 16 GPUs, 32 images each. Published: nothing. Measured here: nothing.
 

@@ -1,6 +1,8 @@
 """Intermediate fine-tuning on ImageNet-21k, large, from MIM of 1600 epochs.
 
-Command: NNODES=8 bash tools/dist_train.sh configs/classification/beitv2_large_64xb64_90e_in21k.py 8
+Command: on every node, with its own NODE_RANK (HOST is that of rank 0),
+    NNODES=8 NODE_RANK=0 MASTER_ADDR=HOST bash tools/dist_train.sh \
+    configs/classification/beitv2_large_64xb64_90e_in21k.py 8
 Hardware: 64 GPUs, 64 images each.
 Published: 88.4 top-1 after fine-tuning on ImageNet-1k. Measured here: nothing.
 """

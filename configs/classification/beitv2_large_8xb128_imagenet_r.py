@@ -9,6 +9,7 @@ Published: 69.94 top-1 (MIM of 1600 epochs, no ImageNet-21k). Measured here: not
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.imagenet_r import *
+    from .._base_.imagenet_variant import *
 
 model.update(backbone=dict(arch='large'), head=dict(in_channels=1024))
+test_dataloader.update(dataset=dict(data_root='data/imagenet-r'))

@@ -1,6 +1,8 @@
 """Masked image modelling with patch aggregation, base, 1600 epochs.
 
-Command: NNODES=2 bash tools/dist_train.sh configs/pretrain/beitv2_base_16xb128_1600e_in1k.py 8
+Command: on every node, with its own NODE_RANK (HOST is that of rank 0),
+    NNODES=2 NODE_RANK=0 MASTER_ADDR=HOST bash tools/dist_train.sh \
+    configs/pretrain/beitv2_base_16xb128_1600e_in1k.py 8
 Hardware: 16 GPUs, 128 images each. Published: 85.5 top-1 after fine-tuning. Measured here: nothing.
 """
 

@@ -2,6 +2,7 @@
 
 Command: python tools/train.py configs/pretrain/vqkd_tiny_clip_1xb64_100e_folder.py \
     --cfg-options train_dataloader.dataset.data_root=IMAGES val_dataloader.dataset.data_root=IMAGES
+The same folder twice: validation images are held out of it.
 Hardware: one GPU of 16 GB. Published: nothing. Measured here: nothing.
 
 A smaller codebook than the paper's and revival of unused codes: on little data the reference
@@ -22,3 +23,8 @@ optim_wrapper.update(optimizer=dict(lr=2e-4))
 val_evaluator.update(num_codes=1024)
 test_evaluator = val_evaluator
 auto_scale_lr.update(base_batch_size=64)
+
+# 2000 images, or a tenth of a small folder, are kept out of training to validate on.
+train_dataloader.update(dataset=dict(data_root='data/images', val_images=2000))
+val_dataloader.update(dataset=dict(data_root='data/images', subset='val', val_images=2000))
+test_dataloader = val_dataloader

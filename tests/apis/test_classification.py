@@ -15,7 +15,10 @@ from mmengine.runner import Runner
 from PIL import Image
 
 import nets
-from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer, get_model
+from beitv2_mm import launch
+from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer, get_model, list_models
+from beitv2_mm.apis.inferencers import _Preprocessing
+from beitv2_mm.apis.zoo import model_info
 from beitv2_mm.checkpoint import CheckpointError, convert, convert_file
 from beitv2_mm.engine import AdaptCheckpointHook
 
@@ -165,3 +168,44 @@ def test_get_model_errors(checkpoint: str) -> None:
         get_model(CONFIG, pretrained=True)
     with pytest.raises(CheckpointError, match='There is no checkpoint gone.pth'):
         get_model(CONFIG, 'gone.pth')
+
+
+@pytest.mark.parametrize('name', list_models())
+def test_every_published_model_says_how_images_are_read(name: str) -> None:
+    """Those without a test set too: ImageNet-21k has none."""
+    load, transform = _Preprocessing()._init_pipeline(Config.fromfile(model_info(name).config))
+    sample = transform(load(dict(img_path=IMAGES[0])))
+    assert sample['inputs'].shape == (3, 224, 224)
+
+
+def test_load_from_takes_any_layout_under_any_tool(tmp_path: Path, checkpoint: str) -> None:
+    """The runner alone, as other projects' tools build it."""
+    run = runner(tmp_path, load_from=checkpoint)
+    run.load_or_resume()
+    for name, value in nets.classifier().state_dict().items():
+        assert torch.equal(run.model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize('testing', [False, True])
+@pytest.mark.parametrize('in_config', [False, True])
+def test_our_tools_have_the_hook_once(tmp_path: Path, testing: bool, in_config: bool) -> None:
+    config = Config.fromfile(CONFIG)
+    config.work_dir, config.model.backbone.init_cfg = str(tmp_path), None
+    config.experiment_name = f'{tmp_path.name}_{testing}_{in_config}'
+    if not in_config:
+        config.custom_hooks = []
+    hooks = launch.build_runner(config, testing=testing).hooks
+    (hook,) = (hook for hook in hooks if isinstance(hook, AdaptCheckpointHook))
+    assert hook.require_head is testing
+
+
+def test_arch_is_replaced_whole() -> None:
+    """A name of the config by a dict, and a dict by another."""
+    arch = dict(embed_dims=48, num_layers=2, num_heads=3)
+    model = get_model(CONFIG, backbone=dict(arch=arch), head=dict(in_channels=48))
+    assert (model.backbone.embed_dims, len(model.backbone.blocks)) == (48, 2)
+    assert model.backbone.mlp_ratio == 4  # and not the config's 2
+    model = get_model('beitv2_base_patch16_224_pt1k_ft1k', backbone=dict(arch=arch))
+    assert len(model.backbone.blocks) == 2
+    assert arch == dict(embed_dims=48, num_layers=2, num_heads=3)
+    assert get_model(CONFIG, backbone=dict(arch='tiny')).backbone.embed_dims == 192

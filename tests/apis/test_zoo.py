@@ -60,7 +60,7 @@ def test_model_by_name_needs_no_download() -> None:
     """Neither the teacher nor the weights that training starts from."""
     model = beitv2_mm.get_model(
         'vqkd_encoder_base_decoder_1x768x12_clip',
-        encoder=dict(arch=dict(embed_dims=32, num_layers=1, num_heads=2, _delete_=True)),
+        encoder=dict(arch=dict(embed_dims=32, num_layers=1, num_heads=2)),
         decoder=dict(arch=dict(embed_dims=32, num_layers=1, num_heads=2)),
     )
     assert isinstance(model, VQKDTokenizer) and not model.training

@@ -14,6 +14,7 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from beitv2_mm.datasets import ImageFolder, cifar10
+from beitv2_mm.files import atomic
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'prepare_cifar10.py'
 SIZE = {'train': 100, 'test': 20}  # of the miniature packages
@@ -88,8 +89,7 @@ def test_interrupted_run_continues(packages, tmp_path, monkeypatch):
     paths[3].unlink()
     paths[5].write_bytes(paths[5].read_bytes()[:80])  # cut short by a power failure, say
     writes = []
-    write = cifar10._write_atomic
-    monkeypatch.setattr(cifar10, '_write_atomic', lambda p, c: (writes.append(p), write(p, c)))
+    monkeypatch.setattr(cifar10, 'atomic', lambda path: writes.append(path) or atomic(path))
     cifar10.prepare(out, str(packages[0]))
     assert writes == [paths[3], paths[5], out / 'cifar10.json']
     assert not list(out.rglob('.*.tmp'))

@@ -89,6 +89,49 @@ def test_balanced_disjoint_subsets(tmp_path):
         select(val_per_class=2, samples_per_class=20)
 
 
+@pytest.mark.parametrize('with_label', [False, True])
+def test_hold_out_without_labels(tmp_path, with_label):
+    (tmp_path / 'x').mkdir()
+    for i in range(40):
+        (tmp_path / 'x' / f'{i:02d}.png').touch()
+
+    def select(**settings):
+        return names(ImageFolder(str(tmp_path), with_label=with_label, **settings))
+
+    whole = select()
+    for wanted, size in ((3, 3), (2000, 4)):  # at most a tenth
+        val = select(subset='val', val_images=wanted)
+        train = select(val_images=wanted)
+        assert len(val) == size and val == sorted(val)
+        assert sorted(val + train) == whole
+    assert val != select(subset='val', val_images=2000, split_seed=1)
+    for path in whole[2:]:
+        os.unlink(path)
+    assert len(select(val_images=9)) == len(select(subset='val', val_images=9)) == 1
+    os.unlink(whole[0])
+    with pytest.raises(ValueError, match='one image; val_images=9 needs at least two'):
+        select(val_images=9)
+
+
+def test_unreadable_image_of_the_hold_out_is_left_out(tmp_path, logged):
+    good = next(CIFAR.rglob('*.png'))
+    for i in range(20):
+        shutil.copy(good, tmp_path / f'{i:02d}.png')
+    settings = dict(subset='val', val_images=2, pipeline=LOAD, test_mode=True)
+    bad, other = names(ImageFolder(str(tmp_path), **settings))
+    Path(bad).write_bytes(b'not an image')
+    dataset = ImageFolder(str(tmp_path), **settings)
+    assert names(dataset) == [other]
+    assert dataset[0]['inputs'].shape == (3, 32, 32)
+    assert len(logged) == 1 and bad in logged[0] and 'out of the validation' in logged[0]
+    strict = ImageFolder(str(tmp_path), on_error='raise', **settings)
+    with pytest.raises(RuntimeError, match='Cannot read the image'):
+        strict[names(strict).index(bad)]
+    Path(other).write_bytes(b'')
+    with pytest.raises(RuntimeError, match='Not one of the 2 images held out'):
+        ImageFolder(str(tmp_path), **settings)
+
+
 def test_unreadable_image_is_skipped_counted_and_named_once(folder, logged):
     dataset = ImageFolder(str(folder), pipeline=LOAD)
     bad = names(dataset).index(str(folder / 'broken.png'))
@@ -168,7 +211,8 @@ def test_missing_and_empty_folders(tmp_path):
     [
         ({'on_error': 'ignore'}, "on_error is 'ignore'"),
         ({'subset': 'test'}, "subset is 'test'"),
-        ({'subset': 'val', 'with_label': True}, 'val_per_class >= 1'),
+        ({'subset': 'val', 'with_label': True}, 'val_images or val_per_class >= 1'),
+        ({'val_images': 5, 'val_per_class': 1, 'with_label': True}, 'leave val_per_class'),
         ({'samples_per_class': 3}, 'with_label=True'),
     ],
 )

@@ -79,7 +79,7 @@ def test_nearly_dead_codes_do_not_count_as_used():
 
 def test_looks_inside_a_wrapped_model(monkeypatch):
     runner, _ = stand_in(SimpleNamespace(module=Tokenizer(used=3)))
-    monkeypatch.setattr('beitv2_mm.engine.codebook_hook.is_model_wrapper', lambda model: True)
+    monkeypatch.setattr('beitv2_mm.engine.unwrap.is_model_wrapper', lambda model: True)
     step(CodebookHook(interval=1), runner)
     assert runner.message_hub.get_scalar('train/codebook_usage').current() == 75
 

@@ -80,6 +80,24 @@ def test_near_copies_find_their_originals(tmp_path: Path, noisy: Path) -> None:
     assert test_run(tmp_path, CIFAR, noisy, k=20, temperature=100.0)['knn/top1'] < 90
 
 
+def test_bank_is_freed_after_the_evaluation() -> None:
+    metric = KNNMetric(bank=loader(CIFAR))
+    metric.fill(extractor())
+    assert len(metric._features) == 20
+    batch = next(iter(Runner.build_dataloader(loader(CIFAR))))
+    metric.process(batch, [sample.to_dict() for sample in batch['data_samples']])
+    metric.evaluate(4)
+    assert metric._features.numel() == 0 and metric._model is None
+
+
+def test_features_without_data_samples() -> None:
+    model, images = extractor().eval(), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        found = model.predict(images)
+        expected = model.extract_feat(images)[-1]
+    assert torch.equal(torch.stack([sample.feature for sample in found]), expected)
+
+
 def test_other_classes_are_refused(tmp_path: Path, noisy: Path) -> None:
     (noisy / 'cat').rename(noisy / 'lynx')
     with pytest.raises(ValueError, match=r'bank has 10 classes .*queries have 10 .*the same'):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from beitv2_mm.checkpoint import CheckpointError
 from beitv2_mm.models import TimmTeacher
-from tiny import build_tokenizer, cifar_images, parameters_of, teacher_config
+from tiny import build_tokenizer, cifar_images, parameters_of, randomize, teacher_config
 
 
 def build(folder, model='test_vit', **settings):
@@ -172,3 +172,23 @@ def test_missing_teacher_and_wrong_width_are_explained(tmp_path):
     model = build_tokenizer(teacher_config(tmp_path), target_dims=32)
     with pytest.raises(ValueError, match='64 features a patch, but target_dims is 32'):
         model.loss(cifar_images(1))
+
+
+def test_channels_last_network_gives_a_grid_of_tokens(tmp_path):
+    """Swin's maps are (B, rows, columns, Dt)."""
+    name, file = 'swin_tiny_patch4_window7_224', tmp_path / 'swin.pth'
+    size = dict(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), img_size=64)
+    torch.manual_seed(0)
+    network = timm.create_model(name, **size)
+    torch.save(randomize(network).state_dict(), file)
+    teacher = TimmTeacher(name, str(file), model_kwargs=size).eval()
+    image = cifar_images(2)
+    features = teacher(image, (4, 4))
+    assert features.shape == (2, 16, 32)  # the stage of stride 16 has 4 * 8 channels
+    larger = torch.nn.functional.interpolate(image, (64, 64), mode='bicubic', antialias=True)
+    expected = teacher.network((larger.clamp(0, 1) - teacher.mean) / teacher.std)[-1]
+    assert expected.shape == (2, 4, 4, 32)
+    torch.testing.assert_close(features, expected.flatten(1, 2))
+    teacher.network.feature_info.info[teacher.network.feature_info.out_indices[-1]]['num_chs'] = 5
+    with pytest.raises(ValueError, match=r'gives \(2, 4, 4, 32\) where a map of 5 channels'):
+        teacher(image, (4, 4))

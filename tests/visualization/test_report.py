@@ -68,7 +68,7 @@ def test_json_holds_the_figures_and_the_names_of_pictures(tmp_path: Path) -> Non
     }
     picture = tmp_path / content['pictures']['codes']
     assert Image.open(picture).size == (4, 4)
-    assert not list(tmp_path.rglob('*.partial'))
+    assert not list(tmp_path.rglob('.*.tmp'))
 
 
 class Tags(HTMLParser):

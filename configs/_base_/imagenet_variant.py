@@ -1,4 +1,4 @@
-"""An ImageNet-1k classifier on ImageNet-R: folders named by WordNet id."""
+"""An ImageNet-1k classifier on ImageNet-A, -R or -Sketch: folders named by WordNet id."""
 
 from mmengine.config import read_base
 
@@ -8,7 +8,6 @@ with read_base():
     from .classifier import *
 
 model.update(backbone=dict(init_cfg=None), train_cfg=None)
-test_dataloader.update(dataset=dict(data_root='data/imagenet-r'))
 test_evaluator = dict(type=SubsetAccuracy, topk=(1, 5))
 
 # Nothing is trained here.

@@ -1,0 +1,35 @@
+"""Files that appear whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+
+
+@contextmanager
+def atomic(path: str | PathLike) -> Iterator[Path]:
+    """A hidden file beside ``path`` to write to, which takes its place when all went well.
+
+    An interruption, a kill included, leaves what was at ``path`` before.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary.touch()
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: str | PathLike, content: bytes) -> None:
+    """Writes bytes; they are on the disk before the name is, so a power failure is no danger."""
+    with atomic(path) as temporary, temporary.open('wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
