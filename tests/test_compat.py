@@ -19,6 +19,7 @@ import pytest
 import torch
 from mmengine.dist import utils as dist_utils
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mm_checkpoint
 
@@ -166,9 +167,10 @@ def test_mmseg_imports_and_builds_beside_mmcv_lite() -> None:
     import mmseg.models
     from mmseg.apis import init_model
 
-    head = mmseg.models.UPerHead(
-        in_channels=[8] * 4, in_index=[0, 1, 2, 3], channels=8, num_classes=3
-    )
+    with DefaultScope.overwrite_default_scope('mmseg'):  # an earlier test's runner left its own
+        head = mmseg.models.UPerHead(
+            in_channels=[8] * 4, in_index=[0, 1, 2, 3], channels=8, num_classes=3
+        )
     maps = [torch.randn(1, 8, 2**n, 2**n) for n in (4, 3, 2, 1)]
     assert callable(init_model)
     assert head.eval()(maps).shape == (1, 3, 16, 16)
