@@ -30,6 +30,8 @@ from mmengine.runner import checkpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from beitv2_mm.download import load_url
+
 _STATISTICS = ('mean', 'min', 'max', 'current')
 _active: list[str] = []
 
@@ -127,7 +129,7 @@ def refuse_code() -> bool:
     # Some official files keep their command line beside the weights; a Namespace is plain data.
     torch.serialization.add_safe_globals([argparse.Namespace])
     loader.register_scheme('', loader=load_from_local, force=True)
-    checkpoint.load_url = _checking_the_hash(checkpoint.load_url)
+    checkpoint.load_url = functools.partial(load_url, load=load_from_local)
     loader.load_checkpoint = staticmethod(_naming_the_file(loader.load_checkpoint))
     return True
 
@@ -142,16 +144,6 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     if filename.endswith('.safetensors'):
         return load_file(filename, device=str(map_location or 'cpu'))
     return torch.load(filename, map_location=map_location, weights_only=True)
-
-
-def _checking_the_hash(load: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(load)
-    def load_url(url: str, *args: Any, **kwargs: Any) -> Any:
-        # Published weights end with the start of their SHA-256: name-d5036aa7.pth
-        kwargs['check_hash'] = re.search(r'-[0-9a-f]{8}\.\w+$', url) is not None
-        return load(url, *args, **kwargs, weights_only=True)
-
-    return load_url
 
 
 def _naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:

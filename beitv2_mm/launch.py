@@ -88,11 +88,18 @@ def load_config(
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner:
-    """The Runner of a config, or the class that its ``runner_type`` names."""
+def build_runner(cfg: Config, testing: bool = False) -> Runner:
+    """The Runner of a config, or the class that its ``runner_type`` names.
+
+    Its ``load_from`` may be a checkpoint of any layout that `beitv2_mm.checkpoint` knows; for
+    testing it must have the model's head.
+    """
+    from beitv2_mm.engine.adapt_hook import AdaptCheckpointHook  # imports what --help can spare
+
     if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
     runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(AdaptCheckpointHook(require_head=testing))
     runner.register_hook(SharedWeightsHook(), priority='VERY_LOW')
     if compat.active():
         runner.logger.info(f'beitv2_mm.compat: {", ".join(compat.active())}')

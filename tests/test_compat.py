@@ -156,15 +156,6 @@ def test_code_behind_a_url_is_refused(tmp_path: Path) -> None:
     assert not touched.exists()
 
 
-@pytest.mark.parametrize(('name', 'check'), [('a-d5036aa7.pth', True), ('a-384.pth', False)])
-def test_hash_in_a_url_is_checked(name: str, check: bool) -> None:
-    """Published files carry the start of their hash; -384 is a resolution."""
-    seen: dict[str, Any] = {}
-    load = compat._checking_the_hash(lambda url, **kwargs: seen.update(kwargs))
-    load(f'https://localhost/{name}', map_location='cpu')
-    assert seen == {'check_hash': check, 'weights_only': True, 'map_location': 'cpu'}
-
-
 # --- missing_compiled_ops
 
 

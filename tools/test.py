@@ -14,7 +14,9 @@ from beitv2_mm import launch
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file or URL: own, official, timm, mmpretrain'
+    )
     launch.add_common_arguments(parser)
     parser.add_argument(
         '--out',
@@ -33,7 +35,7 @@ def main() -> None:
         cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
         launch.require_checkpoint(args.checkpoint)
         cfg.load_from, cfg.resume = args.checkpoint, False
-        runner = launch.build_runner(cfg)
+        runner = launch.build_runner(cfg, testing=True)
         if args.out and args.out.endswith('.pkl'):
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()

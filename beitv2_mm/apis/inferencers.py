@@ -1,0 +1,136 @@
+"""mmpretrain's inferencers for the models of this package: images -> classes, images -> features.
+
+    ClassificationInferencer('beitv2_base_patch16_224_pt1k_ft1k')('cat.jpg', top_k=5)
+
+What a model was trained from is not fetched, only the weights that are asked for.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from os import PathLike
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, default_collate
+from mmengine.model import BaseModel
+from mmpretrain.apis import FeatureExtractor, ImageClassificationInferencer
+from mmpretrain.registry import TRANSFORMS
+from torch import Tensor
+
+from beitv2_mm.apis.zoo import get_model, list_models
+
+Image = str | PathLike | np.ndarray
+Model: TypeAlias = BaseModel | str | PathLike | Config  # type: ignore[valid-type]
+
+
+class _Preprocessing:
+    """The config's test pipeline, its image reader included, so that results are tools/test.py's.
+
+    Arrays are (H, W, 3), BGR, and skip the reader.
+    """
+
+    def _init_pipeline(self, cfg: Config) -> tuple[Callable, Callable]:
+        steps = cfg.test_dataloader.dataset.pipeline
+        transforms = [TRANSFORMS.build(step) for step in steps]
+        readers = [t for t in transforms if type(t).__name__ == 'LoadImageFromFile']
+        others = [t for t in transforms if type(t).__name__ != 'LoadImageFromFile']
+        return Compose(readers), Compose(others)
+
+    def _prepare(self, image: Image) -> Any:
+        load, transform = self.pipeline  # type: ignore[attr-defined]
+        if isinstance(image, np.ndarray):
+            shape = image.shape[:2]
+            return transform(dict(img=image, img_shape=shape, ori_shape=shape))
+        try:
+            loaded = load(dict(img_path=str(image)))
+        except Exception as error:
+            raise ValueError(f'Cannot read the image {image}: {error}') from error
+        return transform(loaded)
+
+    def preprocess(self, inputs: Iterable[Image], batch_size: int = 1) -> Iterator[dict]:
+        prepared = map(self._prepare, inputs)
+        yield from map(default_collate, self._get_chunk_data(prepared, batch_size))  # type: ignore[attr-defined]
+
+
+def _built(model: Model, pretrained: bool | str, device: Any, options: dict) -> BaseModel:
+    if isinstance(model, BaseModel):
+        return model
+    return get_model(model, pretrained, device, **options)
+
+
+class ClassificationInferencer(_Preprocessing, ImageClassificationInferencer):
+    """Images -> the most likely classes.
+
+    Args:
+        model: a name of `beitv2_mm.list_models`, config, config file, or a model from `get_model`.
+        pretrained: True for the published weights, or a checkpoint of any layout.
+        classes: their names; None takes the checkpoint's, or ImageNet's for 1000 classes.
+        kwargs: settings of the model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        pretrained: bool | str = True,
+        device: str | torch.device | None = None,
+        classes: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(_built(model, pretrained, device, kwargs), True, device, classes)
+
+    postprocess_kwargs = {'top_k'}  # noqa: RUF012  as mmpretrain declares it
+
+    def postprocess(
+        self, preds: list, visualization: list, return_datasamples: bool = False, top_k: int = 1
+    ) -> list:
+        """mmpretrain's results; with ``top_k`` over 1 also 'top_k', a list of dicts."""
+        results = super().postprocess(preds, visualization, return_datasamples)
+        if return_datasamples or top_k == 1:
+            return results
+        for result in results:
+            scores = torch.from_numpy(result['pred_scores'])
+            best = scores.topk(min(top_k, len(scores)))
+            result['top_k'] = [
+                dict(
+                    label=label,
+                    score=score,
+                    **({} if self.classes is None else {'class': self.classes[label]}),
+                )
+                for score, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ]
+        return results
+
+    @staticmethod
+    def list_models(pattern: str | None = None) -> list[str]:
+        return list_models(pattern, task='Image Classification')
+
+
+class FeatureInferencer(_Preprocessing, FeatureExtractor):
+    """Images -> one tuple of the backbone's outputs for each: what they are is its ``out_type``'s
+    choice, e.g. ``backbone=dict(out_type='featmap', out_indices=(3, 5, 7, 11))``.
+
+    Args: see `ClassificationInferencer`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        pretrained: bool | str = True,
+        device: str | torch.device | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(_built(model, pretrained, device, kwargs), True, device)
+
+    @torch.no_grad()
+    def forward(self, inputs: dict, **kwargs: Any) -> list[tuple[Tensor, ...]]:
+        """Features of a batch, image by image; ``kwargs`` are those of the model's extract_feat."""
+        if hasattr(self.model, 'extract_feat'):
+            return super().forward(inputs, stage=kwargs.pop('stage', 'backbone'), **kwargs)
+        images = self.model.data_preprocessor(inputs, False)['inputs']
+        outputs = self.model(images)  # a pretrainer: unmasked images
+        return [tuple(output[i] for output in outputs) for i in range(len(images))]
+
+    @staticmethod
+    def list_models(pattern: str | None = None) -> list[str]:
+        return [name for name in list_models(pattern) if not name.startswith('vqkd')]

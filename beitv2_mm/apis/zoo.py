@@ -1,0 +1,189 @@
+"""The published models by name: metafiles -> config and weights."""
+
+import copy
+import fnmatch
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.fileio import load as load_yaml
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel, PretrainedInit
+from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+import beitv2_mm
+from beitv2_mm.checkpoint import load
+from beitv2_mm.models import BEiTV2Pretrainer
+from beitv2_mm.registry import MODELS
+
+
+class ModelInfo(NamedTuple):
+    """An entry of a metafile."""
+
+    name: str
+    config: Path
+    weights: str
+    tasks: tuple[str, ...]  # of its published results
+    metadata: Mapping[str, Any]
+
+
+def config_root() -> Path:
+    """The folder that holds model-index.yml and configs/.
+
+    Raises:
+        FileNotFoundError: the package was installed without them.
+    """
+    package = Path(beitv2_mm.__file__).parent
+    for folder in (package / '.mim', package.parent):  # a wheel's, a clone's
+        if (folder / 'model-index.yml').is_file():
+            return folder
+    raise FileNotFoundError(
+        f'There is no model-index.yml in {package / ".mim"} or {package.parent}: install from a '
+        'clone (pip install -e .), or give configs and checkpoints by path.'
+    )
+
+
+@cache
+def _models() -> dict[str, ModelInfo]:
+    root = config_root()
+    models = {}
+    for metafile in load_yaml(root / 'model-index.yml')['Import']:
+        for entry in load_yaml(root / metafile)['Models']:
+            tasks = tuple(result['Task'] for result in entry.get('Results') or ())
+            models[entry['Name']] = ModelInfo(
+                entry['Name'],
+                root / entry['Config'],
+                entry['Weights'],
+                tasks,
+                entry.get('Metadata') or {},
+            )
+    return models
+
+
+def list_models(pattern: str | None = None, task: str | None = None) -> list[str]:
+    """Names of the published models, sorted.
+
+    Args:
+        pattern: wildcards as in file names; the end of a name may be left out.
+        task: keep models with published results of it, e.g. 'Image Classification'.
+    """
+    return sorted(
+        name
+        for name, info in _models().items()
+        if fnmatch.fnmatch(name, f'{pattern or ""}*') and (task is None or task in info.tasks)
+    )
+
+
+def model_info(name: str) -> ModelInfo:
+    """The entry of a model.
+
+    Raises:
+        ValueError: unknown name; the nearest ones are named.
+    """
+    models = _models()
+    if name.lower() not in models:
+        near = get_close_matches(name.lower(), models, n=3, cutoff=0.4)
+        hint = f'Did you mean {", ".join(near)}?' if near else f'There are {", ".join(models)}.'
+        raise ValueError(f'There is no model {name!r}. {hint}')
+    return models[name.lower()]
+
+
+def get_model(
+    model: str | PathLike | Config,
+    pretrained: bool | str | PathLike = False,
+    device: str | torch.device | None = None,
+    **kwargs: Any,
+) -> BaseModel:
+    """A model in eval mode, by name, config file or config.
+
+    Args:
+        model: a name of `list_models`, the path of a config file, or a Config.
+        pretrained: True for the published weights (downloaded once), or a checkpoint of any layout;
+            without, the network's own initialisation.
+        kwargs: replace settings of the config's model, e.g. ``backbone=dict(img_size=384)``.
+
+    Raises:
+        ValueError: unknown name, or True for a model without published weights.
+        CheckpointError: the weights cannot be had, or are of another model.
+    """
+    info = None
+    if isinstance(model, Config):
+        config = copy.deepcopy(model)
+    elif str(model).endswith('.py'):
+        config = Config.fromfile(model)
+    else:
+        info = model_info(str(model))
+        config = Config.fromfile(info.config)
+    if pretrained is True:
+        pretrained = info.weights if info else config.get('load_from') or ''
+        if not pretrained:
+            raise ValueError(
+                f'{model} names no weights (load_from): give the path as pretrained=PATH.'
+            )
+    if kwargs:
+        config.merge_from_dict({'model': kwargs})
+    _forget_pretraining(config.model)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):  # for text configs
+        built: BaseModel = MODELS.build(config.model)
+    with _quiet():  # mmengine lists every parameter that it initialises
+        for part in _parts(built):
+            part.init_weights()
+    if pretrained:
+        load(built, pretrained)
+    built._config, built._metainfo = config, info
+    built._dataset_meta = {'classes': _classes(built, str(pretrained or ''))}
+    return built.to(device or 'cpu').eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _forget_pretraining(config: dict) -> None:
+    """What a model starts training from is not needed to use it; tokenizers keep theirs."""
+    for key, value in list(config.items()):
+        if key == 'init_cfg':
+            found = value if isinstance(value, list) else [value]
+            kept = [c for c in found if c and c['type'] not in ('Pretrained', PretrainedInit)]
+            config[key] = kept or None
+        elif isinstance(value, dict) and key not in ('tokenizer', 'teacher'):
+            _forget_pretraining(value)
+
+
+def _parts(model: nn.Module) -> list[Any]:
+    if isinstance(model, BEiTV2Pretrainer):  # as a whole it would fetch its tokenizer
+        return [part for part in (model.backbone, model.neck, model.head) if part is not None]
+    return [model]
+
+
+def _classes(model: nn.Module, checkpoint: str) -> list[str] | None:
+    """Class names: those in the checkpoint, or ImageNet's for 1000 classes where it has none."""
+    num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
+    if num_classes is None:
+        return None
+    if checkpoint and not checkpoint.endswith('.safetensors'):
+        meta = CheckpointLoader.load_checkpoint(checkpoint, map_location='meta').get('meta')
+        names = ((meta or {}).get('dataset_meta') or {}).get('classes')
+        if names is not None and len(names) == num_classes:
+            return list(names)
+    if num_classes != 1000:
+        return None
+    from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
+    return list(IMAGENET_CATEGORIES)

@@ -1,0 +1,40 @@
+"""The one adapter between checkpoints and modules.
+
+    report = load(module, 'beitv2_base_patch16_224_pt1k.pth')
+    convert_file('vit.pth', 'vit.safetensors', to='timm')
+
+Names are compared in one common form, the official flat one, so that a backbone, a classifier, a
+pretrainer and the official, timm, mmpretrain and mmseg files all read each other.
+"""
+
+from beitv2_mm.checkpoint.adapter import Report, adapt, load
+from beitv2_mm.checkpoint.converter import FORMATS, Conversion, Row, convert, convert_file
+from beitv2_mm.checkpoint.files import Source, read, write
+from beitv2_mm.checkpoint.names import (
+    SHARED_TABLE,
+    StateDict,
+    kind_of,
+    official_name,
+    to_official,
+)
+from beitv2_mm.compat import CheckpointError
+
+__all__ = [
+    'FORMATS',
+    'SHARED_TABLE',
+    'CheckpointError',
+    'Conversion',
+    'Report',
+    'Row',
+    'Source',
+    'StateDict',
+    'adapt',
+    'convert',
+    'convert_file',
+    'kind_of',
+    'load',
+    'official_name',
+    'read',
+    'to_official',
+    'write',
+]

@@ -1,0 +1,263 @@
+"""Checkpoint files from any known layout to the one that somebody else loads strictly.
+
+    conversion = convert_file('beitv2_base_patch16_224_pt1k_ft1k.pth', 'vit.safetensors', to='timm')
+    print(conversion)
+
+Tensors are renamed, never computed, unless another grid is asked for: there and back is exact.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from beitv2_mm.checkpoint.adapter import resize, table_grid
+from beitv2_mm.checkpoint.files import Source, read, write
+from beitv2_mm.checkpoint.names import (
+    BIAS_TABLE,
+    CODEBOOK,
+    INITIALIZED,
+    SEGMENTATION_HEADS,
+    SHARED_TABLE,
+    Kind,
+    StateDict,
+    kind_of,
+    official_names,
+)
+from beitv2_mm.compat import CheckpointError
+from beitv2_mm.layers.position import Grid, relative_position_index
+
+Format = Literal['beitv2_mm', 'official', 'timm', 'mmpretrain']
+# Where weights sit in a .pth of each format.
+WRAPPER: dict[str, str | None] = dict(
+    beitv2_mm='state_dict', official='model', timm=None, mmpretrain='state_dict'
+)
+FORMATS = tuple(WRAPPER)
+_TABLE = re.compile(rf'(^|\.){BIAS_TABLE}$')
+
+
+class Row(NamedTuple):
+    """What became of a tensor; no source: it was made, no target: it was left out.
+
+    'derived' is what follows from the settings and the new layout does not store, 'dropped' what it
+    has no place for.
+    """
+
+    action: Literal['kept', 'renamed', 'copied', 'resized', 'made', 'derived', 'dropped']
+    source: str
+    target: str
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Conversion:
+    """Weights in the new layout and what became of each tensor; ``str`` gives a table."""
+
+    kind: Kind
+    to: Format
+    state_dict: StateDict = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> list[str]:
+        """Names in the source that the new layout has no place for."""
+        return [row.source for row in self.rows if row.action == 'dropped']
+
+    def add(self, source: str, target: str, value: Tensor, action: str = '') -> None:
+        action = action or ('kept' if source == target else 'renamed')
+        self.state_dict[target] = value
+        self.rows.append(Row(action, source, target, tuple(value.shape)))  # type: ignore[arg-type]
+
+    def leave(self, source: str, value: Tensor, action: str = 'dropped') -> None:
+        self.rows.append(Row(action, source, '', tuple(value.shape)))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        groups: dict[Row, int] = {}  # one line for the same tensor of all blocks
+        for row in self.rows:
+            source, target = (re.sub(r'\.\d+\.', '.*.', n, count=1) for n in row[1:3])
+            group = row._replace(source=source, target=target)
+            groups[group] = groups.get(group, 0) + 1
+        lines = [('tensors', 'what', 'from', 'to', 'shape')]
+        order = ('kept', 'renamed', 'copied', 'resized', 'made', 'derived', 'dropped')
+        for row, count in sorted(groups.items(), key=lambda item: order.index(item[0].action)):
+            lines.append(
+                (str(count), row.action, row.source or '-', row.target or '-', str(row.shape))
+            )
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = (
+            '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+        return '\n'.join([f'{self.kind} -> {self.to}', *table])
+
+
+def _beitv2_mm_name(name: str, kind: Kind) -> str | None:
+    if kind == 'tokenizer':
+        return 'quantize.initialized' if name == INITIALIZED else name
+    if kind == 'backbone' or re.match(SEGMENTATION_HEADS, name):
+        return name
+    if name.startswith(('lm_head.', 'cls_pt_lm_head.')):
+        return f'head.{name}'
+    if name.startswith('head.'):
+        return name.replace('head.', 'head.fc.', 1)
+    if name.startswith(('cls_pt_layers.', 'cls_pt_norm.')):
+        return f'neck.{name}'
+    return f'backbone.{name}'
+
+
+def _official_name(name: str, kind: Kind) -> str | None:
+    if name == 'quantize.idle_steps' or name.startswith('target_norm.'):
+        return None  # state of our own training
+    if kind == 'segmentor' and not re.match(SEGMENTATION_HEADS, name):
+        return f'backbone.{name}'
+    return name
+
+
+def _timm_name(name: str, kind: Kind) -> str | None:
+    pretraining = ('mask_token', 'lm_head.', 'cls_pt_')
+    segmentation = ('fpn', 'decode_head.', 'auxiliary_head.')
+    return None if name.startswith(pretraining + segmentation) else name
+
+
+_TO_MMPRETRAIN = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r'(blocks|cls_pt_layers)\.(\d+)\.norm([12])\.', r'\1.\2.ln\3.'),
+        (r'(blocks|cls_pt_layers)\.(\d+)\.mlp\.fc1\.', r'\1.\2.ffn.layers.0.0.'),
+        (r'(blocks|cls_pt_layers)\.(\d+)\.mlp\.fc2\.', r'\1.\2.ffn.layers.1.'),
+        (r'^((encoder|decoder)\.)?blocks\.', r'\1layers.'),
+        (r'^((encoder|decoder)\.)?patch_embed\.proj\.', r'\1patch_embed.projection.'),
+        (r'^(encoder|decoder)\.(fc_)?norm\.', r'\1.ln1.'),
+        (r'^norm\.', 'ln1.'),
+        (r'^fc_norm\.', 'ln2.'),
+    )
+)
+
+
+_NOT_IN_MMPRETRAIN = (
+    'auxiliary_head.',
+    'cls_pt_lm_head.',
+    'cls_pt_norm.',
+    'decode_',
+    'decoder.',
+    'fpn',
+    'quantize.idle_steps',
+    'target_norm.',
+)
+
+
+def _mmpretrain_name(name: str, kind: Kind) -> str | None:
+    if name.startswith(_NOT_IN_MMPRETRAIN):
+        return None
+    if name.startswith('lm_head.'):
+        return name.replace('lm_head.', 'head.cls_head.', 1)
+    if name.startswith('head.'):
+        return name.replace('head.', 'head.fc.', 1)
+    for pattern, replacement in _TO_MMPRETRAIN:
+        name = pattern.sub(replacement, name)
+    if name.startswith('cls_pt_layers.'):
+        return name.replace('cls_pt_layers.', 'neck.patch_aggregation.', 1)
+    return name if kind in ('tokenizer', 'backbone') else f'backbone.{name}'
+
+
+_NAMES: dict[str, Callable[[str, Kind], str | None]] = dict(
+    beitv2_mm=_beitv2_mm_name,
+    official=_official_name,
+    timm=_timm_name,
+    mmpretrain=_mmpretrain_name,
+)
+
+
+def convert(
+    state_dict: Mapping[str, Tensor],
+    to: Format,
+    source_grid: Grid | None = None,
+    grid: Grid | None = None,
+) -> Conversion:
+    """Weights of any known layout in the layout ``to``; the argument is not changed.
+
+    Args:
+        source_grid: (rows, columns) of the source's patches; needed only where it is not square.
+        grid: resize bias tables and position embeddings to it.
+
+    Raises:
+        CheckpointError: no BEiT v2 weights, or the layout has no such model.
+    """
+    if to not in FORMATS:
+        raise CheckpointError(f'to is one of {FORMATS}, but {to!r} was given.')
+    names = official_names(state_dict)
+    if not {'blocks.0.attn.q_bias', 'encoder.blocks.0.attn.q_bias'} & names.keys():
+        raise CheckpointError(f'These are no weights of BEiT v2: {list(state_dict)[:3]}.')
+    result = Conversion(kind_of(names), to)
+    if to == 'timm' and result.kind == 'tokenizer':
+        raise CheckpointError('This is a tokenizer, and timm has none.')
+    aggregates = any(name.startswith('cls_pt_layers.') for name in names)
+    for official, source in names.items():
+        value, action = state_dict[source], ''
+        if grid is not None:
+            value = resize(official, value, grid, source_grid)
+            action = '' if value is state_dict[source] else 'resized'
+        if to == 'timm' and official == SHARED_TABLE:
+            for i in range(_count(names, r'^blocks\.(\d+)\.')):
+                result.add(source, f'blocks.{i}.attn.{BIAS_TABLE}', value, action or 'copied')
+            continue
+        target = _NAMES[to](official, result.kind)
+        if to == 'mmpretrain' and target and aggregates:  # its neck has the final norm
+            target = target.replace('backbone.ln1.', 'neck.norm.')
+        if official == INITIALIZED:
+            flag = value.flatten()[0]
+            value = flag.bool() if to == 'beitv2_mm' else flag.float().reshape(1)
+        if target is None:
+            result.leave(source, value)
+        else:
+            result.add(source, target, value, action)
+    _make_derived(result, grid or source_grid)
+    if len(result.state_dict) < sum(bool(row.target) for row in result.rows):
+        raise CheckpointError('Two tensors of the checkpoint have one name in the new layout.')
+    for source in sorted(state_dict.keys() - set(names.values())):
+        result.leave(source, state_dict[source], 'derived')
+    return result
+
+
+def _count(names: Mapping[str, object], pattern: str) -> int:
+    return 1 + max((int(m[1]) for name in names if (m := re.match(pattern, name))), default=-1)
+
+
+def _make_derived(result: Conversion, grid: Grid | None) -> None:
+    """The tensors that strict loading asks for, though they follow from others."""
+    weights = result.state_dict
+    if result.to in ('official', 'mmpretrain'):
+        for name in [name for name in weights if _TABLE.search(name)]:
+            index = relative_position_index(grid or table_grid(weights[name], name)).clone()
+            result.add('', name.replace('bias_table', 'index'), index, 'made')
+        if result.kind == 'tokenizer' and INITIALIZED not in weights:
+            result.add('', INITIALIZED, torch.ones(1), 'made')
+        if result.kind == 'tokenizer' and 'quantize.cluster_size' not in weights:
+            sizes = torch.zeros(len(weights[CODEBOOK]))
+            result.add('', 'quantize.cluster_size', sizes, 'made')
+    if result.to == 'official' and result.kind == 'tokenizer':  # never read by the reference
+        codebook = weights[CODEBOOK]
+        prefix = CODEBOOK.removesuffix('weight')
+        result.add('', f'{prefix}cluster_size', torch.zeros(len(codebook)), 'made')
+        result.add('', f'{prefix}embed_avg', codebook.clone(), 'made')
+
+
+def convert_file(
+    source: Source,
+    destination: str | PathLike,
+    to: Format,
+    source_grid: Grid | None = None,
+    grid: Grid | None = None,
+) -> Conversion:
+    """`convert` of a file or URL, written as .pth or .safetensors, whole or not at all.
+
+    Raises:
+        CheckpointError: see `read`, `convert` and `write`.
+    """
+    result = convert(read(source), to, source_grid, grid)
+    write(result.state_dict, destination, WRAPPER[to])
+    return result

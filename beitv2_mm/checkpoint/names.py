@@ -1,0 +1,98 @@
+"""What the same weights are called in official, timm, mmpretrain, mmseg and our own files.
+
+The official flat names are the common form: every other layout is compared, and converted, through
+them.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from beitv2_mm.compat import CheckpointError
+
+StateDict = dict[str, Tensor]
+Kind = Literal['tokenizer', 'pretraining', 'classifier', 'segmentor', 'backbone']
+
+BIAS_TABLE = 'relative_position_bias_table'
+SHARED_TABLE = f'rel_pos_bias.{BIAS_TABLE}'
+CODEBOOK = 'quantize.embedding.weight'
+INITIALIZED = 'quantize.embedding.initted'
+SEGMENTATION_HEADS = r'(decode_head|auxiliary_head)\.'
+HEADS = re.compile(rf'^(head|lm_head|cls_pt_lm_head|{SEGMENTATION_HEADS}conv_seg)\.')
+# What follows from the settings, or is written by the reference quantizer and never read.
+DERIVED = re.compile(
+    r'(^|\.)(relative_position_index|k_bias)$|^quantize\.embedding\.(cluster_size|embed_avg)$'
+)
+
+_TO_OFFICIAL = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        # where mm models nest what the official files keep flat
+        (r'^module\.', ''),
+        (r'^backbone\.', ''),
+        (r'^neck\.', ''),
+        (r'^head\.(fc|layers\.fc)\.', 'head.'),
+        (r'^head\.((cls_pt_)?lm_head)\.', r'\1.'),
+        (r'^quantize\.initialized$', INITIALIZED),
+        # mmpretrain's and mmseg's words
+        (r'^head\.cls_head\.', 'lm_head.'),
+        (r'^patch_aggregation\.', 'cls_pt_layers.'),
+        (r'^((encoder|decoder)\.)?layers\.(\d+)\.', r'\1blocks.\3.'),
+        (r'^((encoder|decoder)\.)?patch_embed\.projection\.', r'\1patch_embed.proj.'),
+        (r'(blocks|cls_pt_layers)\.(\d+)\.ln([12])\.', r'\1.\2.norm\3.'),
+        (r'(blocks|cls_pt_layers)\.(\d+)\.ffn\.layers\.0\.0\.', r'\1.\2.mlp.fc1.'),
+        (r'(blocks|cls_pt_layers)\.(\d+)\.ffn\.layers\.1\.', r'\1.\2.mlp.fc2.'),
+        (r'^(encoder|decoder)\.ln[12]\.', r'\1.fc_norm.'),  # the only norm that they have
+        (r'^ln1\.', 'norm.'),
+        (r'^ln2\.', 'fc_norm.'),
+    )
+)
+
+
+def official_name(name: str) -> str:
+    """The name that a parameter of any known layout has in the official files."""
+    for pattern, replacement in _TO_OFFICIAL:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def official_names(state_dict: Mapping[str, object]) -> dict[str, str]:
+    """Official name -> name in ``state_dict``; what follows from the settings is left out.
+
+    Raises:
+        CheckpointError: two names mean the same.
+    """
+    names: dict[str, str] = {}
+    for name in state_dict:
+        official = official_name(name)
+        if DERIVED.search(official):
+            continue
+        if official in names:
+            raise CheckpointError(
+                f'{names[official]} and {name} would both be {official}: the checkpoint is of a '
+                'network that BEiT v2 does not have.'
+            )
+        names[official] = name
+    return names
+
+
+def to_official(state_dict: Mapping[str, Tensor]) -> StateDict:
+    """State dict of any known layout under official names.
+
+    Raises:
+        CheckpointError: see `official_names`.
+    """
+    return {official: state_dict[name] for official, name in official_names(state_dict).items()}
+
+
+def kind_of(names: Mapping[str, object]) -> Kind:
+    """What a checkpoint is, from its official names."""
+    if CODEBOOK in names:
+        return 'tokenizer'
+    if any(re.match(SEGMENTATION_HEADS, name) for name in names):
+        return 'segmentor'
+    if 'lm_head.weight' in names or 'mask_token' in names:
+        return 'pretraining'
+    return 'classifier' if 'head.weight' in names else 'backbone'

@@ -1,0 +1,81 @@
+"""Lets ``load_from`` and tools/test.py take checkpoints of any known layout."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import PretrainedInit, is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from beitv2_mm.checkpoint import CheckpointError, adapt, load, official_name, read
+from beitv2_mm.checkpoint.names import HEADS
+from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class AdaptCheckpointHook(Hook):
+    """Renames, copies and resizes what the runner has read, before the model sees it.
+
+    ``init_cfg=dict(type='Pretrained', ...)`` of a whole model that is not of this package, such as
+    mmpretrain's ImageClassifier, is taken over too: mmengine would load nothing from most layouts.
+
+    A checkpoint whose names and shapes are the model's own stays as it is, and so does every
+    checkpoint for a model without a module of this package.
+
+    Args:
+        require_head: refuse a checkpoint without the model's head, which would be evaluated with
+            random weights.
+    """
+
+    priority = 'HIGH'  # before the hooks that read the weights, such as model EMA
+
+    def __init__(self, require_head: bool = False) -> None:
+        self.require_head = require_head
+
+    def before_run(self, runner: Runner) -> None:
+        """Initialises a model of others' from its ``init_cfg``; the runner finds that done."""
+        model = _own_model(runner)
+        config = getattr(model, 'init_cfg', None)
+        if model is None or isinstance(model, PretrainedModule) or not isinstance(config, dict):
+            return
+        if config['type'] not in ('Pretrained', PretrainedInit):
+            return
+        if isinstance(runner._train_loop, BaseLoop):  # a test run loads a checkpoint instead
+            model.init_cfg = None
+            model.init_weights()
+            load(model, config['checkpoint'], prefix=config.get('prefix'))
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        model = _own_model(runner)
+        if model is None:
+            return
+        if _fits(checkpoint.get('state_dict', {}), model):
+            return
+        adapted, report = adapt(read(checkpoint), model)
+        heads = [
+            name for name in (*report.dropped, *report.missing) if HEADS.match(official_name(name))
+        ]
+        if self.require_head and heads:
+            shapes = [f'{k}: {old}, expected {new}' for k, (old, new) in report.dropped.items()]
+            raise CheckpointError(
+                f'the checkpoint has no head for this model ({"; ".join(shapes) or heads[0]}), '
+                'so there is nothing to evaluate: fine-tune first, or set num_classes to its own'
+            )
+        checkpoint['state_dict'] = adapted
+        print_log(f'checkpoint adapted: {report}', logger='current')
+
+
+def _own_model(runner: Runner) -> Any:
+    """The model, not wrapped; None where no part of it is of this package."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return model if any(isinstance(m, PretrainedModule) for m in model.modules()) else None
+
+
+def _fits(state_dict: dict[str, Any], model: nn.Module) -> bool:
+    given = {name.removeprefix('module.'): value for name, value in state_dict.items()}
+    return all(
+        getattr(given.get(name), 'shape', None) == value.shape
+        for name, value in model.state_dict().items()
+    )

@@ -1,0 +1,167 @@
+"""A published classifier in one line: tools/test.py, inferencers, get_model."""
+
+import json
+import runpy
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from PIL import Image
+
+import nets
+from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer, get_model
+from beitv2_mm.checkpoint import CheckpointError, convert, convert_file
+from beitv2_mm.engine import AdaptCheckpointHook
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'tests/apis/cls_config.py'
+CLASSES = sorted(path.name for path in (ROOT / 'tests/data/cifar10').iterdir() if path.is_dir())
+IMAGES = sorted(map(str, (ROOT / 'tests/data/cifar10').glob('*/*.png')))
+
+
+@pytest.fixture
+def test_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict]:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> dict:
+        data = f'test_dataloader.dataset.data_root={ROOT}/tests/data/cifar10'
+        monkeypatch.setattr(
+            sys,
+            'argv',
+            [
+                'test.py',
+                str(CONFIG),
+                *map(str, arguments),
+                '--out',
+                'm.json',
+                '--cfg-options',
+                data,
+            ],
+        )
+        time.sleep(1 - time.time() % 1)  # mmengine names a run by its second
+        runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
+        return json.loads(Path('m.json').read_text())
+
+    return run
+
+
+def test_tools_test_takes_every_layout(test_tool: Callable[..., dict]) -> None:
+    weights = nets.classifier().state_dict()
+    expected = None
+    for to in ('beitv2_mm', 'official', 'timm', 'mmpretrain'):
+        convert_file(weights, f'{to}.safetensors' if to == 'timm' else f'{to}.pth', to)
+        metrics = test_tool(f'{to}.safetensors' if to == 'timm' else f'{to}.pth')
+        expected = expected or metrics
+        assert metrics == expected and metrics['accuracy/top5'] > 0
+
+
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        (
+            lambda: nets.classifier(num_classes=7),
+            r'no head .*weight: \(7, 32\), expected \(10, 32\)',
+        ),
+        (nets.pretrainer, r'no head for this model \(head\.fc\.weight\)'),
+        (nets.tokenizer, r'shares no tensor'),
+    ],
+    ids=['fewer_classes', 'pretraining', 'tokenizer'],
+)
+def test_tools_test_refuses_what_it_would_have_to_guess(
+    test_tool: Callable[..., dict], source: Callable, message: str
+) -> None:
+    convert_file(source().state_dict(), 'official.pth', 'official')
+    with pytest.raises(SystemExit, match=message):
+        test_tool('official.pth')
+
+
+def runner(tmp_path: Path, **options: object) -> Runner:
+    config = Config.fromfile(CONFIG)
+    config.merge_from_dict({'model.backbone.init_cfg': None, 'work_dir': str(tmp_path), **options})
+    time.sleep(1 - time.time() % 1)
+    return Runner.from_cfg(config)
+
+
+def test_own_checkpoints_pass_unchanged(tmp_path: Path) -> None:
+    run = runner(tmp_path)
+    own = {'state_dict': nets.classifier().state_dict(), 'meta': {}}
+    given = own['state_dict']
+    AdaptCheckpointHook().after_load_checkpoint(run, own)
+    assert own['state_dict'] is given
+    official = {'model': convert(given, 'official').state_dict}
+    AdaptCheckpointHook().after_load_checkpoint(run, official)
+    assert official['state_dict'].keys() == given.keys()
+
+
+def test_init_cfg_of_the_whole_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mmengine's own initialiser would find none of the names and go on."""
+    from mmengine.runner import BaseLoop
+
+    source = nets.classifier()
+    convert_file(source.state_dict(), tmp_path / 'official.pth', 'official')
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'official.pth'))
+    run = runner(tmp_path, **{'model.init_cfg': init})
+    AdaptCheckpointHook().before_run(run)  # a test run: nothing to do
+    assert run.model.init_cfg == init
+    run._train_loop = BaseLoop.__new__(type('Loop', (BaseLoop,), dict(run=lambda self: None)))
+    AdaptCheckpointHook().before_run(run)
+    run.model.init_weights()  # as the runner does next
+    for name, value in source.state_dict().items():
+        assert torch.equal(run.model.state_dict()[name], value), name
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    path = tmp_path / 'official.pth'
+    convert_file(nets.classifier().state_dict(), path, 'official')
+    return str(path)
+
+
+def test_classification(checkpoint: str) -> None:
+    infer = ClassificationInferencer(CONFIG, checkpoint, classes=CLASSES)
+    results = infer(IMAGES[:3], batch_size=2, top_k=3)
+    assert len(results) == 3
+    for result in results:
+        assert result['pred_class'] == CLASSES[result['pred_label']]
+        best = result['top_k']
+        assert len(best) == 3 and best[0]['class'] == result['pred_class']
+        assert best[0]['score'] == pytest.approx(result['pred_score'])
+    pixels = np.array(Image.open(IMAGES[0]).convert('RGB'))[..., ::-1]  # BGR, as mmcv reads
+    array = infer(np.ascontiguousarray(pixels))[0]
+    np.testing.assert_allclose(array['pred_scores'], results[0]['pred_scores'], rtol=1e-5)
+    assert 'top_k' not in array
+    with pytest.raises(ValueError, match=r'Cannot read the image .*README\.md'):
+        infer(str(ROOT / 'README.md'))
+
+
+def test_class_names_come_from_our_own_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / 'own.pth'
+    state = dict(state_dict=nets.classifier().state_dict())
+    torch.save(state | dict(meta=dict(dataset_meta=dict(classes=CLASSES))), path)
+    assert ClassificationInferencer(CONFIG, str(path)).classes == CLASSES
+    model = get_model(CONFIG, path, head=dict(num_classes=1000))
+    assert model._dataset_meta['classes'][207].startswith('golden retriever')
+
+
+def test_features(checkpoint: str) -> None:
+    infer = FeatureInferencer(
+        CONFIG, checkpoint, backbone=dict(out_type='featmap', out_indices=(0, 2))
+    )
+    features = infer(IMAGES[:3], batch_size=2)
+    assert [[tuple(f.shape) for f in image] for image in features] == [[(32, 4, 4)] * 2] * 3
+    pooled = FeatureInferencer(CONFIG, checkpoint)(IMAGES[0])[0]
+    assert pooled[0].shape == (32,)
+    assert get_model(CONFIG, checkpoint).training is False
+
+
+def test_get_model_errors(checkpoint: str) -> None:
+    with pytest.raises(ValueError, match=r'cls_config\.py names no weights \(load_from\)'):
+        get_model(CONFIG, pretrained=True)
+    with pytest.raises(CheckpointError, match='There is no checkpoint gone.pth'):
+        get_model(CONFIG, 'gone.pth')

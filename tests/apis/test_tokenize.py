@@ -1,0 +1,151 @@
+"""tools/tokenize_images.py and what is below it."""
+
+import runpy
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+import nets
+from beitv2_mm.apis import build_tokenizer, find_images, tokenize_images
+from beitv2_mm.checkpoint import CheckpointError, convert, write
+from beitv2_mm.models import VQKDTokenizer
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / 'tests/data/cifar10'
+CONFIG = ROOT / 'tests/apis/vqkd_config.py'
+
+
+def tokenizer() -> VQKDTokenizer:
+    model = nets.MODELS.build({**Config.fromfile(CONFIG).model.to_dict(), 'teacher': None})
+    return nets.randomize(model)
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    monkeypatch.chdir(tmp_path)
+    write(convert(tokenizer().state_dict(), 'official').state_dict, 'vqkd.pth', wrapper='model')
+
+    def run(*arguments: object, config: object = CONFIG, out: str = 'codes.npz') -> None:
+        options = ['--tokenizer', 'vqkd.pth', '--out', out, '--num-workers', '0']
+        if config is not None:
+            options += ['--config', str(config)]
+        monkeypatch.setattr(sys, 'argv', ['tokenize_images.py', *map(str, arguments), *options])
+        runpy.run_path(str(ROOT / 'tools/tokenize_images.py'), run_name='__main__')
+
+    return run
+
+
+def test_codes_of_a_folder(
+    tool: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(DATA, 'images')
+    Path('images/dog/broken.png').write_text('no image')
+    Path('images/.hidden').mkdir()
+    shutil.copy(DATA / 'cat/00000.png', 'images/.hidden')
+    Image.new('L', (40, 100)).save('grey.bmp')
+    tool('images', 'grey.bmp', '--batch-size', 8)
+    captured = capsys.readouterr()
+    assert '21 images, 4 x 6 codes each, 1 unreadable: codes.npz' in captured.out
+    assert 'ETA' in captured.out
+    assert 'unreadable: images/dog/broken.png (UnidentifiedImageError' in captured.err
+    with np.load('codes.npz') as file:
+        codes, files = file['codes'], file['files'].tolist()
+        assert file['unreadable'].tolist() == ['images/dog/broken.png'] and file['num_codes'] == 24
+    assert codes.shape == (21, 4, 6) and codes.dtype == np.uint16
+    assert files[0] == 'images/airplane/00003.png' and files[-1] == 'grey.bmp'
+    image = Image.open('images/cat/00008.png').convert('RGB')
+    crop = image.resize((96, 64), Image.Resampling.BICUBIC, box=(0, 16 / 3, 32, 32 - 16 / 3))
+    pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None]
+    expected = tokenizer().get_codes(pixels).view(4, 6)
+    np.testing.assert_array_equal(codes[files.index('images/cat/00008.png')], expected)
+    assert not Path('codes.npz.parts').exists()
+
+
+def test_an_interrupted_run_continues(tmp_path: Path) -> None:
+    model, files = tokenizer(), find_images([DATA])
+    whole = tokenize_images(files, model, tmp_path / 'whole.npz', batch_size=7)
+    out, seen = tmp_path / 'codes.npz', []
+
+    def interrupt(count: int) -> None:
+        seen.append(count)
+        if sum(seen) >= 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenize_images(files, model, out, batch_size=4, part_size=5, progress=interrupt)
+    assert not out.exists()
+    assert sorted(p.name for p in (tmp_path / 'codes.npz.parts').glob('*.npz')) == [
+        '000000000.npz',
+        '000000005.npz',
+    ]
+    with pytest.raises(ValueError, match=r'codes\.npz\.parts holds codes of other images'):
+        tokenize_images(files[1:], model, out, part_size=5)
+    with pytest.raises(ValueError, match='of another tokenizer'):
+        tokenize_images(files, nets.tokenizer(), out, part_size=5)
+    counts: list[int] = []
+    result = tokenize_images(files, model, out, part_size=5, progress=counts.append)
+    assert counts == [10, 10]  # as many as were not done yet
+    np.testing.assert_array_equal(result.codes, whole.codes)
+    assert result.files == whole.files == files
+    with np.load(out) as left, np.load(tmp_path / 'whole.npz') as right:
+        np.testing.assert_array_equal(left['codes'], right['codes'])
+
+
+def test_mistakes_end_with_one_line(tool: Callable[..., None]) -> None:
+    Path('empty').mkdir()
+    Path('bad.png').write_text('')
+    for arguments, options, message in (
+        ((DATA,), dict(config=None), r'vqkd\.pth is none of the published tokenizers.*--config'),
+        (('gone',), {}, '^tokenize_images.py: There is no file or folder gone'),
+        (('empty',), {}, 'There is no image in empty or below'),
+        (('bad.png',), {}, 'Not one of the 1 images can be read, e.g. bad.png: Unidentified'),
+        ((DATA,), dict(out='codes.txt'), r'Codes are written to a \.npz file, but codes\.txt'),
+    ):
+        with pytest.raises(SystemExit, match=message) as error:
+            tool(*arguments, **options)
+        assert '\n' not in str(error.value)
+    write(nets.classifier().state_dict(), 'vqkd.pth')
+    with pytest.raises(SystemExit, match='shares no tensor with VQKDTokenizer'):
+        tool(DATA)
+
+
+@pytest.mark.parametrize('blocks', [1, 3])
+@pytest.mark.parametrize('target_dims', [512, 768])
+def test_published_tokenizers_are_recognised(blocks: int, target_dims: int) -> None:
+    """From shapes alone; the weights are zeros that take no memory."""
+    with torch.device('meta'):
+        model = VQKDTokenizer(
+            encoder=dict(arch='base'),
+            decoder=dict(arch=dict(embed_dims=768, num_layers=blocks, num_heads=12)),
+            quantizer=dict(num_codes=8192, dim=32),
+            target_dims=target_dims,
+        )
+    from beitv2_mm.apis.tokenizers import _recognise
+
+    settings = _recognise(model.state_dict(), 'x')
+    assert settings['decoder']['arch']['num_layers'] == blocks
+    with torch.device('meta'):
+        again = VQKDTokenizer(**settings)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    assert {name: value.shape for name, value in again.state_dict().items()} == shapes
+
+
+def test_tokenizer_of_an_mmpretrain_pretraining_checkpoint() -> None:
+    ours = tokenizer()
+    weights = convert(ours.state_dict(), 'mmpretrain').state_dict
+    generator = {f'target_generator.{name}': value for name, value in weights.items()}
+    generator['backbone.cls_token'] = torch.zeros(1, 1, 32)
+    built = build_tokenizer(generator, CONFIG)
+    image = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(built.get_codes(image), ours.get_codes(image))
+    assert not built.training and not any(p.requires_grad for p in built.parameters())
+    del generator['target_generator.encode_task_layer.2.weight']
+    with pytest.raises(CheckpointError, match=r"no whole tokenizer, it lacks \['encode_task_layer"):
+        build_tokenizer(generator, CONFIG)

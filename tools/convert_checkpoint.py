@@ -1,0 +1,50 @@
+"""Convert weights of BEiT v2 between the layouts of this package, the official code, timm and
+mmpretrain.
+
+    python tools/convert_checkpoint.py beitv2_base_patch16_224_pt1k_ft1k.pth x.safetensors --to timm
+
+SRC is recognised by itself; DST is a .pth or .safetensors. What has no place in the new layout is
+dropped and listed.
+"""
+
+import argparse
+import sys
+
+from beitv2_mm.checkpoint import FORMATS, CheckpointError, convert_file
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('src', metavar='SRC', help='file or URL of any of the layouts')
+    parser.add_argument('dst', metavar='DST', help='.pth or .safetensors')
+    parser.add_argument('--to', required=True, choices=FORMATS, help='layout of DST')
+    parser.add_argument(
+        '--grid',
+        nargs=2,
+        type=int,
+        metavar=('ROWS', 'COLUMNS'),
+        help='resize bias tables and position embeddings to this grid of patches',
+    )
+    parser.add_argument(
+        '--source-grid',
+        nargs=2,
+        type=int,
+        metavar=('ROWS', 'COLUMNS'),
+        help='grid of patches of SRC; needed only where it is not square',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    grids = [tuple(grid) if grid else None for grid in (args.source_grid, args.grid)]
+    try:
+        print(convert_file(args.src, args.dst, args.to, *grids))
+    except CheckpointError as error:
+        sys.exit(f'convert_checkpoint.py: {error}')
+
+
+if __name__ == '__main__':
+    main()
