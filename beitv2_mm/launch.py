@@ -154,6 +154,8 @@ def set_amp(cfg: Config) -> None:
         raise LaunchError('--amp needs a GPU, and there is none here')
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
     name = wrapper if isinstance(wrapper, str) else wrapper.__name__
+    if name.split('.')[-1] == 'mixed_precision':  # of beitv2_mm.engine: it is that already
+        return
     if name not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise LaunchError(f'--amp replaces OptimWrapper, but the config has {name}')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'

@@ -27,6 +27,7 @@ def shrink(cfg: Config, folder: Path, iterations: int = 2) -> Config:
     for node in _dicts(cfg._cfg_dict):
         _shrink_network(node, folder)
         _shrink_transform(node)
+        _shrink_metric(node)
     for name in ('train', 'val', 'test'):
         loader = cfg.get(f'{name}_dataloader')
         if loader is not None:
@@ -75,8 +76,8 @@ def _shrink_network(node: ConfigDict, folder: Path) -> None:
         node.target_dims = 1000 if teacher.get('projection') else TEACHER_DIMS
     if _name(node) == 'LinearClsHead':
         node.in_channels = WIDTH
-    if _name(node) == 'Accuracy':
-        node.topk = (1,)
+    if node.get('frozen_stages', 0) > 0:
+        node.frozen_stages = depth
     configs = _list(node.get('init_cfg') or [])
     if any(config.get('checkpoint') for config in configs):
         node.init_cfg = [config for config in configs if not config.get('checkpoint')] or None
@@ -85,11 +86,21 @@ def _shrink_network(node: ConfigDict, folder: Path) -> None:
 def _shrink_transform(node: ConfigDict) -> None:
     small = {
         'RandomResizedCrop': dict(scale=SIZE),
+        'Resize': dict(scale=(SIZE, SIZE)),
         'ResizeEdge': dict(scale=SIZE + 4),
         'CenterCrop': dict(crop_size=SIZE),
         'BlockwiseMask': dict(patch_size=PATCH, num_masked=6, min_block=2),
     }
     node.update(small.get(_name(node), {}))
+
+
+def _shrink_metric(node: ConfigDict) -> None:
+    if _name(node) in ('Accuracy', 'SubsetAccuracy'):
+        node.topk = (1,)
+    if _name(node) == 'SubsetAccuracy':  # a classifier of 1000 classes knows CIFAR-10's here
+        node.class_ids = sorted(p.name for p in CIFAR.iterdir()) + [f'n{i}' for i in range(990)]
+    if _name(node) == 'KNNMetric':
+        _shrink_loader(node.bank, 1)
 
 
 def _shrink_loader(loader: ConfigDict, batches: int) -> None:
@@ -105,6 +116,10 @@ def _shrink_loader(loader: ConfigDict, batches: int) -> None:
 
 
 def _shrink_run(cfg: Config, iterations: int) -> None:
+    cfg.default_hooks.logger.interval = 1
+    cfg.load_from = None
+    if cfg.get('train_cfg') is None:  # an evaluation
+        return
     if 'max_iters' in cfg.train_cfg:
         cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
     else:
@@ -116,7 +131,6 @@ def _shrink_run(cfg: Config, iterations: int) -> None:
     for scheduler in _list(cfg.get('param_scheduler') or []):
         for key in {'begin', 'end'} & set(scheduler):  # parts of an epoch would round to nothing
             scheduler[key] = ceil(scheduler[key])
-    cfg.default_hooks.logger.interval = 1
 
 
 def _list(value: object) -> list:

@@ -66,3 +66,10 @@ def test_two_processes_train_as_one_with_the_double_batch(
     assert single['losses'][-1, 1] < single['losses'][0, 1] - 0.02  # something was learned
     for name in ('quantize.embedding.weight', 'quantize.cluster_size', 'target_norm.running_var'):
         torch.testing.assert_close(first[name], single[name], rtol=1e-3, atol=1e-4)
+
+
+def test_knn_of_two_ranks_is_that_of_one(runs: tuple[States, States, States]) -> None:
+    first, second, single = (states['knn'] for states in runs)
+    assert_same_bits(first, second)
+    for name, value in first.items():
+        torch.testing.assert_close(value, single[name])

@@ -8,6 +8,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
+import knn_case
 from beitv2_mm.layers import Standardize, VectorQuantizer
 from tiny import NUM_CODES, build_tokenizer, cifar_images, teacher_config
 
@@ -69,6 +70,7 @@ def everything(rank: int, ranks: int, folder: Path) -> dict[str, State]:
         'kmeans': kmeans(rank, ranks),
         'standardize': standardize(rank, ranks),
         'train': train(rank, ranks, folder),
+        'knn': knn_case.evaluate(19),  # an odd number: one rank gets a sample twice
         'revive': train(rank, ranks, folder, revive_after=1),
     }
 

@@ -1,14 +1,22 @@
 from beitv2_mm.engine.adapt_hook import AdaptCheckpointHook
 from beitv2_mm.engine.codebook_hook import CodebookHook
+from beitv2_mm.engine.knn import KNNHook, KNNMetric, knn_scores
 from beitv2_mm.engine.metrics import MIMMetric, TokenizerMetric, codebook_statistics
+from beitv2_mm.engine.precision import mixed_precision
 from beitv2_mm.engine.seed_hook import EpochSeedHook, UnreadableImagesHook
+from beitv2_mm.engine.subset_accuracy import SubsetAccuracy
 
 __all__ = [
     'AdaptCheckpointHook',
     'CodebookHook',
     'EpochSeedHook',
+    'KNNHook',
+    'KNNMetric',
     'MIMMetric',
+    'SubsetAccuracy',
     'TokenizerMetric',
     'UnreadableImagesHook',
     'codebook_statistics',
+    'knn_scores',
+    'mixed_precision',
 ]

@@ -28,7 +28,7 @@ def codebook_statistics(counts: Tensor, min_share: float = 0.0) -> dict[str, flo
     }
 
 
-class _SumMetric(BaseMetric):
+class SumMetric(BaseMetric):
     """Sums tensors over the samples of all ranks, leaving out the sampler's padding.
 
     mmengine's own collection drops padded samples from a list of per-sample results, which for
@@ -84,7 +84,7 @@ def _field(sample: Mapping, name: str, metric: str) -> Tensor:
 
 
 @METRICS.register_module()
-class TokenizerMetric(_SumMetric):
+class TokenizerMetric(SumMetric):
     """Cosine to the teacher and use of the codebook.
 
     Data samples hold ``pred_codes``, (N,) integers, and ``cosine``, the image's mean cosine.
@@ -116,7 +116,7 @@ class TokenizerMetric(_SumMetric):
 
 
 @METRICS.register_module()
-class MIMMetric(_SumMetric):
+class MIMMetric(SumMetric):
     """Means over images of every ``accuracy_*`` (0..1, given in percent) and ``loss_*`` field."""
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:

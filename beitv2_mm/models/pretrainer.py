@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from beitv2_mm.layers.block import LAYER_NORM_EPS
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.models.tokenizer import UNIT_RGB, VQKDTokenizer, unit_float
@@ -101,6 +103,16 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
             norm = self.backbone.norm if self.neck.cls_pt_norm is None else self.neck.cls_pt_norm
             tokens['aggregation'] = norm(self.neck(features)[:, 1:][flat])
         return tokens
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor]:
+        """What a classifier on the frozen backbone would see of whole images: ((B, D),).
+
+        The mean patch token of the last block, normalised as a new fc_norm would.
+        """
+        image = (unit_float(inputs) - self.mean) / self.std
+        tokens = self.backbone.forward_masked(image, None).tokens
+        pooled = tokens[:, 1:].mean(dim=1)
+        return (F.layer_norm(pooled, pooled.shape[-1:], eps=LAYER_NORM_EPS),)
 
     def logits_and_codes(
         self, inputs: Tensor, data_samples: list

@@ -11,17 +11,8 @@ from mmpretrain.datasets import (
     ResizeEdge,
 )
 from mmpretrain.evaluation import Accuracy
-from mmpretrain.models import ClsDataPreprocessor
 
 from beitv2_mm.datasets import ImageFolder, epoch_worker_init
-
-data_preprocessor = dict(
-    type=ClsDataPreprocessor,
-    num_classes=1000,
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
-)
 
 train_pipeline = [
     dict(type=LoadImageFromFile, imdecode_backend='pillow'),

@@ -1,4 +1,4 @@
-"""Tokenizer for your own folder of images (10k to 1M, no labels), one GPU, CLIP teacher.
+"""Tokenizer for your own folder of images (10k to 1M, no labels), small, one GPU, CLIP teacher.
 
 Command: python tools/train.py configs/pretrain/vqkd_small_clip_1xb64_100e_folder.py \
     --cfg-options train_dataloader.dataset.data_root=IMAGES val_dataloader.dataset.data_root=IMAGES
@@ -10,17 +10,15 @@ recipe leaves most of 8192 codes unused.
 
 from mmengine.config import read_base
 
-from beitv2_mm.engine import TokenizerMetric
-
 with read_base():
-    from .vqkd_base_clip_8xb64_100e_in1k import *
+    from .._base_.tokenizer import *
 
 model.update(
-    encoder=dict(arch='small', img_size=224, patch_size=16),
+    encoder=dict(arch='small'),
     decoder=dict(arch=dict(embed_dims=384, num_layers=3, num_heads=6)),
-    quantizer=dict(num_codes=2048, dim=32, revive_after=100),
+    quantizer=dict(num_codes=2048, revive_after=100),
 )
 optim_wrapper.update(optimizer=dict(lr=1e-4))
-val_evaluator = dict(type=TokenizerMetric, num_codes=2048)
+val_evaluator.update(num_codes=2048)
 test_evaluator = val_evaluator
-auto_scale_lr = dict(base_batch_size=64)
+auto_scale_lr.update(base_batch_size=64)

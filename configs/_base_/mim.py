@@ -1,0 +1,72 @@
+"""Masked image modelling with patch aggregation, base, on any folder of images."""
+
+from mmengine.config import read_base
+from mmengine.optim import CosineAnnealingLR, LinearLR
+from mmengine.runner import EpochBasedTrainLoop
+from torch.optim import AdamW
+
+from beitv2_mm.engine import mixed_precision
+from beitv2_mm.models import (
+    BEiTV2Backbone,
+    BEiTV2Pretrainer,
+    MIMHead,
+    PatchAggregationNeck,
+    VQKDTokenizer,
+)
+
+with read_base():
+    from .default_runtime import *
+    from .mim_data import *
+
+model = dict(
+    type=BEiTV2Pretrainer,
+    backbone=dict(
+        type=BEiTV2Backbone,
+        arch='base',
+        img_size=224,
+        patch_size=16,
+        position='shared',
+        out_type='raw',
+        drop_path_rate=0.0,
+        with_mask_token=True,
+    ),
+    neck=dict(
+        type=PatchAggregationNeck, arch='base', early_layer=9, num_layers=2, drop_path_rate=0.0
+    ),
+    head=dict(type=MIMHead, embed_dims=768, num_codes=8192),
+    tokenizer=dict(
+        type=VQKDTokenizer,
+        encoder=dict(arch='base', img_size=224, patch_size=16),
+        decoder=dict(arch=dict(embed_dims=768, num_layers=3, num_heads=12)),
+        quantizer=dict(num_codes=8192, dim=32),
+        target_dims=512,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://github.com/addf400/files/releases/download/BEiT-v2/'
+            'vqkd_encoder_base_decoder_3x768x12_clip-d5036aa7.pth',
+        ),
+    ),
+)
+
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=300, val_interval=10)
+optim_wrapper = dict(
+    type=mixed_precision,
+    optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05),
+    clip_grad=dict(max_norm=3.0),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        flat_decay_mult=0.0,
+        custom_keys={'cls_token': dict(decay_mult=0.0), 'pos_embed': dict(decay_mult=0.0)},
+    ),
+)
+param_scheduler = [
+    dict(type=LinearLR, start_factor=1e-6 / 1.5e-3, end=10, convert_to_iter_based=True),
+    dict(
+        type=CosineAnnealingLR,
+        eta_min_ratio=1e-5 / 1.5e-3,
+        begin=10,
+        end=300,
+        convert_to_iter_based=True,
+    ),
+]
+auto_scale_lr = dict(base_batch_size=2048)

@@ -1,0 +1,48 @@
+"""VQ-KD tokenizer on ImageNet-1k: base encoder, 3-block decoder, CLIP teacher, 100 epochs."""
+
+from mmengine.config import read_base
+from mmengine.optim import CosineAnnealingLR, LinearLR
+from mmengine.runner import EpochBasedTrainLoop
+from torch.optim import AdamW
+
+from beitv2_mm.engine import CodebookHook, mixed_precision
+from beitv2_mm.models import TimmTeacher, VQKDTokenizer
+
+with read_base():
+    from .default_runtime import *
+    from .tokenizer_data import *
+
+model = dict(
+    type=VQKDTokenizer,
+    encoder=dict(arch='base', img_size=224, patch_size=16),
+    decoder=dict(arch=dict(embed_dims=768, num_layers=3, num_heads=12)),
+    quantizer=dict(num_codes=8192, dim=32, decay=0.99, beta=1.0, kmeans_init=True),
+    target_dims=512,
+    teacher=dict(
+        type=TimmTeacher, model='vit_base_patch16_clip_quickgelu_224.openai', projection=True
+    ),
+)
+
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
+optim_wrapper = dict(
+    type=mixed_precision,
+    optimizer=dict(type=AdamW, lr=5e-5, betas=(0.9, 0.99), weight_decay=1e-4),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        flat_decay_mult=0.0,
+        custom_keys={'cls_token': dict(decay_mult=0.0), 'pos_embed': dict(decay_mult=0.0)},
+    ),
+)
+param_scheduler = [
+    dict(type=LinearLR, start_factor=1e-6 / 5e-5, end=10, convert_to_iter_based=True),
+    dict(
+        type=CosineAnnealingLR,
+        eta_min_ratio=1e-5 / 5e-5,
+        begin=10,
+        end=100,
+        convert_to_iter_based=True,
+    ),
+]
+auto_scale_lr = dict(base_batch_size=512)
+
+custom_hooks = custom_hooks + [dict(type=CodebookHook)]

@@ -1,0 +1,28 @@
+"""Masked image modelling on your own folder of images (10k to 1M, no labels), tiny, one GPU.
+
+Command: python tools/train.py configs/pretrain/beitv2_tiny_1xb128_300e_folder.py \
+    --cfg-options model.tokenizer.init_cfg.checkpoint=TOKENIZER.pth \
+    train_dataloader.dataset.data_root=IMAGES val_dataloader.dataset.data_root=IMAGES
+Hardware: one GPU of 16 GB. Published: nothing. Measured here: nothing.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.mim import *
+
+model.update(
+    backbone=dict(arch='tiny', drop_path_rate=0.1),
+    neck=dict(arch='tiny', drop_path_rate=0.1),
+    head=dict(embed_dims=192, num_codes=1024),
+    tokenizer=dict(
+        encoder=dict(arch='tiny'),
+        decoder=dict(arch=dict(embed_dims=192, num_layers=3, num_heads=3)),
+        quantizer=dict(num_codes=1024),
+        init_cfg=dict(checkpoint='work_dirs/vqkd_tiny_clip_1xb64_100e_folder/epoch_100.pth'),
+    ),
+)
+optim_wrapper.update(optimizer=dict(lr=5e-4))
+param_scheduler[0].update(start_factor=1e-6 / 5e-4)
+param_scheduler[1].update(eta_min_ratio=1e-5 / 5e-4)
+auto_scale_lr.update(base_batch_size=128)

@@ -1,0 +1,97 @@
+"""Mixed precision and model EMA as switches of any config."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.hooks import EMAHook
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from beitv2_mm import launch
+from beitv2_mm.engine import mixed_precision
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / 'configs').glob('*/*_in1k*.py'))
+
+
+def built(**settings: object) -> OptimWrapper:
+    config = dict(type=mixed_precision, optimizer=dict(type='SGD', lr=0.1), **settings)
+    return build_optim_wrapper(nn.Linear(2, 2), config)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_full_precision_without_gpu(dtype: str) -> None:
+    wrapper = built(dtype=dtype, loss_scale='dynamic', clip_grad=dict(max_norm=1.0))
+    assert type(wrapper) is OptimWrapper
+    assert wrapper.clip_grad_kwargs == dict(max_norm=1.0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_autocast_with_gpu(dtype: str) -> None:
+    wrapper = built(dtype=dtype)
+    assert type(wrapper) is AmpOptimWrapper
+    model = nn.Linear(2, 2).cuda()
+    with wrapper.optim_context(model):
+        assert model(torch.ones(1, 2, device='cuda')).dtype is getattr(torch, dtype)
+
+
+def test_which_wrapper_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp16 needs a loss scale that adapts, bf16 none."""
+    asked: list[dict] = []
+    module = 'beitv2_mm.engine.precision'
+    monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
+    monkeypatch.setattr(f'{module}.AmpOptimWrapper', lambda **kwargs: asked.append(kwargs))
+    mixed_precision()
+    mixed_precision(dtype='bfloat16', accumulative_counts=2)
+    mixed_precision(loss_scale=512.0)
+    assert [(a['dtype'], a['loss_scale']) for a in asked] == [
+        ('float16', 'dynamic'),
+        ('bfloat16', 1.0),
+        ('float16', 512.0),
+    ]
+
+
+def test_amp_option_leaves_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, 'is_cuda_available', lambda: True)
+    cfg = Config.fromfile(ROOT / 'configs/pretrain/beitv2_base_16xb128_300e_in1k.py')
+    launch.set_amp(cfg)
+    assert cfg.optim_wrapper.type is mixed_precision
+
+
+@pytest.mark.parametrize('file', CONFIGS, ids=lambda file: file.stem)
+def test_recipes_train_in_mixed_precision_by_config(file: Path) -> None:
+    """None needs a GPU to be built, none names apex; the dtype is one option away."""
+    cfg = Config.fromfile(file)
+    if cfg.get('optim_wrapper') and not file.stem.startswith('linear'):
+        cfg.merge_from_dict({'optim_wrapper.dtype': 'bfloat16'})
+        assert cfg.optim_wrapper.type is mixed_precision
+    assert 'apex' not in file.read_text()
+
+
+def test_model_ema_is_one_option(tmp_path: Path) -> None:
+    """The line of configs/classification/README.md."""
+    line = 'default_hooks.ema.type=EMAHook default_hooks.ema.momentum=0.0001'
+    assert line in (ROOT / 'configs/classification/README.md').read_text()
+    options = {k: DictAction._parse_iterable(v) for k, v in (o.split('=') for o in line.split())}
+    cfg = Config.fromfile(ROOT / 'configs/classification/beitv2_tiny_1xb32_8e_cifar10.py')
+    cfg.merge_from_dict(options)
+    cfg.model.backbone.init_cfg = None
+    cfg.update(work_dir=str(tmp_path), experiment_name=tmp_path.name)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.update(data_root=str(ROOT / 'tests/data/cifar10'), val_per_class=1)
+        loader.update(num_workers=0, batch_size=10)
+    cfg.train_dataloader.dataset.samples_per_class = 1
+    cfg.test_dataloader.dataset.val_per_class = 0
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    for scheduler in cfg.param_scheduler:
+        scheduler.update(begin=0, end=1)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    hook = next(h for h in runner.hooks if isinstance(h, EMAHook))
+    assert hook.ema_model.momentum == 0.0001
+    assert 'ema_state_dict' in torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
