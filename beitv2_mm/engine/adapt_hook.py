@@ -76,6 +76,6 @@ def _own_model(runner: Runner) -> Any:
 def _fits(state_dict: dict[str, Any], model: nn.Module) -> bool:
     given = {name.removeprefix('module.'): value for name, value in state_dict.items()}
     return all(
-        getattr(given.get(name), 'shape', None) == value.shape
+        getattr(given.get(name.removeprefix('module.')), 'shape', None) == value.shape
         for name, value in model.state_dict().items()
     )

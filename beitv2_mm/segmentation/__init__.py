@@ -11,13 +11,11 @@ __all__ = [
     'BEiTV2UPerHead',
     'ImageMaskFolder',
     'LoadMask',
-    'SegmentationInferencer',
     'pyramid_levels',
 ]
 
 try:
     from beitv2_mm.segmentation.dataset import ImageMaskFolder
-    from beitv2_mm.segmentation.inferencer import SegmentationInferencer
     from beitv2_mm.segmentation.load_mask import LoadMask
     from beitv2_mm.segmentation.segmentor import BEiTV2Segmentor
     from beitv2_mm.segmentation.upernet_head import BEiTV2FCNHead, BEiTV2UPerHead, pyramid_levels

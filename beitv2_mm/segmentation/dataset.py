@@ -117,7 +117,8 @@ class ImageMaskFolder(BaseSegDataset):
         unknown = [name for name in names if name not in images]
         if unknown:
             raise FileNotFoundError(
-                f'{self.ann_file} names {len(unknown)} images that are not there, e.g. {unknown[0]}.'
+                f'{self.ann_file} names {len(unknown)} images that are not there, e.g. '
+                f'{unknown[0]}.'
             )
         return [images[name] for name in names]
 
@@ -126,8 +127,8 @@ class ImageMaskFolder(BaseSegDataset):
         missing = [i for i in data if not os.path.isfile(i['seg_map_path'])]
         if missing:
             raise FileNotFoundError(
-                f'{len(missing)} of {len(data)} images have no mask, e.g. {missing[0]["img_path"]}: '
-                f'{missing[0]["seg_map_path"]} was expected.'
+                f'{len(missing)} of {len(data)} images have no mask, e.g. '
+                f'{missing[0]["img_path"]}: {missing[0]["seg_map_path"]} was expected.'
             )
         classes, highest, zero_in = self.metainfo['classes'], -1, ''
         for i in np.unique(np.linspace(0, len(data) - 1, MAX_CHECKED, dtype=int)):

@@ -78,7 +78,7 @@ class LoadMask(BaseTransform):
             check_labels(mask, path, results['classes'], reduce_zero_label)
         if reduce_zero_label:
             mask = np.where((mask == 0) | (mask == IGNORE), IGNORE, mask - 1)
-        mapped = mask.astype(np.uint8)
+        mapped: np.ndarray = mask.astype(np.uint8)
         for old, new in (results.get('label_map') or {}).items():
             mapped[mask == old] = new
         results['gt_seg_map'] = mapped

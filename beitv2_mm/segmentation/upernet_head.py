@@ -12,9 +12,7 @@ from beitv2_mm.registry import MODELS
 STRIDES = (4, 8, 16, 32)
 
 
-def pyramid_levels(
-    patch_size: int, channels: int, norm_cfg: dict | None = None
-) -> list[nn.Module]:
+def pyramid_levels(patch_size: int, channels: int, norm_cfg: dict | None = None) -> list[nn.Module]:
     """What takes a map (B, channels, H / patch_size, W / patch_size) to each of `STRIDES`.
 
     Transposed convolutions enlarge (with ``norm_cfg``, by default batch norm, and GELU between two
