@@ -29,15 +29,19 @@ def shrink_segmentation(cfg: Config, folder: Path, size: int, width: int) -> Non
                 step.crop_size = (size, size)
     for name in ('train', 'val', 'test'):
         dataset = cfg[f'{name}_dataloader'].dataset
+        crops = any('cat_max_ratio' in step for step in cfg.train_pipeline)
+        height = 50 if crops else size  # odd sizes where the recipe takes any
         dataset.data_root = str(folder / 'data')
         if 'classes' in dataset:
-            write_pairs(folder / 'data', dataset.data_prefix, len(dataset.classes), False)
+            write_pairs(folder / 'data', dataset.data_prefix, len(dataset.classes), False, height)
         else:
-            write_pairs(folder / 'data', dataset.data_prefix, CLASSES_OF_ADE, True)
+            write_pairs(folder / 'data', dataset.data_prefix, CLASSES_OF_ADE, True, height)
 
 
-def write_pairs(root: Path, prefix: dict, classes: int, reduce_zero_label: bool) -> None:
-    """Eight images of 50 x 32 pixels and masks with few labels, the first and the last among
+def write_pairs(
+    root: Path, prefix: dict, classes: int, reduce_zero_label: bool, height: int = 50
+) -> None:
+    """Eight images, 32 pixels wide, and masks with few labels, the first and the last among
     them."""
     random = np.random.default_rng(0)
     images, masks = root / prefix['img_path'], root / prefix['seg_map_path']
@@ -45,7 +49,7 @@ def write_pairs(root: Path, prefix: dict, classes: int, reduce_zero_label: bool)
         path.mkdir(parents=True, exist_ok=True)
     first = 1 if reduce_zero_label else 0
     for i, file in enumerate(sorted(CIFAR.glob('*/*.png'))[:8]):
-        Image.open(file).resize((32, 50)).save(images / f'{i}.jpg')
-        mask = random.choice([0, 255, first, classes - 1 + first], (50, 32)).astype(np.uint8)
+        Image.open(file).resize((32, height)).save(images / f'{i}.jpg')
+        mask = random.choice([0, 255, first, classes - 1 + first], (height, 32)).astype(np.uint8)
         mask[:9, :9] = classes - 1 + first
         Image.fromarray(mask).save(masks / f'{i}.png')

@@ -10,6 +10,7 @@ is unlabelled background, set reduce_zero_label.
 """
 
 from mmengine.config import read_base
+from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
 
 from beitv2_mm.segmentation import ImageMaskFolder
 
@@ -24,10 +25,14 @@ reduce_zero_label = False
 model.update(
     decode_head=dict(num_classes=num_classes), auxiliary_head=dict(num_classes=num_classes)
 )
-train_dataloader.update(
+train_dataloader = dict(
     batch_size=8,
+    num_workers=4,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type=InfiniteSampler, shuffle=True),
+    collate_fn=dict(type=pseudo_collate),
     dataset=dict(
-        _delete_=True,
         type=ImageMaskFolder,
         classes=classes,
         data_root=data_root,
@@ -36,9 +41,13 @@ train_dataloader.update(
         pipeline=train_pipeline,
     ),
 )
-val_dataloader.update(
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type=DefaultSampler, shuffle=False),
+    collate_fn=dict(type=pseudo_collate),
     dataset=dict(
-        _delete_=True,
         type=ImageMaskFolder,
         classes=classes,
         data_root=data_root,

@@ -13,11 +13,15 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
 from mmseg.datasets import PackSegInputs
 from mmseg.evaluation import IoUMetric
 
-from beitv2_mm.datasets.composites import CLASSES
 from beitv2_mm.segmentation import ImageMaskFolder, LoadMask
 
 with read_base():
     from .._base_.segmentor import *
+
+classes = (
+    'background', 't-shirt', 'trouser', 'pullover', 'dress', 'coat',
+    'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot',
+)  # fmt: skip
 
 model.update(
     data_preprocessor=dict(size=(32, 32)),
@@ -31,7 +35,7 @@ model.update(
     ),
     decode_head=dict(patch_size=4, in_channels=[128, 128, 128, 128], channels=64, num_classes=11),
     auxiliary_head=dict(patch_size=4, in_channels=128, channels=64, num_classes=11),
-    test_cfg=dict(_delete_=True, mode='whole'),
+    test_cfg=dict(mode='whole'),
 )
 train_pipeline = [
     dict(type=LoadImageFromFile),
@@ -47,7 +51,7 @@ train_dataloader = dict(
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(
         type=ImageMaskFolder,
-        classes=CLASSES,
+        classes=classes,
         data_root='data/composites',
         data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
         pipeline=train_pipeline,
@@ -62,7 +66,7 @@ val_dataloader = dict(
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(
         type=ImageMaskFolder,
-        classes=CLASSES,
+        classes=classes,
         data_root='data/composites',
         data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
         pipeline=test_pipeline,
@@ -77,7 +81,7 @@ test_dataloader = dict(
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(
         type=ImageMaskFolder,
-        classes=CLASSES,
+        classes=classes,
         data_root='data/composites',
         data_prefix=dict(img_path='images/test', seg_map_path='masks/test'),
         pipeline=test_pipeline,
