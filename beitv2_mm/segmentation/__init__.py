@@ -11,10 +11,14 @@ __all__ = [
     'BEiTV2UPerHead',
     'ImageMaskFolder',
     'LoadMask',
+    'SegLocalVisualizer',
     'pyramid_levels',
 ]
 
 try:
+    # mmseg's own: a runner builds it first, and mmcv-lite needs this package before it
+    from mmseg.visualization import SegLocalVisualizer
+
     from beitv2_mm.segmentation.dataset import ImageMaskFolder
     from beitv2_mm.segmentation.load_mask import LoadMask
     from beitv2_mm.segmentation.segmentor import BEiTV2Segmentor

@@ -8,12 +8,16 @@ from mmengine.visualization import LocalVisBackend
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from mmseg.engine import SegVisualizationHook
 from mmseg.models import CrossEntropyLoss, SegDataPreProcessor
-from mmseg.visualization import SegLocalVisualizer
 from torch.optim import AdamW
 
 from beitv2_mm.engine import mixed_precision
 from beitv2_mm.models import BEiTV2Backbone
-from beitv2_mm.segmentation import BEiTV2FCNHead, BEiTV2Segmentor, BEiTV2UPerHead
+from beitv2_mm.segmentation import (
+    BEiTV2FCNHead,
+    BEiTV2Segmentor,
+    BEiTV2UPerHead,
+    SegLocalVisualizer,
+)
 
 with read_base():
     from .default_runtime import *
