@@ -9,6 +9,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pytest
 import torch
 
+import beitv2_mm  # noqa: F401  its compat, before any test imports mmseg
+
 torch.set_num_threads(1)
 
 

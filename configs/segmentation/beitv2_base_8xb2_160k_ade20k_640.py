@@ -23,3 +23,6 @@ tta_pipeline[1]['transforms'][0][2].update(scale=(2560, 640))
 tta_pipeline[1]['transforms'][0][3].update(scale=(3200, 800))
 tta_pipeline[1]['transforms'][0][4].update(scale=(3840, 960))
 tta_pipeline[1]['transforms'][0][5].update(scale=(4480, 1120))
+train_dataloader.update(dataset=dict(pipeline=train_pipeline))
+val_dataloader.update(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
