@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from mmengine.model import convert_sync_batchnorm
+from mmengine.runner import runner
 from mmseg.models import EncoderDecoder
-from torch import Tensor
+from torch import Tensor, nn
 
 from beitv2_mm.segmentation import BEiTV2Segmentor
 from segmentors import build_segmentor
@@ -61,3 +63,13 @@ def test_layer_depths() -> None:
     assert depths['backbone.cls_token'] == (0, 6)
     assert depths['backbone.blocks.3.attn.qkv.weight'] == (4, 6)
     assert depths['decode_head.fpn1.0.weight'] == depths['auxiliary_head.conv_seg.bias'] == (5, 6)
+
+
+def test_batch_norm_is_synchronised_by_the_runner_on_gpus() -> None:
+    plain = build_segmentor()
+    if not torch.cuda.is_available():
+        assert runner.convert_sync_batchnorm(plain, 'torch') is plain  # two CPU processes train
+    synced = convert_sync_batchnorm(plain, 'torch')
+    kinds = {type(m) for m in synced.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    assert kinds == {nn.SyncBatchNorm}
+    assert isinstance(synced.decode_head.fpn1[1], nn.SyncBatchNorm)
