@@ -92,6 +92,7 @@ def _shrink_transform(node: ConfigDict) -> None:
         'Resize': dict(scale=(2 * SIZE, SIZE) if node.get('keep_ratio') else (SIZE, SIZE)),
         'ResizeEdge': dict(scale=SIZE + 4),
         'CenterCrop': dict(crop_size=SIZE),
+        'RandomCrop': dict(crop_size=SIZE),
         'BlockwiseMask': dict(patch_size=PATCH, num_masked=6, min_block=2),
     }
     node.update(small.get(_name(node), {}))

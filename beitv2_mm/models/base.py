@@ -6,7 +6,8 @@ from beitv2_mm.checkpoint import load
 
 
 class PretrainedModule(BaseModule):
-    """A BaseModule whose ``init_cfg`` of type 'Pretrained' reads any known checkpoint format.
+    """A BaseModule whose ``init_cfg`` of type 'Pretrained' reads any known checkpoint format; its
+    checkpoint may be None, for none.
 
     Subclasses put their own initialisation in `reset_parameters`; what ``init_cfg`` says of other
     types comes on top of it.
@@ -26,9 +27,9 @@ class PretrainedModule(BaseModule):
         pretrained = None
         for config in filter(None, configs):
             if config['type'] in ('Pretrained', PretrainedInit):
-                pretrained = config
+                pretrained = config['checkpoint'] and config
             else:
                 initialize(self, dict(config))
-        if pretrained is not None:  # last: it has the last word
+        if pretrained:  # last: it has the last word
             load(self, pretrained['checkpoint'], prefix=pretrained.get('prefix'))
         self._is_init = True

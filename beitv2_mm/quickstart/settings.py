@@ -13,7 +13,7 @@ TRAIN_IMAGES = 'train_dataloader.dataset.data_root'
 VAL_IMAGES = 'val_dataloader.dataset.data_root'
 TEACHER = 'model.teacher.checkpoint'
 TOKENIZER = 'model.tokenizer.init_cfg.checkpoint'
-BACKBONE = 'model.backbone.init_cfg.checkpoint'
+BACKBONE = 'model.backbone.init_cfg.1.checkpoint'
 
 TOKENIZER_METRICS = ('cosine', 'codebook_usage', 'perplexity', 'unused_codes')
 PRETRAIN_METRICS = ('accuracy_main', 'accuracy_aggregation')
@@ -24,9 +24,9 @@ Values = Mapping[str, object]
 # Three ways of fine-tuning on the same labels and schedule.
 WAYS: dict[str, Values] = {
     'pretrained': {},
-    'scratch_layer_decay': {'model.backbone.init_cfg': None},
+    'scratch_layer_decay': {BACKBONE: None},
     'scratch': {
-        'model.backbone.init_cfg': None,
+        BACKBONE: None,
         'optim_wrapper.paramwise_cfg.layer_decay_rate': 1.0,
     },
 }

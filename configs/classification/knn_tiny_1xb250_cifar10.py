@@ -26,7 +26,7 @@ model = dict(
     ),
     backbone=dict(
         type=BEiTV2Backbone,
-        arch=dict(embed_dims=128, num_layers=4, num_heads=4),
+        arch=dict(embed_dims=96, num_layers=4, num_heads=4),
         img_size=32,
         patch_size=4,
         position='layerwise',

@@ -26,7 +26,7 @@ with read_base():
     from .._base_.cifar10_data import *
     from .._base_.default_runtime import *
 
-arch = dict(embed_dims=128, num_layers=4, num_heads=4)
+arch = dict(embed_dims=96, num_layers=4, num_heads=4)
 model = dict(
     type=BEiTV2Pretrainer,
     backbone=dict(
@@ -40,7 +40,7 @@ model = dict(
         init_cfg=dict(type='TruncNormal', layer='Conv2d', std=0.1),  # 48 inputs only a patch
     ),
     neck=dict(type=PatchAggregationNeck, arch=arch, early_layer=3, num_layers=1),
-    head=dict(type=MIMHead, embed_dims=128, num_codes=512),
+    head=dict(type=MIMHead, embed_dims=96, num_codes=512),
     tokenizer=dict(
         type=VQKDTokenizer,
         encoder=dict(
