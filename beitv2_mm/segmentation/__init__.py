@@ -23,7 +23,7 @@ try:
     from beitv2_mm.segmentation.load_mask import LoadMask
     from beitv2_mm.segmentation.segmentor import BEiTV2Segmentor
     from beitv2_mm.segmentation.upernet_head import BEiTV2FCNHead, BEiTV2UPerHead, pyramid_levels
-except ImportError as error:
+except (ImportError, AssertionError) as error:  # mmseg asserts the version of mmcv
     _reason = error
 
     def __getattr__(name: str) -> NoReturn:
