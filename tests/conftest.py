@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def no_scope_left() -> Iterator[None]:
-    """A runner's default scope outlives it, and mmpretrain's RandAugment finds nothing in others'."""
+    """A runner's default scope outlives it, and mmpretrain's RandAugment looks in no other."""
     yield
     DefaultScope._instance_dict.clear()
 

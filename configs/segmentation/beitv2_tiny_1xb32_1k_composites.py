@@ -2,8 +2,8 @@
 
 Command: python tools/prepare_composites.py --cifar data/cifar10 --out data/composites
     python tools/train.py configs/segmentation/beitv2_tiny_1xb32_1k_composites.py \
-    --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-    (from scratch: model.backbone.init_cfg=None)
+    --cfg-options model.backbone.init_cfg.1.checkpoint=PRETRAINED.pth
+    (from scratch: model.backbone.init_cfg.1.checkpoint=None)
 Hardware: two CPU cores, minutes. Published: nothing. Measured here: nothing.
 """
 
@@ -26,15 +26,18 @@ classes = (
 model.update(
     data_preprocessor=dict(size=(32, 32)),
     backbone=dict(
-        arch=dict(embed_dims=128, num_layers=4, num_heads=4),
+        arch=dict(embed_dims=96, num_layers=4, num_heads=4),
         img_size=32,
         patch_size=4,
         out_indices=(0, 1, 2, 3),
         drop_path_rate=0.0,
-        init_cfg=dict(checkpoint='work_dirs/pretrain.pth'),
+        init_cfg=[
+            dict(type='TruncNormal', layer='Conv2d', std=0.1),  # 48 inputs only a patch
+            dict(type='Pretrained', checkpoint='work_dirs/pretrain.pth'),
+        ],
     ),
-    decode_head=dict(patch_size=4, in_channels=[128, 128, 128, 128], channels=64, num_classes=11),
-    auxiliary_head=dict(patch_size=4, in_channels=128, channels=64, num_classes=11),
+    decode_head=dict(patch_size=4, in_channels=[96, 96, 96, 96], channels=64, num_classes=11),
+    auxiliary_head=dict(patch_size=4, in_channels=96, channels=64, num_classes=11),
     test_cfg=dict(mode='whole'),
 )
 train_pipeline = [
