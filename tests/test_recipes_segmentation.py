@@ -65,9 +65,9 @@ def rates(cfg: Config) -> Iterator[float]:
         PARAM_SCHEDULERS.build(dict(s), default_args=dict(optimizer=optimizer))
         for s in cfg.param_scheduler
     ]
+    optimizer.step()  # once, for the schedulers ask for it; 160,000 would take their time
     for _ in range(cfg.train_cfg.max_iters):
         yield optimizer.param_groups[0]['lr']
-        optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
 
