@@ -26,7 +26,7 @@ import torch
 from mmengine.dist import utils as dist_utils
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
-from mmengine.runner import checkpoint
+from mmengine.runner import checkpoint, runner
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -235,7 +235,8 @@ def launch_without_gpu() -> bool:
 
     Why: mmengine calls ``torch.cuda.set_device`` whatever the backend, nccl, its default, has no
     CPU side, and DistributedDataParallel gets a GPU's number, which it refuses for modules on a
-    CPU: no multi-process run starts without GPU (or with CUDA_VISIBLE_DEVICES=-1).
+    CPU: no multi-process run starts without GPU (or with CUDA_VISIBLE_DEVICES=-1). Batch norm
+    stays as it is there, whatever ``sync_bn`` says: PyTorch's SyncBatchNorm refuses CPU tensors.
     Until: an mmengine (> 0.10.7) that names a device only where there is one.
     """
     if dist_utils.is_npu_available() or dist_utils.is_mlu_available():
@@ -254,6 +255,7 @@ def launch_without_gpu() -> bool:
         wrap(self, *args, **kwargs)
 
     MMDistributedDataParallel.__init__ = wrap_on_cpu  # type: ignore[method-assign]
+    runner.convert_sync_batchnorm = lambda model, implementation: model  # GPU only in PyTorch
     return True
 
 

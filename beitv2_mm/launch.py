@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import is_cuda_available, is_mlu_available, is_npu_available
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -39,7 +39,10 @@ class SharedWeightsHook(Hook):
             key.removeprefix('module.'): getattr(value, 'shape', None)
             for key, value in checkpoint.get('state_dict', checkpoint).items()
         }
-        expected = {key: value.shape for key, value in model.state_dict().items()}
+        # a model for test-time augmentation keeps the network in its `module`
+        expected = {
+            key.removeprefix('module.'): value.shape for key, value in model.state_dict().items()
+        }
         if expected and not any(weights.get(key) == shape for key, shape in expected.items()):
             raise LaunchError(
                 f'the checkpoint is of another model than {type(model).__name__}: it has none of '
@@ -152,6 +155,18 @@ def require_checkpoint(path: str) -> None:
     """Raise LaunchError where a local checkpoint does not exist; URLs are mmengine's to check."""
     if '://' not in path and not Path(path).expanduser().is_file():
         raise LaunchError(f'no such checkpoint: {path}')
+
+
+def set_tta(cfg: Config) -> None:
+    """Test with the augmentations (scales, flips) of the config's ``tta_pipeline``.
+
+    Raises:
+        LaunchError: the config states no ``tta_pipeline`` and ``tta_model``.
+    """
+    if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
+        raise LaunchError('--tta needs tta_pipeline and tta_model in the config')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def set_amp(cfg: Config) -> None:

@@ -8,15 +8,18 @@ from mmengine import registry as root
 from mmengine.registry import Registry
 
 
-def _child(parent: Registry, location: str) -> Registry:
+def _child(parent: Registry, *folders: str) -> Registry:
     return Registry(
-        parent.name, parent=parent, scope='beitv2_mm', locations=[f'beitv2_mm.{location}']
+        parent.name,
+        parent=parent,
+        scope='beitv2_mm',
+        locations=[f'beitv2_mm.{folder}' for folder in folders],
     )
 
 
-MODELS = _child(root.MODELS, 'models')
-DATASETS = _child(root.DATASETS, 'datasets')
-TRANSFORMS = _child(root.TRANSFORMS, 'datasets')
+MODELS = _child(root.MODELS, 'models', 'segmentation')
+DATASETS = _child(root.DATASETS, 'datasets', 'segmentation')
+TRANSFORMS = _child(root.TRANSFORMS, 'datasets', 'segmentation')
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'datasets')
 FUNCTIONS = _child(root.FUNCTIONS, 'datasets')
 HOOKS = _child(root.HOOKS, 'engine')

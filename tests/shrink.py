@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from shrink_segmentation import shrink_segmentation
 from tiny import CIFAR, NUM_CODES, TEACHER_DIMS, teacher_config
 
 SIZE, PATCH, BATCH = 32, 8, 4
@@ -32,6 +33,8 @@ def shrink(cfg: Config, folder: Path, iterations: int = 2) -> Config:
         loader = cfg.get(f'{name}_dataloader')
         if loader is not None:
             _shrink_loader(loader, iterations if name == 'train' else 1)
+    if 'decode_head' in cfg.model:
+        shrink_segmentation(cfg, folder, SIZE, WIDTH)
     _shrink_run(cfg, iterations)
     cfg.work_dir = str(folder / 'work')
     return cfg
@@ -86,7 +89,7 @@ def _shrink_network(node: ConfigDict, folder: Path) -> None:
 def _shrink_transform(node: ConfigDict) -> None:
     small = {
         'RandomResizedCrop': dict(scale=SIZE),
-        'Resize': dict(scale=(SIZE, SIZE)),
+        'Resize': dict(scale=(2 * SIZE, SIZE) if node.get('keep_ratio') else (SIZE, SIZE)),
         'ResizeEdge': dict(scale=SIZE + 4),
         'CenterCrop': dict(crop_size=SIZE),
         'RandomCrop': dict(crop_size=SIZE),

@@ -23,6 +23,9 @@ def parse_args() -> argparse.Namespace:
         metavar='FILE',
         help='also write the metrics (.json) or the prediction of every sample (.pkl)',
     )
+    parser.add_argument(
+        '--tta', action='store_true', help='average over the scales and flips of tta_pipeline'
+    )
     args = parser.parse_args()
     if args.out and Path(args.out).suffix not in ('.json', '.pkl'):
         parser.error(f'--out must end with .json (metrics) or .pkl (predictions): {args.out}')
@@ -35,6 +38,8 @@ def main() -> None:
         cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
         launch.require_checkpoint(args.checkpoint)
         cfg.load_from, cfg.resume = args.checkpoint, False
+        if args.tta:
+            launch.set_tta(cfg)
         runner = launch.build_runner(cfg, testing=True)
         if args.out and args.out.endswith('.pkl'):
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

@@ -1,6 +1,7 @@
-"""One-line use: the model zoo, inferencers for classes and features, codes of image files."""
+"""One-line use: the model zoo, inferencers for classes, features and masks, codes of files."""
 
 from beitv2_mm.apis.inferencers import ClassificationInferencer, FeatureInferencer
+from beitv2_mm.apis.segmenter import SegmentationInferencer, segment_images
 from beitv2_mm.apis.tokenize import find_images, tokenize_images
 from beitv2_mm.apis.tokenizers import build_tokenizer
 from beitv2_mm.apis.zoo import ModelInfo, config_root, get_model, list_models
@@ -9,10 +10,12 @@ __all__ = [
     'ClassificationInferencer',
     'FeatureInferencer',
     'ModelInfo',
+    'SegmentationInferencer',
     'build_tokenizer',
     'config_root',
     'find_images',
     'get_model',
     'list_models',
+    'segment_images',
     'tokenize_images',
 ]

@@ -98,6 +98,8 @@ class Conversion:
 def _beitv2_mm_name(name: str, kind: Kind) -> str | None:
     if kind == 'tokenizer':
         return 'quantize.initialized' if name == INITIALIZED else name
+    if kind == 'segmentor' and name.startswith('fpn'):
+        return f'decode_head.{name}'
     if kind == 'backbone' or re.match(SEGMENTATION_HEADS, name):
         return name
     if name.startswith(('lm_head.', 'cls_pt_lm_head.')):

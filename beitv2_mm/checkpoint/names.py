@@ -36,6 +36,8 @@ _TO_OFFICIAL = tuple(
         (r'^head\.(fc|layers\.fc)\.', 'head.'),
         (r'^head\.((cls_pt_)?lm_head)\.', r'\1.'),
         (r'^quantize\.initialized$', INITIALIZED),
+        # the head rescales here, the backbone there
+        (r'^decode_head\.(fpn[12])\.', r'\1.'),
         # mmpretrain's and mmseg's words
         (r'^head\.cls_head\.', 'lm_head.'),
         (r'^patch_aggregation\.', 'cls_pt_layers.'),

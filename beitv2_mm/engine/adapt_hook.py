@@ -1,5 +1,6 @@
 """Lets ``load_from`` and tools/test.py take checkpoints of any known layout."""
 
+import re
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -13,6 +14,9 @@ from beitv2_mm.checkpoint.names import HEADS
 from beitv2_mm.engine.unwrap import unwrapped_model
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.registry import HOOKS
+
+# all of it, for it is more than a classifier; the auxiliary head has no part in an evaluation
+_DECODER = re.compile(r'(decode_head|fpn\d)\.(?!.*num_batches_tracked)')
 
 
 @HOOKS.register_module()
@@ -56,7 +60,9 @@ class AdaptCheckpointHook(Hook):
             return
         adapted, report = adapt(read(checkpoint), model)
         heads = [
-            name for name in (*report.dropped, *report.missing) if HEADS.match(official_name(name))
+            name
+            for name in (*report.dropped, *report.missing)
+            if HEADS.match(official_name(name)) or _DECODER.match(official_name(name))
         ]
         if self.require_head and heads:
             shapes = [f'{k}: {old}, expected {new}' for k, (old, new) in report.dropped.items()]
@@ -77,6 +83,6 @@ def _own_model(runner: Runner) -> Any:
 def _fits(state_dict: dict[str, Any], model: nn.Module) -> bool:
     given = {name.removeprefix('module.'): value for name, value in state_dict.items()}
     return all(
-        getattr(given.get(name), 'shape', None) == value.shape
+        getattr(given.get(name.removeprefix('module.')), 'shape', None) == value.shape
         for name, value in model.state_dict().items()
     )

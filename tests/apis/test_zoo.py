@@ -16,10 +16,11 @@ ROOT = Path(__file__).parents[2]
 
 def test_names() -> None:
     names = beitv2_mm.list_models()
-    assert len(names) == len(set(names)) == 15
+    assert len(names) == len(set(names)) == 19
     assert beitv2_mm.list_models('vqkd*dino') == ['vqkd_encoder_base_decoder_1x768x12_dino']
-    assert len(beitv2_mm.list_models('beitv2_large')) == 6
+    assert len(beitv2_mm.list_models('beitv2_large')) == 8
     classifiers = beitv2_mm.list_models(task='Image Classification')
+    assert len(beitv2_mm.list_models(task='Semantic Segmentation')) == 4
     assert len(classifiers) == 6 and all(name.endswith('1k') for name in classifiers)
 
 
@@ -28,7 +29,7 @@ def test_metafiles_follow_openmmlab() -> None:
 
     index = load_index(str(ROOT / 'model-index.yml'))
     index.build_models_with_collections()
-    assert len(index.models) == 15 and not index.check(silent=True)
+    assert len(index.models) == 19 and not index.check(silent=True)
     for model in index.models:
         assert (ROOT / model.config).is_file(), model.config
         file = model.weights.rpartition('/')[2]

@@ -1,0 +1,181 @@
+"""Images -> label maps and overlays, by any segmentation model on this backbone.
+
+    SegmentationInferencer('beitv2_base_patch16_224_pt1k_ftade20k')('street.jpg')[0].labels
+
+mmseg's own inferencer looks transforms up by their names, and configs of this package name classes.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from mmengine.runner import CheckpointLoader
+from PIL import Image
+
+from beitv2_mm.apis.zoo import get_model
+from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
+
+ImageInput = str | PathLike | np.ndarray
+MASK_LOADERS = ('LoadAnnotations', 'LoadMask')
+
+
+class Segmentation(NamedTuple):
+    """An image and what was found in it."""
+
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    labels: np.ndarray  # (H, W) uint8
+
+
+def _kind(config: dict) -> str:
+    kind = config['type']
+    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
+
+
+class SegmentationInferencer:
+    """Images -> label maps of their own size, through the config's test pipeline.
+
+    Args:
+        model: a name of `beitv2_mm.list_models`, a config or a config file.
+        pretrained: True for the published weights, or a checkpoint of any layout.
+        classes: their names; None takes the checkpoint's, then those of the config's test data.
+        palette: an (R, G, B) for each class; None likewise, or makes one.
+        kwargs: settings of the model, e.g. ``test_cfg=dict(windows_per_batch=2)``.
+
+    Raises:
+        ValueError: the model does not segment, or another number of classes or colours.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike | Config,
+        pretrained: bool | str | PathLike = True,
+        device: str | torch.device | None = None,
+        classes: Sequence[str] | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.model = get_model(model, pretrained, device, **kwargs)
+        config = self.model._config
+        if not hasattr(self.model, 'decode_head'):
+            raise ValueError(f'{model} is no segmentation model: {type(self.model).__name__}.')
+        scope = DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmseg')
+        with scope:  # for text configs
+            steps = [
+                s for s in config.test_dataloader.dataset.pipeline if _kind(s) not in MASK_LOADERS
+            ]
+            self._load = TRANSFORMS.build(steps[0])
+            self._transform = Compose([TRANSFORMS.build(step) for step in steps[1:]])
+            known = _meta(config, pretrained)
+        count = self.model.num_classes
+        names = known.get('classes') or [f'class {i}' for i in range(count)]
+        self.classes = list(names if classes is None else classes)
+        colors = known.get('palette') if palette is None else palette
+        usable = colors is not None and (palette is not None or len(colors) == count)
+        self.palette = np.array(colors if usable else default_palette(count), np.uint8)
+        if len(self.classes) != count or len(self.palette) != count:
+            raise ValueError(
+                f'The model has {count} classes, but there are {len(self.classes)} names and '
+                f'{len(self.palette)} colours.'
+            )
+
+    def __call__(self, inputs: ImageInput | Iterable[ImageInput]) -> list[Segmentation]:
+        """Paths, or arrays (H, W, 3) uint8 in BGR, one or many -> one result each."""
+        if isinstance(inputs, (str, PathLike, np.ndarray)):
+            inputs = [inputs]
+        return list(self.stream(inputs))
+
+    def stream(self, inputs: Iterable[ImageInput]) -> Iterator[Segmentation]:
+        """The same, one at a time: the logits of many images would fill the memory."""
+        return map(self._segment, inputs)
+
+    @torch.no_grad()
+    def _segment(self, given: ImageInput) -> Segmentation:
+        if isinstance(given, np.ndarray):
+            shape = given.shape[:2]
+            loaded = dict(img=given, img_shape=shape, ori_shape=shape, img_path='array')
+        else:
+            try:
+                loaded = self._load(dict(img_path=str(given)))
+            except Exception as error:
+                raise ValueError(f'Cannot read the image {given}: {error}') from error
+        image = np.ascontiguousarray(loaded['img'][..., ::-1])
+        loaded.update(seg_fields=[], reduce_zero_label=False)
+        result = self.model.test_step(pseudo_collate([self._transform(loaded)]))[0]
+        labels = result.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
+        return Segmentation(image, labels)
+
+    def draw(self, result: Segmentation, opacity: float = 0.5, legend: bool = True) -> Image.Image:
+        """The image under the colours of its classes, beside their names."""
+        if not legend:
+            return Image.fromarray(draw_overlay(*result, self.palette, opacity))
+        return draw_with_legend(*result, self.palette, self.classes, opacity)
+
+
+def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
+    """Names and colours of the classes, as far as the checkpoint or the config tell."""
+    if isinstance(checkpoint, (str, PathLike)) and not str(checkpoint).endswith('.safetensors'):
+        stored = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='meta').get('meta')
+        meta = dict((stored or {}).get('dataset_meta') or {})
+        if meta.get('classes'):
+            return meta
+    dataset = config.test_dataloader.dataset
+    kind = dataset['type']
+    described = getattr(DATASETS.get(kind) if isinstance(kind, str) else kind, 'METAINFO', {})
+    given = dataset.get('metainfo') or {}
+    return {
+        key: dataset.get(key) or given.get(key) or described.get(key)
+        for key in ('classes', 'palette')
+    }
+
+
+def _names(files: Sequence[str]) -> list[Path]:
+    """A relative name for the results of each file, without suffix where that tells them apart."""
+    absolute = [Path(file).absolute() for file in files]
+    root = Path(os.path.commonpath([path.parent for path in absolute]))
+    relative = [path.relative_to(root) for path in absolute]
+    stems = [path.with_suffix('') for path in relative]
+    return [
+        path if stems.count(stem) > 1 else stem for path, stem in zip(relative, stems, strict=True)
+    ]
+
+
+def segment_images(
+    files: Sequence[str],
+    inferencer: SegmentationInferencer,
+    out: str | PathLike,
+    opacity: float = 0.5,
+    progress: Callable[[int], None] = lambda count: None,
+) -> dict[str, str]:
+    """Writes ``out/labels/NAME.png``, palette PNGs whose values are the labels, and
+    ``out/overlays/NAME.png`` with a legend.
+
+    Args:
+        files: see `beitv2_mm.apis.find_images`.
+        progress: called with the number of images finished since the last call.
+
+    Returns:
+        Unreadable files and why.
+    """
+    unreadable = {}
+    for file, name in zip(files, _names(files), strict=True):
+        try:
+            result = inferencer(file)[0]
+        except ValueError as error:
+            unreadable[file] = str(error)
+        else:
+            labels = Image.fromarray(result.labels)
+            labels.putpalette(inferencer.palette.tobytes())
+            pictures = dict(labels=labels, overlays=inferencer.draw(result, opacity))
+            for folder, picture in pictures.items():
+                path = Path(out, folder, f'{name}.png')
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(path)
+        progress(1)
+    return unreadable

@@ -1,0 +1,161 @@
+"""ADE20K (ADEChallengeData2016): unpacked safely, and every file of it checked.
+
+``root/{images,annotations}/{training,validation}``: JPEGs, and PNGs with labels 0 (unlabelled) to
+150.
+"""
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.logging import print_log
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+NAME = 'ADEChallengeData2016'
+URL = f'http://data.csail.mit.edu/places/ADEchallenge/{NAME}.zip'
+COUNTS = {'training': 20210, 'validation': 2000}
+NUM_CLASSES = 150
+MAX_BYTES = 4 << 30  # unpacked; the official archive has about 1 GiB
+SHOWN = 10
+
+
+class Pair(NamedTuple):
+    image: Path
+    mask: Path
+
+
+def unpack(archive: str | Path, out: str | Path) -> Path:
+    """Unpacks the official zip below ``out``, whole or not at all, and returns the data's folder.
+
+    Raises:
+        FileNotFoundError: there is no such archive.
+        ValueError: no zip, not ADE20K, too large, or with a member that points elsewhere.
+        FileExistsError: the folder is there already.
+    """
+    archive, out = Path(archive).expanduser(), Path(out).expanduser()
+    target = out / NAME
+    if target.exists():
+        raise FileExistsError(f'{target} is there already: remove it, or leave --zip out.')
+    if not archive.is_file():
+        raise FileNotFoundError(f'There is no archive {archive}; it can be had from {URL}')
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f'.{NAME}.', dir=out))
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = content.infolist()
+            _check_members(archive, members)
+            for member in _progress(members, 'unpack '):
+                content.extract(member, temporary)
+        os.replace(temporary / NAME, target)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f'{archive} is damaged, or no zip: {error}') from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
+    for member in members:
+        path = PurePosixPath(member.filename)
+        if path.is_absolute() or '..' in path.parts or '\\' in member.filename:
+            raise ValueError(f'{archive} holds {member.filename!r}, which points out of it.')
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise ValueError(f'{archive} holds the link {member.filename!r}; ADE20K has none.')
+        if path.parts[0] != NAME:
+            raise ValueError(f'{archive} holds {member.filename!r}; all of ADE20K is in {NAME}/.')
+    size = sum(member.file_size for member in members)
+    if not members or size > MAX_BYTES:
+        raise ValueError(f'{archive} would unpack to {size} bytes; ADE20K has about 1 GiB.')
+
+
+def find_pairs(root: Path, split: str, count: int | None) -> list[Pair]:
+    """Images and masks of a split.
+
+    Raises:
+        FileNotFoundError: a folder, or the mask of an image, is missing.
+        ValueError: masks without image, or another number of images than ``count``.
+    """
+    folders = root / 'images' / split, root / 'annotations' / split
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f'There is no folder {folder}. Expected are the contents of {URL}'
+            )
+    images = {path.stem: path for path in sorted(folders[0].glob('*.jpg'))}
+    masks = {path.stem: path for path in sorted(folders[1].glob('*.png'))}
+    lonely = sorted(images.keys() ^ masks.keys())
+    if lonely:
+        kind, path = (
+            ('mask', images[lonely[0]]) if lonely[0] in images else ('image', masks[lonely[0]])
+        )
+        raise FileNotFoundError(
+            f'{len(lonely)} files of {split} have no counterpart: there is no {kind} for {path}.'
+        )
+    if count is not None and len(images) != count:
+        raise ValueError(f'{folders[0]} has {len(images)} images; ADE20K has {count}.')
+    return [Pair(images[stem], masks[stem]) for stem in images]
+
+
+def check_pair(pair: Pair) -> str | None:
+    """What is wrong with an image and its mask, None if nothing is."""
+    try:
+        with Image.open(pair.image) as image:
+            size = image.size
+        with Image.open(pair.mask) as opened:
+            mask = np.asarray(opened)
+    except (OSError, SyntaxError) as error:
+        return f'{pair.image} or {pair.mask} cannot be read: {error}'
+    if mask.ndim != 2:
+        return f'{pair.mask} has {mask.shape[2]} channels; expected one label a pixel'
+    if mask.shape != size[::-1]:
+        return (
+            f'{pair.mask} is {mask.shape[1]} x {mask.shape[0]}, its image {size[0]} x {size[1]} '
+            '(width x height)'
+        )
+    if mask.max(initial=0) > NUM_CLASSES:
+        return f'{pair.mask} has label {mask.max()}; expected 0 to {NUM_CLASSES}'
+    return None
+
+
+def verify(root: str | Path, complete: bool = True, workers: int | None = None) -> None:
+    """Checks the folder layout, counts, sizes and labels of all masks.
+
+    Args:
+        complete: ask for 20210 and 2000 images; a part of the data has fewer.
+
+    Raises:
+        FileNotFoundError, ValueError: name the files that are missing or wrong.
+    """
+    root = Path(root).expanduser()
+    for split, count in COUNTS.items():
+        pairs = find_pairs(root, split, count if complete else None)
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            checked = _progress(pool.map(check_pair, pairs), f'{split}: verify ', len(pairs))
+            problems = [problem for problem in checked if problem]
+        if problems:
+            more = f'\n... and {len(problems) - SHOWN} more' if len(problems) > SHOWN else ''
+            shown = '\n'.join(problems[:SHOWN])
+            raise ValueError(
+                f'{len(problems)} of {len(pairs)} {split} pairs are wrong:\n{shown}{more}'
+            )
+        print_log(f'{split}: {len(pairs)} images and masks are in order', logger='current')
+
+
+def _progress(items: Iterable, description: str, total: int | None = None) -> Iterator:
+    yield from track(
+        items,
+        description,
+        total=total,
+        console=Console(file=sys.stderr),
+        disable=not sys.stderr.isatty(),
+    )

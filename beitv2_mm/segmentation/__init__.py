@@ -1,0 +1,35 @@
+"""Semantic segmentation on mmsegmentation; the only folder that imports it.
+
+The registries import this folder, so it must do without mmseg: its names then explain themselves.
+"""
+
+from typing import NoReturn
+
+__all__ = [
+    'BEiTV2FCNHead',
+    'BEiTV2Segmentor',
+    'BEiTV2UPerHead',
+    'ImageMaskFolder',
+    'LoadMask',
+    'SegLocalVisualizer',
+    'pyramid_levels',
+]
+
+try:
+    # mmseg's own: a runner builds it first, and mmcv-lite needs this package before it
+    from mmseg.visualization import SegLocalVisualizer
+
+    from beitv2_mm.segmentation.dataset import ImageMaskFolder
+    from beitv2_mm.segmentation.load_mask import LoadMask
+    from beitv2_mm.segmentation.segmentor import BEiTV2Segmentor
+    from beitv2_mm.segmentation.upernet_head import BEiTV2FCNHead, BEiTV2UPerHead, pyramid_levels
+except (ImportError, AssertionError) as error:  # mmseg asserts the version of mmcv
+    _reason = error
+
+    def __getattr__(name: str) -> NoReturn:
+        if name not in __all__:
+            raise AttributeError(name)
+        raise ImportError(
+            f'{name} needs mmsegmentation, which cannot be imported ({_reason}): '
+            'pip install "beitv2_mm[seg]"'
+        ) from _reason

@@ -1,0 +1,103 @@
+"""Heads on the plain transformer: four maps of one stride -> strides 4, 8, 16, 32 -> logits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmcv.cnn import build_norm_layer
+from mmseg.models.decode_heads import FCNHead, UPerHead
+from torch import Tensor, nn
+
+from beitv2_mm.registry import MODELS
+
+STRIDES = (4, 8, 16, 32)
+
+
+def pyramid_levels(patch_size: int, channels: int, norm_cfg: dict | None = None) -> list[nn.Module]:
+    """What takes a map (B, channels, H / patch_size, W / patch_size) to each of `STRIDES`.
+
+    Transposed convolutions enlarge (with ``norm_cfg``, by default batch norm, and GELU between two
+    of them), max pooling reduces. Patches of 16 and 8 pixels are the official code's.
+
+    Raises:
+        ValueError: patches of other than 4, 8 or 16 pixels.
+    """
+    if patch_size not in (4, 8, 16):
+        raise ValueError(f'patch_size is 4, 8 or 16, but {patch_size!r} was given.')
+
+    def double() -> nn.Module:
+        return nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
+
+    levels: list[nn.Module] = []
+    for stride in STRIDES:
+        if patch_size == 4 * stride:
+            norm = build_norm_layer(norm_cfg or dict(type='BN'), channels)[1]
+            levels.append(nn.Sequential(double(), norm, nn.GELU(), double()))
+        elif patch_size == 2 * stride:
+            levels.append(nn.Sequential(double()))
+        elif patch_size == stride:
+            levels.append(nn.Identity())
+        else:
+            levels.append(nn.MaxPool2d(stride // patch_size))
+    return levels
+
+
+@MODELS.register_module()
+class BEiTV2UPerHead(UPerHead):
+    """UPerNet on four blocks of a transformer, (B, D, rows, columns) each -> (B, classes, 4 rows,
+    4 columns) for patches of 16 pixels.
+
+    ``fpn1`` and ``fpn2`` are the official checkpoints' ``backbone.fpn1`` and ``backbone.fpn2``;
+    `beitv2_mm.checkpoint` knows both names.
+
+    Args:
+        in_channels: width of the four maps, the same for all.
+        patch_size: 16, 8 or 4.
+        kwargs: of mmseg's UPerHead.
+
+    Raises:
+        ValueError: not four maps of one width, or another patch size.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        patch_size: int = 16,
+        in_index: Sequence[int] = (0, 1, 2, 3),
+        **kwargs: Any,
+    ) -> None:
+        if len(in_channels) != len(STRIDES) or len(set(in_channels)) != 1:
+            raise ValueError(
+                f'BEiTV2UPerHead reads four maps of one width, but in_channels is {in_channels}.'
+            )
+        super().__init__(in_channels=in_channels, in_index=in_index, **kwargs)
+        self.fpn1, self.fpn2, self.fpn3, self.fpn4 = pyramid_levels(
+            patch_size, in_channels[0], self.norm_cfg
+        )
+
+    def rescale(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Four maps of one stride -> the same maps at `STRIDES`."""
+        levels = (self.fpn1, self.fpn2, self.fpn3, self.fpn4)
+        return [level(x) for level, x in zip(levels, maps, strict=True)]
+
+    def _transform_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return self.rescale(super()._transform_inputs(inputs))
+
+
+@MODELS.register_module()
+class BEiTV2FCNHead(FCNHead):
+    """mmseg's FCNHead on one level of the pyramid, (B, D, rows, columns) -> (B, classes, ...).
+
+    Level 2 of 16-pixel patches is the backbone's map itself; for smaller patches it is pooled to
+    stride 16 first, as in the official code, whose backbone rescales for both heads.
+
+    Args:
+        patch_size: 16, 8 or 4.
+        kwargs: of mmseg's FCNHead.
+    """
+
+    def __init__(self, patch_size: int = 16, in_index: int = 2, **kwargs: Any) -> None:
+        super().__init__(in_index=in_index, **kwargs)
+        self.rescale = pyramid_levels(patch_size, self.in_channels, self.norm_cfg)[in_index]
+
+    def _transform_inputs(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self.rescale(super()._transform_inputs(inputs))

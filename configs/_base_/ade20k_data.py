@@ -1,0 +1,89 @@
+"""ADE20K (tools/prepare_ade20k.py) at 512 px, and testing at six scales with flips."""
+
+from mmcv.transforms import LoadImageFromFile, RandomFlip, RandomResize, Resize, TestTimeAug
+from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
+from mmseg.datasets import ADE20KDataset, PackSegInputs, PhotoMetricDistortion, RandomCrop
+from mmseg.evaluation import IoUMetric
+from mmseg.models import SegTTAModel
+
+from beitv2_mm.segmentation import LoadMask
+
+data_root = 'data/ade/ADEChallengeData2016'
+train_pipeline = [
+    dict(type=LoadImageFromFile),
+    dict(type=LoadMask),
+    dict(
+        type=RandomResize,
+        scale=(2048, 512),
+        ratio_range=(0.5, 2.0),
+        keep_ratio=True,
+        resize_type=Resize,
+    ),
+    dict(type=RandomCrop, crop_size=(512, 512), cat_max_ratio=0.75),
+    dict(type=RandomFlip, prob=0.5),
+    dict(type=PhotoMetricDistortion),
+    dict(type=PackSegInputs),
+]
+test_pipeline = [
+    dict(type=LoadImageFromFile),
+    dict(type=Resize, scale=(2048, 512), keep_ratio=True),
+    dict(type=LoadMask),  # after Resize: predictions are compared at the mask's own size
+    dict(type=PackSegInputs),
+]
+tta_pipeline = [
+    dict(type=LoadImageFromFile),
+    dict(
+        type=TestTimeAug,
+        transforms=[
+            [
+                dict(type=Resize, scale=(1024, 256), keep_ratio=True),
+                dict(type=Resize, scale=(1536, 384), keep_ratio=True),
+                dict(type=Resize, scale=(2048, 512), keep_ratio=True),
+                dict(type=Resize, scale=(2560, 640), keep_ratio=True),
+                dict(type=Resize, scale=(3072, 768), keep_ratio=True),
+                dict(type=Resize, scale=(3584, 896), keep_ratio=True),
+            ],
+            [
+                dict(type=RandomFlip, prob=0.0, direction='horizontal'),
+                dict(type=RandomFlip, prob=1.0, direction='horizontal'),
+            ],
+            [dict(type=LoadMask)],
+            [dict(type=PackSegInputs)],
+        ],
+    ),
+]
+tta_model = dict(type=SegTTAModel)
+
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=4,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type=InfiniteSampler, shuffle=True),
+    collate_fn=dict(type=pseudo_collate),
+    dataset=dict(
+        type=ADE20KDataset,
+        data_root=data_root,
+        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+        reduce_zero_label=True,
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type=DefaultSampler, shuffle=False),
+    collate_fn=dict(type=pseudo_collate),
+    dataset=dict(
+        type=ADE20KDataset,
+        data_root=data_root,
+        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
+        reduce_zero_label=True,
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+val_evaluator = dict(type=IoUMetric, iou_metrics=['mIoU'])
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator

@@ -1,0 +1,121 @@
+"""Images -> label maps and overlays, from the API and the command line."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from PIL import Image
+
+from beitv2_mm.apis import SegmentationInferencer, segment_images
+from beitv2_mm.visualization.segmentation import default_palette, draw_overlay
+from shrink import shrink
+from tiny import CIFAR
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with small.py, weights.pth (with names of classes) and bare.pth (without)."""
+    folder = tmp_path_factory.mktemp('segmentation')
+    file = ROOT / 'configs/segmentation/beitv2_base_8xb2_160k_ade20k_512.py'
+    cfg = shrink(Config.fromfile(file), folder, iterations=1)
+    cfg.experiment_name = 'inferencer'
+    cfg.dump(folder / 'small.py')
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    torch.save({'state_dict': runner.model.state_dict()}, folder / 'bare.pth')
+    (folder / 'work/iter_1.pth').rename(folder / 'weights.pth')
+    return folder
+
+
+def test_labels_have_the_size_of_their_image(small: Path) -> None:
+    inferencer = SegmentationInferencer(small / 'small.py', small / 'weights.pth')
+    assert inferencer.classes[:2] == ['wall', 'building'] and len(inferencer.palette) == 150
+    file = next(CIFAR.glob('*/*.png'))
+    pixels = np.random.default_rng(0).integers(0, 256, (47, 71, 3)).astype(np.uint8)
+    results = inferencer([str(file), pixels])
+    assert [r.labels.shape for r in results] == [(32, 32), (47, 71)]
+    np.testing.assert_array_equal(results[0].image, np.asarray(Image.open(file)))
+    np.testing.assert_array_equal(results[1].image, pixels[..., ::-1])
+    again = inferencer(np.ascontiguousarray(results[0].image[..., ::-1]))[0]
+    np.testing.assert_array_equal(again.labels, results[0].labels)
+    picture = inferencer.draw(results[1])
+    assert picture.width > 71 and picture.height >= 47
+    assert inferencer.draw(results[1], legend=False).size == (71, 47)
+
+
+def test_names_and_colours(small: Path) -> None:
+    bare = SegmentationInferencer(small / 'small.py', small / 'bare.pth')
+    assert bare.classes[0] == 'wall'  # of the config's data
+    mine = SegmentationInferencer(
+        small / 'small.py',
+        small / 'bare.pth',
+        classes=[f'c{i}' for i in range(150)],
+        test_cfg=dict(windows_per_batch=2),
+    )
+    assert mine.classes[3] == 'c3' and mine.model.test_cfg.windows_per_batch == 2
+    with pytest.raises(ValueError, match='has 150 classes, but there are 2 names'):
+        SegmentationInferencer(small / 'small.py', small / 'bare.pth', classes=['a', 'b'])
+    with pytest.raises(ValueError, match='no segmentation model'):
+        SegmentationInferencer(
+            ROOT / 'configs/classification/beitv2_tiny_1xb32_8e_cifar10.py', False
+        )
+
+
+def test_files(small: Path, tmp_path: Path) -> None:
+    for name in ('a/x.png', 'b/x.png', 'b/y.jpg', 'b/y.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new('RGB', (40, 36), (90, 60, 30)).save(tmp_path / name)
+    (tmp_path / 'b/broken.png').write_bytes(b'no image')
+    files = [str(path) for path in sorted(tmp_path.glob('*/*'))]
+    done: list[int] = []
+    inferencer = SegmentationInferencer(small / 'small.py', small / 'weights.pth')
+    unreadable = segment_images(files, inferencer, tmp_path / 'out', progress=done.append)
+    assert [Path(file).name for file in unreadable] == ['broken.png'] and sum(done) == 5
+    assert 'broken.png' in next(iter(unreadable.values()))
+    names = {'a/x.png', 'b/x.png', 'b/y.jpg.png', 'b/y.png.png'}
+    for folder in ('labels', 'overlays'):
+        out = tmp_path / 'out' / folder
+        assert {str(path.relative_to(out)) for path in out.rglob('*.png')} == names
+    stored = Image.open(tmp_path / 'out/labels/a/x.png')
+    expected = inferencer(files[0])[0].labels
+    np.testing.assert_array_equal(np.asarray(stored), expected)
+    assert stored.mode == 'P'
+    color = np.asarray(stored.convert('RGB'))[0, 0]
+    np.testing.assert_array_equal(color, inferencer.palette[expected[0, 0]])
+
+
+def test_command_line(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def segment(*arguments: object) -> None:
+        monkeypatch.setattr(sys, 'argv', ['segment_images.py', *map(str, arguments)])
+        runpy.run_path(str(ROOT / 'tools/segment_images.py'), run_name='__main__')
+
+    options = ('--config', small / 'small.py', '--checkpoint', small / 'weights.pth')
+    folder = next(CIFAR.iterdir())
+    segment(folder, *options, '--out', tmp_path, '--windows-per-batch', 2, '--device', 'cpu')
+    count = len(list(folder.iterdir()))
+    assert len(list((tmp_path / 'overlays').iterdir())) == count
+    assert f'{count} images, 0 unreadable' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match='no file or folder'):
+        segment(tmp_path / 'nowhere', *options, '--out', tmp_path)
+    with pytest.raises(SystemExit, match='There is no checkpoint'):
+        segment(folder, *options[:3], tmp_path / 'none.pth', '--out', tmp_path)
+
+
+def test_overlay() -> None:
+    image = np.full((2, 2, 3), 100, np.uint8)
+    labels = np.array([[0, 1], [1, 255]], np.uint8)
+    palette = np.array([[0, 0, 0], [200, 200, 200]], np.uint8)
+    drawn = draw_overlay(image, labels, palette, 0.5)
+    assert drawn[..., 0].tolist() == [[50, 150], [150, 100]]
+    with pytest.raises(ValueError, match='label map'):
+        draw_overlay(image, labels[:1], palette)
+    assert len(np.unique(default_palette(150), axis=0)) == 150

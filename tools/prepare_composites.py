@@ -1,0 +1,47 @@
+"""Writes composites, real Fashion-MNIST items pasted on real CIFAR-10 pictures, and their masks.
+
+python tools/prepare_composites.py --cifar data/cifar10 --out data/composites
+"""
+
+import argparse
+
+from mmengine.logging import MMLogger
+
+from beitv2_mm.datasets.composites import DEBIAN, prepare
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description='Write composites as OUT/{images,masks}/{train,val,test}/<index>.png. Masks '
+        'are exact: 0 is background, 1 to 10 are the items (OUT/classes.txt).'
+    )
+    parser.add_argument('--out', required=True, metavar='DIR', help='where they go')
+    parser.add_argument(
+        '--cifar', required=True, metavar='DIR', help='what tools/prepare_cifar10.py wrote'
+    )
+    parser.add_argument(
+        '--fashion',
+        default=str(DEBIAN),
+        metavar='DIR|download',
+        help="folder of Fashion-MNIST's idx files, or torchvision's download; the default is where "
+        'the Debian package dataset-fashion-mnist puts them (%(default)s)',
+    )
+    parser.add_argument(
+        '--counts',
+        type=int,
+        nargs=3,
+        default=[4000, 500, 1000],
+        metavar=('TRAIN', 'VAL', 'TEST'),
+        help='default: %(default)s',
+    )
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args(argv)
+    MMLogger.get_instance('beitv2_mm')
+    try:
+        prepare(args.out, args.cifar, args.fashion, tuple(args.counts), args.seed)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SystemExit(f'error: {error}') from error
+
+
+if __name__ == '__main__':
+    main()
