@@ -135,4 +135,6 @@ class FeatureInferencer(_Preprocessing, FeatureExtractor):
 
     @staticmethod
     def list_models(pattern: str | None = None) -> list[str]:
-        return [name for name in list_models(pattern) if not name.startswith('vqkd')]
+        segmentors = list_models(pattern, task='Semantic Segmentation')  # read annotations too
+        names = set(list_models(pattern)).difference(segmentors)
+        return sorted(name for name in names if not name.startswith('vqkd'))

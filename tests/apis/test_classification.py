@@ -170,9 +170,10 @@ def test_get_model_errors(checkpoint: str) -> None:
         get_model(CONFIG, 'gone.pth')
 
 
-@pytest.mark.parametrize('name', list_models())
+@pytest.mark.parametrize('name', [*FeatureInferencer.list_models(), *list_models('vqkd')])
 def test_every_published_model_says_how_images_are_read(name: str) -> None:
-    """Those without a test set too: ImageNet-21k has none."""
+    """Those without a test set too: ImageNet-21k has none. Segmentors have an inferencer of their
+    own."""
     load, transform = _Preprocessing()._init_pipeline(Config.fromfile(model_info(name).config))
     sample = transform(load(dict(img_path=IMAGES[0])))
     assert sample['inputs'].shape == (3, 224, 224)
