@@ -4,6 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from beitv2_mm.datasets import cifar10
 from beitv2_mm.quickstart import settings as s
 from beitv2_mm.quickstart.outcome import build_report
@@ -20,15 +22,17 @@ def run(options: Options, logger: logging.Logger) -> Path:
     Raises StageError where a training fails; what is done stays done.
     """
     scale = s.FAST if options.fast else s.NORMAL
-    plan = make_plan(options, scale, logger)
+    workers, threads = share_cores(options.device)
+    preparation, finetunings = make_plan(options, scale, logger, threads)
     stages = Stages(options.out, logger)
     if options.restart:
-        for stage in plan:
+        for stage in (*preparation, *finetunings):
             stages.forget(stage.name)
     elif not (options.data / cifar10.MARKER).exists():
         stages.forget('data')
-    for stage in plan:
+    for stage in preparation:
         stages.run(stage)
+    stages.run_together(finetunings, workers)
     logger.info('report: starts')
     report = build_report(stages.results, scale, options)
     page = write_report(report, options.out)
@@ -36,8 +40,25 @@ def run(options: Options, logger: logging.Logger) -> Path:
     return page
 
 
-def make_plan(options: Options, scale: s.Scale, logger: logging.Logger) -> list[Stage]:
-    """The stages in order; a training is the run of a config file by tools/train.py."""
+def share_cores(device: str) -> tuple[int, int]:
+    """How many fine-tunings run at once, and the threads of each; a GPU takes one after the other.
+
+    So small a network gains next to nothing from a second thread: two runs of one thread each take
+    half the time.
+    """
+    cores = count_cores()
+    workers = 1 if device != 'cpu' and torch.cuda.is_available() else min(cores, 4)
+    return workers, max(cores // workers, 1)
+
+
+def make_plan(
+    options: Options, scale: s.Scale, logger: logging.Logger, threads: int
+) -> tuple[list[Stage], list[Stage]]:
+    """The stages in order, and the fine-tunings after them, `threads` each.
+
+    A training is the run of a config file by tools/train.py.
+    """
+    hidden = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
 
     def training(
         name: str,
@@ -47,6 +68,7 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger) -> list[
         uses: Mapping[str, str],  # option that takes a file -> stage that makes the file
         validate_on: str = 'train',
         after: Sequence[str] = (),
+        environment: Mapping[str, str] = hidden,
     ) -> Stage:
         def action(folder: Path) -> Metrics:
             values = {
@@ -58,7 +80,7 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger) -> list[
             command: list[str | Path] = [options.root / 'tools/train.py', options.root / path]
             command += ['--work-dir', folder, '--resume', 'auto', '--cfg-options']
             command += [f'{key}={value}' for key, value in values.items()]
-            train(command, folder, logger, options.device)
+            train(command, folder, logger, environment)
             found = last_values(read_scalars(folder), [f'val/{metric}' for metric in metrics])
             return {key.removeprefix('val/'): value for key, value in found.items()}
 
@@ -84,10 +106,11 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger) -> list[
             uses={s.TOKENIZER: 'tokenizer'},
         ),
     ]
+    finetunings = []
     # Seeds outside: whoever stops early has all ways of the first seeds to compare.
     for seed in range(options.seeds):
         for way, changes in s.WAYS.items():
-            plan.append(
+            finetunings.append(
                 training(
                     stage_name(way, seed),
                     s.FINETUNE_CONFIG,
@@ -96,9 +119,10 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger) -> list[
                     uses={s.BACKBONE: 'pretrain'} if way == 'pretrained' else {},
                     validate_on='test',
                     after=['data'],
+                    environment={**hidden, 'OMP_NUM_THREADS': str(threads)},
                 )
             )
-    return plan
+    return plan, finetunings
 
 
 def _prepare_data(options: Options) -> Metrics:

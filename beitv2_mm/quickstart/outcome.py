@@ -1,7 +1,6 @@
 """From finished stages to a report: figures, curves, pictures of codes and masks."""
 
 import io
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from beitv2_mm.checkpoint import load
 from beitv2_mm.datasets import BlockwiseMask
 from beitv2_mm.datasets.cifar10 import CLASSES
 from beitv2_mm.quickstart import settings as s
-from beitv2_mm.quickstart.stages import Result, artifact, config
+from beitv2_mm.quickstart.stages import Result, artifact, config, count_cores
 from beitv2_mm.registry import MODELS, TRANSFORMS
 from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
@@ -68,10 +67,9 @@ def _top1(results: Results, way: str, seeds: int) -> Accuracy:
 
 def describe_machine(device: str) -> dict[str, str]:
     """What the figures and times were measured with."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     gpu = device != 'cpu' and torch.cuda.is_available()
     return {
-        'device': torch.cuda.get_device_name() if gpu else f'CPU, {cores} cores',
+        'device': torch.cuda.get_device_name() if gpu else f'CPU, {count_cores()} cores',
         'system': f'{platform.system()} {platform.machine()}',
         'Python': platform.python_version(),
         'torch': torch.__version__,

@@ -10,16 +10,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 from rich.console import Console
 
+from beitv2_mm.files import write_atomic
 from beitv2_mm.visualization.page import duration
-from beitv2_mm.visualization.report import write_atomic
 
 Metrics = dict[str, float]
 LOG = 'log'
@@ -32,6 +34,8 @@ ENVIRONMENT = {
     # other programs used the cores as well.
     'OMP_WAIT_POLICY': 'PASSIVE',
 }
+
+STOP = threading.Event()  # ends the trainings of all threads
 
 
 class StageError(RuntimeError):
@@ -83,6 +87,21 @@ class Stages:
         self.results[stage.name] = result
         return result
 
+    def run_together(self, stages: Sequence[Stage], workers: int) -> None:
+        """Run stages that do not build on each other, `workers` at a time.
+
+        Ctrl-C or the first error ends the others; it is raised when they have ended.
+        """
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(self.run, stage) for stage in stages]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                STOP.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
     def forget(self, name: str) -> None:
         """Delete a stage's folder, so that it runs again; ValueError if it is not a stage's."""
         folder = self.out / name
@@ -125,6 +144,13 @@ def _write(path: Path, content: dict) -> None:
     write_atomic(path, (json.dumps(content, indent=2) + '\n').encode())
 
 
+def count_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def config(path: Path, options: Mapping[str, object]) -> Config:
     """A config with its bases and `options` (dotted names) merged in."""
     cfg = Config.fromfile(path)
@@ -149,11 +175,13 @@ def artifact(folder: Path) -> Path:
 
 
 def train(
-    command: Sequence[str | Path], folder: Path, logger: logging.Logger, device: str = 'auto'
+    command: Sequence[str | Path],
+    folder: Path,
+    logger: logging.Logger,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run a training command in a process of its own; its output goes to `folder/log`, its progress
     to the terminal. Raises StageError if it fails; when interrupted, ends it first."""
-    hidden = {'CUDA_VISIBLE_DEVICES': ''} if device == 'cpu' else {}
     log = folder / LOG
     with log.open('ab') as sink, log.open(errors='replace') as reader:
         reader.seek(0, os.SEEK_END)
@@ -161,7 +189,7 @@ def train(
             [sys.executable, *command],
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env={**ENVIRONMENT, **os.environ, **hidden},
+            env={**ENVIRONMENT, **os.environ, **(environment or {})},
             # Ctrl-C reaches this process only, which then ends the child and its workers in order.
             start_new_session=True,
         )
@@ -179,18 +207,20 @@ def train(
 def _follow(
     child: subprocess.Popen, read: Callable[[], str], name: str, logger: logging.Logger
 ) -> None:
-    """Show a child's progress until it ends; without a terminal, a line every minute."""
+    """Show a child's progress until it ends; without a terminal of its own, a line every minute."""
     begin = reported = time.monotonic()
     text = 'loading'
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=threading.current_thread() is not threading.main_thread())
+    live = console.is_terminal and not console.quiet
     with console.status(f'{name}: {text}') as status:
         while child.poll() is None:
-            time.sleep(0.5)
+            if STOP.wait(0.5):
+                raise StageError(f'{name} was stopped')
             for line in read().splitlines():
                 text = progress(line) or text
             message = f'{name}: {text}, {duration(time.monotonic() - begin)} so far'
             status.update(message)
-            if not console.is_terminal and time.monotonic() - reported > 60:
+            if not live and time.monotonic() - reported > 60:
                 reported = time.monotonic()
                 logger.info(message)
 

@@ -143,7 +143,7 @@ def test_failed_training_shows_the_end_of_its_log(tmp_path: Path) -> None:
 def test_training_has_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '7')  # the user's own value is kept
     code = "import os; print({k: os.environ[k] for k in os.environ if k[:3] in ('MAL', 'CUD')})"
-    train(['-c', code], tmp_path, LOGGER, device='cpu')
+    train(['-c', code], tmp_path, LOGGER, environment={'CUDA_VISIBLE_DEVICES': ''})
     environment = eval((tmp_path / 'log').read_text())
     assert environment['MALLOC_TRIM_THRESHOLD_'] == '7'
     assert environment['MALLOC_MMAP_THRESHOLD_'] == module.ENVIRONMENT['MALLOC_MMAP_THRESHOLD_']
@@ -180,3 +180,24 @@ def test_interruption_ends_the_child(
     assert process.wait(20) != 0
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_independent_stages_run_together(tmp_path: Path) -> None:
+    """Both wait for each other's file, so neither ends unless both run at once."""
+    code = (
+        'import pathlib, sys, time\n'
+        'me, other = sys.argv[1:]\n'
+        'pathlib.Path(me).touch()\n'
+        'while not pathlib.Path(other).exists(): time.sleep(0.05)\n'
+    )
+
+    def stage(name: str, other: str) -> Stage:
+        def action(folder: Path) -> dict[str, float]:
+            train(['-c', code, tmp_path / name, tmp_path / other], folder, LOGGER)
+            return {'value': 1.0}
+
+        return Stage(name, {}, action)
+
+    stages = Stages(tmp_path / 'out', LOGGER)
+    stages.run_together([stage('a', 'b'), stage('b', 'a')], 2)
+    assert set(stages.results) == {'a', 'b'}
