@@ -10,7 +10,15 @@ from beitv2_mm.datasets import cifar10
 from beitv2_mm.quickstart import settings as s
 from beitv2_mm.quickstart.outcome import build_report
 from beitv2_mm.quickstart.settings import Options, stage_name
-from beitv2_mm.quickstart.stages import Metrics, Stage, Stages, artifact, config, train
+from beitv2_mm.quickstart.stages import (
+    Metrics,
+    Stage,
+    Stages,
+    artifact,
+    config,
+    count_cores,
+    train,
+)
 from beitv2_mm.quickstart.teacher import TEACHER_FILE, write_teacher
 from beitv2_mm.visualization.curves import last_values, read_scalars
 from beitv2_mm.visualization.report import log_table, write_report
