@@ -44,6 +44,7 @@ val_pipeline = [dict(type=LoadImageFromFile), dict(type=PackInputs)]
 val_dataloader = dict(
     batch_size=250,
     num_workers=1,
+    persistent_workers=False,
     sampler=dict(type=DefaultSampler, shuffle=False),
     collate_fn=dict(type=default_collate),
     dataset=dict(
@@ -60,6 +61,7 @@ val_cfg = dict()
 test_dataloader = dict(
     batch_size=250,
     num_workers=1,
+    persistent_workers=False,
     sampler=dict(type=DefaultSampler, shuffle=False),
     collate_fn=dict(type=default_collate),
     dataset=dict(

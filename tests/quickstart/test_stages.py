@@ -150,10 +150,8 @@ def test_training_has_its_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     assert environment['CUDA_VISIBLE_DEVICES'] == ''
 
 
-@pytest.mark.parametrize('stubborn', [False, True])
-def test_interruption_ends_the_child(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool
-) -> None:
+@pytest.mark.parametrize(('stubborn', 'together'), [(False, False), (True, False), (False, True)])
+def test_interruption_ends_the_child(tmp_path: Path, stubborn: bool, together: bool) -> None:
     """Ctrl-C on the driver: the training process is gone before the driver is."""
     child = 'import os, signal, time\n'
     if stubborn:
@@ -162,14 +160,24 @@ def test_interruption_ends_the_child(
     driver = (
         'import logging, sys; from pathlib import Path; from beitv2_mm.quickstart import stages\n'
         'end = stages._end; stages._end = lambda child: end(child, patience=0.5)\n'
-        'stages.train(["-c", sys.argv[1]], Path("."), logging.getLogger())\n'
+        'def act(folder):\n'
+        '    stages.train(["-c", sys.argv[1]], Path("."), logging.getLogger())\n'
     )
+    if together:
+        driver += (
+            'job = stages.Stage("a", {}, act)\n'
+            'stages.Stages(Path("."), logging.getLogger()).run_together([job], 2)\n'
+        )
+    else:
+        driver += 'act(None)\n'
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, '-c', driver, child],
         cwd=tmp_path,
         env={**os.environ, 'PYTHONPATH': str(root)},
         stderr=subprocess.DEVNULL,
+        # A shell's background job starts with Ctrl-C ignored, and so would these tests' processes.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pid_file = tmp_path / 'pid'
     deadline = time.monotonic() + 60
