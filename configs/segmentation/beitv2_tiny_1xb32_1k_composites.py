@@ -77,18 +77,10 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = dict(
-    batch_size=50,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type=DefaultSampler, shuffle=False),
-    collate_fn=dict(type=pseudo_collate),
+    val_dataloader,
     dataset=dict(
-        type=ImageMaskFolder,
-        classes=classes,
-        data_root='data/composites',
+        val_dataloader['dataset'],
         data_prefix=dict(img_path='images/test', seg_map_path='masks/test'),
-        pipeline=test_pipeline,
-        test_mode=True,
     ),
 )
 val_evaluator = dict(type=IoUMetric, iou_metrics=['mIoU'])
