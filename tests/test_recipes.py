@@ -281,3 +281,15 @@ def test_every_config_builds_at_full_size(file: Path) -> None:
     arch = next((a for a in WIDTHS if f'_{a}_' in file.stem), None)
     if arch is not None:
         assert (backbone.embed_dims, len(backbone.blocks)) == (WIDTHS[arch], DEPTHS[arch])
+
+
+@pytest.mark.parametrize('recipe', FINE_TUNINGS[:6], ids=stem)
+def test_evaluation_config_tests_as_the_recipe_does(recipe: FineTuning) -> None:
+    cfg = read('classification', recipe.file)
+    evaluation = read('classification', f'beitv2_{recipe.arch}_8xb128_eval_in1k')
+    assert evaluation.train_dataloader is None and evaluation.train_cfg is None
+    assert evaluation.test_dataloader == cfg.test_dataloader
+    assert evaluation.test_evaluator == cfg.test_evaluator
+    weights = (full_size(c).state_dict() for c in (cfg, evaluation))
+    shapes = [{name: value.shape for name, value in w.items()} for w in weights]
+    assert shapes[0] == shapes[1]
