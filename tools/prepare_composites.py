@@ -7,7 +7,7 @@ import argparse
 
 from mmengine.logging import MMLogger
 
-from beitv2_mm.datasets.composites import DEBIAN, prepare
+from beitv2_mm.datasets.composites import prepare
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,10 +21,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         '--fashion',
-        default=str(DEBIAN),
-        metavar='DIR|download',
-        help="folder of Fashion-MNIST's idx files, or torchvision's download; the default is where "
-        'the Debian package dataset-fashion-mnist puts them (%(default)s)',
+        default='auto',
+        metavar='DIR|download|auto',
+        help="folder of Fashion-MNIST's idx files, or torchvision's download; auto: the installed "
+        'Debian package dataset-fashion-mnist, else the download, else that package fetched',
     )
     parser.add_argument(
         '--counts',

@@ -7,6 +7,7 @@ composites wherever results on them are reported.
 import gzip
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +24,10 @@ CLASSES = (
     'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot',
 )  # fmt: skip
 COUNTS = {'train': 60000, 'test': 10000}
-DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # of the package dataset-fashion-mnist
+DEBIAN_PACKAGE = 'dataset-fashion-mnist'
+DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # where that package puts the files
 MARKER = 'composites.json'
+OWN = ('images', 'masks', 'classes.txt', '.fashion')  # what an interrupted preparation leaves
 ITEM = 28  # pixels
 VISIBLE = 16  # grey values from which a pixel belongs to the item: below is the scan's noise
 
@@ -111,7 +114,7 @@ def compose(
 def prepare(
     out: str | Path,
     cifar: str | Path,
-    fashion: str | Path = DEBIAN,
+    fashion: str | Path = 'auto',
     counts: tuple[int, int, int] = (4000, 500, 1000),
     seed: int = 0,
 ) -> None:
@@ -122,7 +125,9 @@ def prepare(
 
     Args:
         cifar: folder that tools/prepare_cifar10.py wrote.
-        fashion: folder of Fashion-MNIST's idx files, or 'download'.
+        fashion: folder of Fashion-MNIST's idx files, 'download' (torchvision's), or 'auto': where
+            the Debian package dataset-fashion-mnist puts them, else torchvision's download, else
+            that package, fetched and unpacked here.
         counts: of train, val and test.
 
     Raises:
@@ -135,14 +140,11 @@ def prepare(
         print_log(f'{out} is complete: nothing to do', logger='current')
         return
     if out.is_dir() and any(out.iterdir()) and not marker.is_file():
-        strangers = [path.name for path in out.iterdir() if path.name not in ('images', 'masks')]
+        strangers = [path.name for path in out.iterdir() if path.name not in OWN]
         if strangers:
             raise ValueError(f'{out} holds other things ({strangers[0]}): choose another --out.')
     marker.unlink(missing_ok=True)
-    if str(fashion) == 'download':
-        for train in (True, False):
-            FashionMNIST(out / '.fashion', train=train, download=True)
-        fashion = out / '.fashion/FashionMNIST/raw'
+    fashion = _find_items(str(fashion), out / '.fashion')
     random = np.random.default_rng(seed)
     num_train, num_val, num_test = counts
     for source, parts in (
@@ -176,6 +178,35 @@ def prepare(
     temporary.write_text(json.dumps(record))
     os.replace(temporary, marker)
     print_log(f'{sum(counts)} composites in {out}', logger='current')
+
+
+def _find_items(source: str, cache: Path) -> Path:
+    if source == 'auto' and DEBIAN.is_dir():
+        return DEBIAN
+    if source not in ('auto', 'download'):
+        return Path(source).expanduser()
+    try:
+        for train in (True, False):
+            FashionMNIST(cache, train=train, download=True)
+        return cache / 'FashionMNIST/raw'
+    except (OSError, RuntimeError) as error:
+        if source == 'download':
+            raise
+        print_log(
+            f'torchvision could not download Fashion-MNIST ({error}); trying apt-get.', 'current'
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        package = ['apt-get', 'download', '-q', DEBIAN_PACKAGE]
+        subprocess.run(package, cwd=cache, check=True, capture_output=True)
+        (file,) = cache.glob('*.deb')
+        subprocess.run(['dpkg-deb', '-x', file, cache], check=True, capture_output=True)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        raise FileNotFoundError(
+            f'Fashion-MNIST cannot be downloaded ({error}): fetch the four files of '
+            'https://github.com/zalandoresearch/fashion-mnist by hand and give their folder.'
+        ) from error
+    return cache / DEBIAN.relative_to('/')
 
 
 def _empty(folder: Path) -> None:

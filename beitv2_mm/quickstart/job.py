@@ -1,12 +1,13 @@
-"""The quickstart: data, teacher, tokenizer, pretraining, fine-tuning, report."""
+"""The quickstart: data, teacher, tokenizer, pretraining, fine-tuning, segmentation, report."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from beitv2_mm.datasets import cifar10
+from beitv2_mm.datasets import cifar10, composites
 from beitv2_mm.quickstart import settings as s
 from beitv2_mm.quickstart.outcome import build_report
 from beitv2_mm.quickstart.settings import Options, stage_name
@@ -24,6 +25,15 @@ from beitv2_mm.visualization.curves import last_values, read_scalars
 from beitv2_mm.visualization.report import log_table, write_report
 
 
+class Plan(NamedTuple):
+    """Stages: one after the other, then fine-tunings that do not build on each other."""
+
+    preparation: list[Stage]
+    finetunings: list[Stage]
+    composites: Stage  # may fail: Fashion-MNIST cannot be had everywhere
+    segmentations: list[Stage]
+
+
 def run(options: Options, logger: logging.Logger) -> Path:
     """Run what is not done yet and write the report; returns the page's path.
 
@@ -31,16 +41,23 @@ def run(options: Options, logger: logging.Logger) -> Path:
     """
     scale = s.FAST if options.fast else s.NORMAL
     workers, threads = share_cores(options.device)
-    preparation, finetunings = make_plan(options, scale, logger, threads)
+    plan = make_plan(options, scale, logger, threads)
     stages = Stages(options.out, logger)
     if options.restart:
-        for stage in (*preparation, *finetunings):
+        every = (*plan.preparation, *plan.finetunings, plan.composites, *plan.segmentations)
+        for stage in every:
             stages.forget(stage.name)
     elif not (options.data / cifar10.MARKER).exists():
         stages.forget('data')
-    for stage in preparation:
+    for stage in plan.preparation:
         stages.run(stage)
-    stages.run_together(finetunings, workers)
+    trainings = plan.finetunings
+    try:
+        stages.run(plan.composites)
+        trainings = [*trainings, *plan.segmentations]
+    except (OSError, ValueError) as error:
+        logger.warning(f'segmentation is left out, since there are no composites: {error}')
+    stages.run_together(trainings, workers)
     logger.info('report: starts')
     report = build_report(stages.results, scale, options)
     page = write_report(report, options.out)
@@ -59,10 +76,8 @@ def share_cores(device: str) -> tuple[int, int]:
     return workers, max(cores // workers, 1)
 
 
-def make_plan(
-    options: Options, scale: s.Scale, logger: logging.Logger, threads: int
-) -> tuple[list[Stage], list[Stage]]:
-    """The stages in order, and the fine-tunings after them, `threads` each.
+def make_plan(options: Options, scale: s.Scale, logger: logging.Logger, threads: int) -> Plan:
+    """All stages; fine-tunings take `threads` each.
 
     A training is the run of a config file by tools/train.py.
     """
@@ -74,15 +89,14 @@ def make_plan(
         changes: s.Values,
         metrics: Sequence[str],
         uses: Mapping[str, str],  # option that takes a file -> stage that makes the file
-        validate_on: str = 'train',
+        images: tuple[Path, Path],  # to train and to validate on
         after: Sequence[str] = (),
         environment: Mapping[str, str] = hidden,
     ) -> Stage:
         def action(folder: Path) -> Metrics:
             values = {
                 **changes,
-                s.TRAIN_IMAGES: options.data / 'train',
-                s.VAL_IMAGES: options.data / validate_on,
+                **dict(zip((s.TRAIN_IMAGES, s.VAL_IMAGES), images, strict=True)),
                 **{option: artifact(options.out / stage) for option, stage in uses.items()},
             }
             command: list[str | Path] = [options.root / 'tools/train.py', options.root / path]
@@ -95,7 +109,10 @@ def make_plan(
         content = config(options.root / path, changes).to_dict()
         return Stage(name, content, action, (*after, *uses.values()))
 
-    plan = [
+    train_images, test_images = options.data / 'train', options.data / 'test'
+    pasted = options.out / 'composites' / s.COMPOSITES
+    own_threads = {**hidden, 'OMP_NUM_THREADS': str(threads)}
+    preparation = [
         Stage('data', {}, lambda folder: _prepare_data(options)),
         Stage('teacher', {}, _prepare_teacher),
         training(
@@ -104,6 +121,7 @@ def make_plan(
             scale.tokenizer,
             s.TOKENIZER_METRICS,
             uses={s.TEACHER: 'teacher'},
+            images=(train_images, train_images),
             after=['data'],
         ),
         training(
@@ -112,6 +130,7 @@ def make_plan(
             scale.pretrain,
             s.PRETRAIN_METRICS,
             uses={s.TOKENIZER: 'tokenizer'},
+            images=(train_images, train_images),
         ),
     ]
     finetunings = []
@@ -125,17 +144,41 @@ def make_plan(
                     {**scale.finetune, **changes, 'randomness.seed': seed},
                     s.FINETUNE_METRICS,
                     uses={s.BACKBONE: 'pretrain'} if way == 'pretrained' else {},
-                    validate_on='test',
+                    images=(train_images, test_images),
                     after=['data'],
-                    environment={**hidden, 'OMP_NUM_THREADS': str(threads)},
+                    environment=own_threads,
                 )
             )
-    return plan, finetunings
+    segmentations = [
+        training(
+            stage_name(f'segment_{way}', 0),
+            s.SEGMENT_CONFIG,
+            {**scale.segment, **changes},
+            s.SEGMENT_METRICS,
+            uses={s.BACKBONE: 'pretrain'} if way == 'pretrained' else {},
+            images=(pasted, pasted),
+            after=['composites'],
+            environment=own_threads,
+        )
+        for way, changes in s.SEGMENT_WAYS.items()
+    ]
+    paste = Stage(
+        'composites',
+        {},
+        lambda folder: _prepare_composites(folder / s.COMPOSITES, options),
+        ['data'],
+    )
+    return Plan(preparation, finetunings, paste, segmentations)
 
 
 def _prepare_data(options: Options) -> Metrics:
     counts = cifar10.prepare(options.data, options.source)['counts']
     return {f'{split}_images': count for split, count in counts.items()}
+
+
+def _prepare_composites(folder: Path, options: Options) -> Metrics:
+    composites.prepare(folder, options.data)
+    return {}
 
 
 def _prepare_teacher(folder: Path) -> Metrics:

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from beitv2_mm.apis import SegmentationInferencer
 from beitv2_mm.checkpoint import load
 from beitv2_mm.datasets import BlockwiseMask
 from beitv2_mm.datasets.cifar10 import CLASSES
@@ -21,7 +22,15 @@ from beitv2_mm.registry import MODELS, TRANSFORMS
 from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
 from beitv2_mm.visualization.masks import masked_images
-from beitv2_mm.visualization.report import Accuracy, Picture, Report, StageRecord, accuracy
+from beitv2_mm.visualization.report import (
+    Accuracy,
+    Picture,
+    Report,
+    SegmentationScore,
+    StageRecord,
+    accuracy,
+)
+from beitv2_mm.visualization.segmentation import compare_labels
 
 Results = Mapping[str, Result]
 
@@ -56,8 +65,29 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Report
         ],
         limits=s.LIMITS,
         commands=[(purpose, line.format_map(paths)) for purpose, line in s.COMMANDS],
-        pictures=[_curves(results, options.seeds), *_pictures(results, scale, options)],
+        pictures=[
+            _curves(results, options.seeds),
+            *_pictures(results, scale, options),
+            *_segmentations(results, scale, options),
+        ],
+        segmentation=_scores(results),
     )
+
+
+def _scores(results: Results) -> list[SegmentationScore]:
+    """Empty where segmentation was left out."""
+    found = [(label, results.get(name)) for label, name in _segmentation_stages()]
+    return [
+        SegmentationScore(label, *(result.metrics[key] for key in s.SEGMENT_METRICS))
+        for label, result in found
+        if result is not None
+    ]
+
+
+def _segmentation_stages() -> list[tuple[str, str]]:
+    """Labels and stages, the worse first, as elsewhere in the report."""
+    ways = reversed(s.SEGMENT_WAYS)
+    return [(s.LABELS[way], s.stage_name(f'segment_{way}', 0)) for way in ways]
 
 
 def _top1(results: Results, way: str, seeds: int) -> Accuracy:
@@ -144,6 +174,31 @@ def _pictures(results: Results, scale: s.Scale, options: s.Options) -> list[Pict
             'Test images beside their masked versions; it predicts the codes of the grey patches.',
             _png(masked_images(images[:8], masks, patch_size)),
         ),
+    ]
+
+
+def _segmentations(results: Results, scale: s.Scale, options: s.Options) -> list[Picture]:
+    if 'composites' not in results:
+        return []
+    files = sorted((results['composites'].folder / s.COMPOSITES / 'images/test').glob('*.png'))[:9]
+    masks = [Image.open(str(file).replace('/images/', '/masks/')) for file in files]
+    rows = {'mask': np.stack([np.asarray(mask) for mask in masks])}
+    cfg = config(options.root / s.SEGMENT_CONFIG, scale.segment)
+    for label, stage in _segmentation_stages():
+        inferencer = SegmentationInferencer(cfg, artifact(results[stage].folder), device='cpu')
+        found = inferencer(files)
+        rows[label] = np.stack([result.labels for result in found])
+    images = np.stack([result.image for result in found])
+    picture = compare_labels(images, rows, inferencer.palette, inferencer.classes)
+    return [
+        Picture(
+            'segmentation',
+            'Segmentation of composites',
+            'Composites, not photographs of scenes: real Fashion-MNIST items pasted on real '
+            'CIFAR-10 pictures. The first of the test set, their exact masks, and what UPerNet '
+            'finds on the transformer from scratch and on the pretrained one.',
+            _png(picture),
+        )
     ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 TOKENIZER_CONFIG = 'configs/pretrain/vqkd_tiny_1xb64_cifar10.py'
 PRETRAIN_CONFIG = 'configs/pretrain/beitv2_tiny_1xb32_cifar10.py'
 FINETUNE_CONFIG = 'configs/classification/beitv2_tiny_1xb32_8e_cifar10.py'
+SEGMENT_CONFIG = 'configs/segmentation/beitv2_tiny_1xb32_1k_composites.py'
 
 # Names of what changes with the place of files: it does not make a finished stage run again.
 TRAIN_IMAGES = 'train_dataloader.dataset.data_root'
@@ -15,9 +16,12 @@ TEACHER = 'model.teacher.checkpoint'
 TOKENIZER = 'model.tokenizer.init_cfg.checkpoint'
 BACKBONE = 'model.backbone.init_cfg.1.checkpoint'
 
+COMPOSITES = 'data'  # folder of the images in that of the stage
+
 TOKENIZER_METRICS = ('cosine', 'codebook_usage', 'perplexity', 'unused_codes')
 PRETRAIN_METRICS = ('accuracy_main', 'accuracy_aggregation')
 FINETUNE_METRICS = ('accuracy/top1',)
+SEGMENT_METRICS = ('mIoU', 'mAcc', 'aAcc')
 
 Values = Mapping[str, object]
 
@@ -30,6 +34,9 @@ WAYS: dict[str, Values] = {
         'optim_wrapper.paramwise_cfg.layer_decay_rate': 1.0,
     },
 }
+
+# Two ways of training a segmentor on composites, one run each.
+SEGMENT_WAYS: dict[str, Values] = {'pretrained': {}, 'scratch': WAYS['scratch']}
 
 LABELS = {
     'pretrained': 'pretrained',
@@ -46,6 +53,12 @@ ON_TEST_IMAGES: Values = {
 }
 
 
+ON_TEST_COMPOSITES: Values = {
+    'val_dataloader.dataset.data_prefix.img_path': 'images/test',
+    'val_dataloader.dataset.data_prefix.seg_map_path': 'masks/test',
+}
+
+
 @dataclass(frozen=True)
 class Scale:
     """Changes to the configs, by stage; `num_images` test images are tokenized for the report."""
@@ -54,6 +67,7 @@ class Scale:
     tokenizer: Values = field(default_factory=dict)
     pretrain: Values = field(default_factory=dict)
     finetune: Values = field(default_factory=dict)
+    segment: Values = field(default_factory=dict)
     num_images: int = 2000
 
 
@@ -85,7 +99,9 @@ def stage_name(way: str, seed: int) -> str:
     return f'{way}_seed{seed}'
 
 
-NORMAL = Scale('BEiT v2 quickstart on CIFAR-10', finetune=ON_TEST_IMAGES)
+NORMAL = Scale(
+    'BEiT v2 quickstart on CIFAR-10', finetune=ON_TEST_IMAGES, segment=ON_TEST_COMPOSITES
+)
 SHORT: Values = {
     'train_cfg.max_epochs': 1,
     'train_cfg.val_interval': 1,
@@ -96,6 +112,15 @@ FAST = Scale(
     tokenizer={**SHORT, 'val_dataloader.dataset.val_per_class': 10},
     pretrain={**SHORT, 'val_dataloader.dataset.val_per_class': 10},
     finetune={**SHORT, **ON_TEST_IMAGES, 'val_dataloader.dataset.samples_per_class': 100},
+    segment={
+        **ON_TEST_COMPOSITES,
+        'train_cfg.max_iters': 10,
+        'train_cfg.val_interval': 10,
+        'default_hooks.checkpoint.interval': 10,
+        'param_scheduler.0.end': 5,
+        'param_scheduler.1.begin': 5,
+        'param_scheduler.1.end': 10,
+    },
     num_images=500,
 )
 

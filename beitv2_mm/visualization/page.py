@@ -76,6 +76,7 @@ def render(report: 'Report') -> str:
     parts = [
         _headline(report),
         _section('Results', _table((), report.rows(), ('', 'number', 'note'), total=True)),
+        _segmentation(report),
         *(_picture(picture) for picture in report.pictures),
         '<div class="two">' + _stages(report) + _machine(report) + '</div>',
         _section('What these figures do not show', _list(report.limits)),
@@ -144,6 +145,18 @@ def _picture(picture: 'Picture') -> str:
         f'<figure><figcaption>{escape(picture.caption)}</figcaption>'
         f'<img alt="{escape(picture.title)}" src="data:image/png;base64,{data}"></figure>',
     )
+
+
+def _segmentation(report: 'Report') -> str:
+    if not report.segmentation:
+        return ''
+    rows = [
+        (score.label, *(f'{value:.1f} %' for value in (score.miou, score.macc, score.aacc)))
+        for score in report.segmentation
+    ]
+    head = ('', 'mIoU', 'mean class accuracy', 'pixel accuracy')
+    table = _table(head, rows, ('', 'number', 'number', 'number'))
+    return _section('Segmentation of composites', table)
 
 
 def _stages(report: 'Report') -> str:

@@ -30,6 +30,16 @@ def accuracy(per_seed: Sequence[float]) -> Accuracy:
 
 
 @dataclass(frozen=True)
+class SegmentationScore:
+    """What one segmentor reached on composites, per cent."""
+
+    label: str
+    miou: float
+    macc: float
+    aacc: float
+
+
+@dataclass(frozen=True)
 class StageRecord:
     """One stage that ran; seconds of wall clock, all attempts together."""
 
@@ -67,6 +77,7 @@ class Report:
     limits: list[str]  # what the figures do not show, one sentence each
     commands: list[tuple[str, str]]  # how to go on: purpose, command line
     pictures: list[Picture]
+    segmentation: list[SegmentationScore] = field(default_factory=list)
 
     @property
     def gain(self) -> float:
@@ -87,7 +98,15 @@ class Report:
             _top1('Top-1 from scratch', self.scratch, 'no layer decay'),
             _top1('', self.scratch_layer_decay, 'layer decay'),
             _top1('Top-1 pretrained', self.pretrained, 'layer decay'),
-            ('Gain by pretraining', f'{self.gain:+.1f} points', 'over the better from scratch'),
+            *(
+                ('' if row else 'mIoU on composites', _percent(score.miou), score.label)
+                for row, score in enumerate(self.segmentation)
+            ),
+            (
+                'Top-1 gain by pretraining',
+                f'{self.gain:+.1f} points',
+                'over the better from scratch',
+            ),
         ]
 
 

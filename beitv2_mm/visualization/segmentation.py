@@ -1,14 +1,15 @@
-"""Label maps as pictures: (H, W, 3) and (H, W) -> overlay, with a legend beside it."""
+"""Label maps as pictures: (H, W, 3) and (H, W) -> overlay, with a legend; several side by side."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from beitv2_mm.visualization.canvas import new_canvas, write
+from beitv2_mm.visualization.canvas import enlarge, new_canvas, write
 
 ROW, GAP, FONT = 20, 8, 14
+CAPTION = 112
 
 
 def default_palette(count: int) -> np.ndarray:
@@ -61,4 +62,54 @@ def draw_with_legend(
         top = GAP + row * ROW
         pen.rectangle((left, top, left + ROW - 4, top + ROW - 4), fill=(*palette[i].tolist(), 255))
         write(canvas, (left + ROW + GAP, top + ROW // 2 - 2), text, FONT)
+    return canvas
+
+
+def compare_labels(
+    images: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    palette: np.ndarray,
+    classes: Sequence[str],
+    tile: int = 96,
+) -> Image.Image:
+    """Images (M, H, W, 3) uint8 in a row, and below each its overlay for every label map (M, H, W)
+    of ``rows``, named at the left; at the bottom, the classes that occur.
+
+    Class 0 is background and stays clear.
+    """
+    font = ImageFont.load_default(FONT)
+    step = tile + GAP // 2
+    width = CAPTION + len(images) * step
+    present = sorted({int(k) for maps in rows.values() for k in np.unique(maps)} - {0})
+    entries = [(k, int(font.getlength(classes[k])) + ROW + 2 * GAP) for k in present]
+    lines: list[list[tuple[int, int]]] = [[]]  # of the legend: (class, left edge)
+    left = CAPTION
+    for k, room in entries:
+        if left + room > width and lines[-1]:
+            lines.append([])
+            left = CAPTION
+        lines[-1].append((k, left))
+        left += room
+    height = (1 + len(rows)) * step + GAP + ROW * len(lines)
+    canvas = new_canvas(width, height)
+    for line, (label, maps) in enumerate(
+        [('image', np.zeros(images.shape[:3], int)), *rows.items()]
+    ):
+        write(canvas, (0, line * step + tile // 2), label, FONT)
+        for column, (image, labels) in enumerate(zip(images, maps, strict=True)):
+            large = np.asarray(enlarge(image, tile, tile))
+            shown = Image.fromarray(labels.astype(np.uint8)).resize(
+                (tile, tile), Image.Resampling.NEAREST
+            )
+            clear = np.where(np.asarray(shown) == 0, len(palette), np.asarray(shown))
+            tinted = draw_overlay(large, clear, palette, 0.6)
+            canvas.paste(Image.fromarray(tinted), (CAPTION + column * step, line * step))
+    pen = ImageDraw.Draw(canvas)
+    for index, entries in enumerate(lines):
+        top = (1 + len(rows)) * step + GAP + index * ROW
+        for k, left in entries:
+            pen.rectangle(
+                (left, top, left + ROW - 4, top + ROW - 4), fill=(*palette[k].tolist(), 255)
+            )
+            write(canvas, (left + ROW + GAP // 2, top + ROW // 2 - 2), classes[k], FONT)
     return canvas

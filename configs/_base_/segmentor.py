@@ -94,6 +94,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(layer_decay_rate=0.75, norm_decay_mult=0.0, flat_decay_mult=0.0),
 )
 param_scheduler = [
+    # From a rate of 1e-6; the official file, by mmcv's rules, from 1e-6 of the rate.
     dict(type=LinearLR, start_factor=1e-6 / 5e-5, by_epoch=False, begin=0, end=1500),
     dict(type=PolyLR, power=1.0, eta_min=0.0, by_epoch=False, begin=1500, end=160000),
 ]

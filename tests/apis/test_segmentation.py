@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from beitv2_mm.apis import SegmentationInferencer, segment_images
-from beitv2_mm.visualization.segmentation import default_palette, draw_overlay
+from beitv2_mm.visualization.segmentation import compare_labels, default_palette, draw_overlay
 from shrink import shrink
 from tiny import CIFAR
 
@@ -119,3 +119,20 @@ def test_overlay() -> None:
     with pytest.raises(ValueError, match='label map'):
         draw_overlay(image, labels[:1], palette)
     assert len(np.unique(default_palette(150), axis=0)) == 150
+
+
+def test_comparison_tints_what_each_row_found() -> None:
+    images = np.full((2, 4, 4, 3), 100, np.uint8)
+    truth, found = np.zeros((2, 2, 4, 4), np.uint8)
+    truth[0, :2] = found[1] = 1
+    palette = np.array([(0, 0, 0), (250, 0, 0)], np.uint8)
+    rows = {'mask': truth, 'model': found}
+    drawn = np.asarray(compare_labels(images, rows, palette, ['background', 'shoe'], tile=8))
+    red = (drawn[..., 0] > 150) & (drawn[..., 1] < 60)
+    tiles = [
+        red[12 * row :, 112 + 12 * column :][:8, :8].mean()
+        for row in range(3)
+        for column in range(2)
+    ]
+    assert tiles == [0, 0, 0.5, 0, 0, 1]
+    assert red[3 * 12 :].any(), 'the legend'

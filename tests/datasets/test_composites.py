@@ -90,3 +90,19 @@ def test_bad_sources(tmp_path: Path, sources: tuple[Path, Path]) -> None:
     (tmp_path / 'mine/thesis.txt').touch()
     with pytest.raises(ValueError, match=r'thesis\.txt'):
         prepare(tmp_path / 'mine', cifar, fashion, (1, 1, 1))
+
+
+def test_auto_takes_what_is_installed_and_says_what_to_fetch_by_hand(
+    tmp_path: Path, sources: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fashion, cifar = sources
+    monkeypatch.setattr(composites, 'DEBIAN', fashion)
+    prepare(tmp_path / 'installed', cifar, counts=(2, 1, 1))
+    assert (tmp_path / 'installed' / composites.MARKER).is_file()
+
+    monkeypatch.setattr(composites, 'DEBIAN', tmp_path / 'nowhere')
+    monkeypatch.setattr(composites.FashionMNIST, 'mirrors', ['http://127.0.0.1:9/'])
+    monkeypatch.setenv('PATH', str(tmp_path))  # no apt-get
+    for _ in range(2):  # what the first attempt leaves does not stop the second
+        with pytest.raises(FileNotFoundError, match='by hand'):
+            prepare(tmp_path / 'offline', cifar, counts=(2, 1, 1))

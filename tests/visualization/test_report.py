@@ -14,6 +14,7 @@ from PIL import Image
 from beitv2_mm.visualization import (
     Picture,
     Report,
+    SegmentationScore,
     StageRecord,
     accuracy,
     log_table,
@@ -120,7 +121,7 @@ def test_table_in_the_log_is_aligned(caplog: pytest.LogCaptureFixture) -> None:
     (record,) = caplog.records
     lines = record.getMessage().splitlines()
     assert lines[0] == 'A <small> run'
-    assert re.search(r'Gain by pretraining +\+12\.0 points  over', lines[-2])
+    assert re.search(r'Top-1 gain by pretraining +\+12\.0 points  over', lines[-2])
 
     columns = [line.index('decay') for line in lines if 'layer decay' in line]
     assert len(columns) == 3
@@ -131,3 +132,19 @@ def test_table_in_the_log_is_aligned(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_segmentation_is_shown_where_there_is_one(tmp_path: Path) -> None:
+    report = make_report()
+    assert 'omposites' not in render(report)
+    scores = [SegmentationScore('from scratch', 40.0, 50.0, 80.0)]
+    scores.append(SegmentationScore('pretrained', 45.25, 55.0, 85.0))
+    report = dataclasses.replace(report, segmentation=scores)
+    page = render(report)
+    assert 'Segmentation of composites' in page and '85.0 %' in page
+    assert [row for row in report.rows() if 'omposites' in row[0]] == [
+        ('mIoU on composites', '40.0 %', 'from scratch')
+    ]
+    assert ('', '45.2 %', 'pretrained') in report.rows()
+    content = json.loads((write_report(report, tmp_path).parent / 'report.json').read_text())
+    assert content['segmentation'][1]['miou'] == 45.25
