@@ -75,22 +75,22 @@ def render(report: 'Report') -> str:
     """The page of a report as HTML text."""
     parts = [
         _headline(report),
-        _section('Results', _table((), report.rows(), ('', 'number', 'note'), total=True)),
-        *(_picture(picture) for picture in report.pictures),
+        section('Results', table((), report.rows(), ('', 'number', 'note'), total=True)),
+        *(figure(picture) for picture in report.pictures),
         '<div class="two">' + _stages(report) + _machine(report) + '</div>',
-        _section('What these figures do not show', _list(report.limits)),
-        _section('How to go on', ''.join(
+        section('What these figures do not show', _list(report.limits)),
+        section('How to go on', ''.join(
             f'<div>{escape(purpose)}</div><pre>{escape(line)}</pre>'
             for purpose, line in report.commands
         )),
         _settings(report),
     ]  # fmt: skip
-    return PAGE.format(
-        title=escape(report.title),
-        summary=escape(report.summary),
-        style=STYLE,
-        body='\n'.join(parts),
-    )
+    return page(report.title, report.summary, '\n'.join(parts))
+
+
+def page(title: str, summary: str, body: str) -> str:
+    """A whole page; `body` is HTML, the others are plain text."""
+    return PAGE.format(title=escape(title), summary=escape(summary), style=STYLE, body=body)
 
 
 def duration(seconds: float) -> str:
@@ -118,11 +118,12 @@ def _headline(report: 'Report') -> str:
     return '<div class="figures">' + ''.join(cells) + '</div>'
 
 
-def _section(title: str, body: str) -> str:
+def section(title: str, body: str) -> str:
+    """A card with a heading; `body` is HTML."""
     return f'<section><h2>{escape(title)}</h2>\n{body}\n</section>'
 
 
-def _table(
+def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str], total: bool = False
 ) -> str:
     """A table of plain text; `kinds` are the columns' classes, `total` stresses the last row."""
@@ -137,9 +138,10 @@ def _table(
     return '<div class="scroll"><table>' + '\n'.join(lines) + '</table></div>'
 
 
-def _picture(picture: 'Picture') -> str:
+def figure(picture: 'Picture') -> str:
+    """A section with one picture."""
     data = base64.b64encode(picture.png).decode()
-    return _section(
+    return section(
         picture.title,
         f'<figure><figcaption>{escape(picture.caption)}</figcaption>'
         f'<img alt="{escape(picture.title)}" src="data:image/png;base64,{data}"></figure>',
@@ -149,11 +151,11 @@ def _picture(picture: 'Picture') -> str:
 def _stages(report: 'Report') -> str:
     rows = [(stage.name, duration(stage.seconds)) for stage in report.stages]
     rows.append(('all stages', duration(sum(stage.seconds for stage in report.stages))))
-    return _section('What ran, and how long', _table((), rows, ('', 'number'), total=True))
+    return section('What ran, and how long', table((), rows, ('', 'number'), total=True))
 
 
 def _machine(report: 'Report') -> str:
-    return _section('Machine', _table((), list(report.machine.items()), ('', '')))
+    return section('Machine', table((), list(report.machine.items()), ('', '')))
 
 
 def _list(items: Sequence[str]) -> str:
@@ -165,5 +167,5 @@ def _settings(report: 'Report') -> str:
         (name, config, ', '.join(f'{key}={value}' for key, value in changes.items()) or 'nothing')
         for name, config, changes in report.settings
     ]
-    table = _table(('training', 'config', 'changed in it'), rows, ('', '', ''))
-    return f'<section><details><summary>Settings</summary>{table}</details></section>'
+    rows_table = table(('training', 'config', 'changed in it'), rows, ('', '', ''))
+    return f'<section><details><summary>Settings</summary>{rows_table}</details></section>'
