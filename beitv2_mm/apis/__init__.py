@@ -3,6 +3,7 @@ attention."""
 
 from beitv2_mm.apis.attention import visualize_attention
 from beitv2_mm.apis.attention_model import AttentionModel, build_attention_model
+from beitv2_mm.apis.codes import build_pretrainer, visualize_codes
 from beitv2_mm.apis.inferencers import ClassificationInferencer, FeatureInferencer
 from beitv2_mm.apis.segmenter import SegmentationInferencer, segment_images
 from beitv2_mm.apis.tokenize import find_images, tokenize_images
@@ -16,6 +17,7 @@ __all__ = [
     'ModelInfo',
     'SegmentationInferencer',
     'build_attention_model',
+    'build_pretrainer',
     'build_tokenizer',
     'config_root',
     'find_images',
@@ -24,4 +26,5 @@ __all__ = [
     'segment_images',
     'tokenize_images',
     'visualize_attention',
+    'visualize_codes',
 ]

@@ -57,6 +57,11 @@ def beside(
     return sheet
 
 
+def spread(total: int, count: int) -> np.ndarray:
+    """`count` indices at equal steps below `total`, or all where there are fewer."""
+    return np.linspace(0, total - 1, min(total, count)).round().astype(int)
+
+
 def on_white(picture: Image.Image) -> np.ndarray:
     """uint8 (H, W, 3), for backends that know no transparency."""
     white = Image.new('RGBA', picture.size, 'white')

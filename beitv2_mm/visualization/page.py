@@ -1,4 +1,4 @@
-"""`report.html`: one page without scripts or references to other files."""
+"""HTML pages without references to other files, and the report's."""
 
 import base64
 from collections.abc import Sequence
@@ -105,15 +105,20 @@ def duration(seconds: float) -> str:
 
 def _headline(report: 'Report') -> str:
     scratch = max(report.scratch, report.scratch_layer_decay, key=lambda result: result.mean)
-    figures = [
+    values = [
         ('', f'{scratch.mean:.1f} %', 'top-1 from scratch'),
         ('', f'{report.pretrained.mean:.1f} %', 'top-1 pretrained'),
         ('main', f'{report.gain:+.1f}', 'points gained by pretraining'),
         ('', f'{report.codebook_usage:.1f} %', 'of the codebook in use'),
     ]
+    return figures(values)
+
+
+def figures(values: Sequence[tuple[str, str, str]]) -> str:
+    """A row of large numbers, each (kind, value, label); the kind 'main' stands out."""
     cells = (
         f'<div class="{kind}"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
-        for kind, value, label in figures
+        for kind, value, label in values
     )
     return '<div class="figures">' + ''.join(cells) + '</div>'
 
