@@ -47,8 +47,7 @@ def write_run_page(work_dir: str | PathLike) -> Path:
     body = [figures(_headline(scalars))]
     body += [figure(picture) for picture in (_curves(scalars), *latest_pictures(work_dir))]
     last = max(steps[-1] for steps, _ in scalars.values())
-    summary = f'{work_dir.absolute().name}: {last} iterations so far. Light: logged values. '
-    summary += 'Strong: their running mean. Dots: validation.'
+    summary = f'{last} iterations so far. Thin lines: logged values. Thick ones: running means.'
     path = work_dir / 'run.html'
     write_atomic(path, page(f'Run {work_dir.absolute().name}', summary, '\n'.join(body)).encode())
     return path
