@@ -186,6 +186,8 @@ class AttentionPicturesHook(PicturesHook):
             inputs = (inputs - model.mean) / model.std
         height, width = network.patch_size
         grid = inputs.shape[-2] // height, inputs.shape[-1] // width
+        inputs = inputs[..., : grid[0] * height, : grid[1] * width]
+        images = images[:, : grid[0] * height, : grid[1] * width]
         row, column = grid[0] // 2, grid[1] // 2
         rows = []
         for index, image in enumerate(images):
