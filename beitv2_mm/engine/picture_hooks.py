@@ -27,6 +27,7 @@ Pictures = dict[str, Image.Image]
 
 class PicturesHook(Hook):
     """Collects some images of every validation batch and draws them once the validation is over.
+    Of images that differ in size those as large as the first are drawn.
 
     Only the main process draws, so its share of the images is what is seen.
 
@@ -78,11 +79,11 @@ class PicturesHook(Hook):
         if not self._is_due or not self._inputs:
             return
         model = unwrapped_model(runner)
-        same_size = [image for image in self._inputs if image.shape == self._inputs[0].shape]
-        samples = self._samples[: len(same_size)]
-        batch = model.data_preprocessor(
-            dict(inputs=torch.stack(same_size), data_samples=samples), False
-        )
+        size = self._inputs[0].shape
+        kept = [index for index, image in enumerate(self._inputs) if image.shape == size]
+        raw, samples = ([values[i] for i in kept] for values in (self._inputs, self._samples))
+        batch = dict(inputs=torch.stack(raw), data_samples=samples)
+        batch = model.data_preprocessor(batch, False)
         inputs = batch['inputs']
         images = to_pixels(inputs, model.data_preprocessor)
         by_iter = isinstance(runner._train_loop, IterBasedTrainLoop)

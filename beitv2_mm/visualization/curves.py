@@ -129,7 +129,7 @@ def style_axes(axes: Axes, title: str, x_label: str) -> None:
     """The look of every diagram: readable on light and on dark pages."""
     axes.set_title(title, color=INK, fontsize=11, loc='left', fontweight='bold')
     axes.set_xlabel(x_label, color=INK, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9, min_n_ticks=1))
     axes.tick_params(which='both', colors=INK, labelsize=9)
     axes.grid(color=INK, alpha=0.2, linewidth=0.6)
     for side, spine in axes.spines.items():
