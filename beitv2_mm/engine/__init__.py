@@ -6,6 +6,7 @@ from beitv2_mm.engine.picture_hooks import (
     AttentionPicturesHook,
     CodePicturesHook,
     PredictionPicturesHook,
+    SegmentationPicturesHook,
 )
 from beitv2_mm.engine.precision import mixed_precision
 from beitv2_mm.engine.run_page_hook import RunPageHook
@@ -23,6 +24,7 @@ __all__ = [
     'MIMMetric',
     'PredictionPicturesHook',
     'RunPageHook',
+    'SegmentationPicturesHook',
     'SubsetAccuracy',
     'TokenizerMetric',
     'UnreadableImagesHook',

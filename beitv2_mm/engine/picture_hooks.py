@@ -9,6 +9,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.structures import PixelData
 from PIL import Image
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from beitv2_mm.visualization.attention_pictures import attention_tiles
 from beitv2_mm.visualization.canvas import beside, on_white, spread
 from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.prediction import draw_predictions, image_codes
+from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
 from beitv2_mm.visualization.usage import plot_usage
 
 Pictures = dict[str, Image.Image]
@@ -46,6 +48,7 @@ class PicturesHook(Hook):
         self._validations = 0
         self._inputs: list[Tensor] = []
         self._samples: list = []
+        self._meta: dict = {}  # of the data set: classes, palette
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forgets the last validation."""
@@ -63,15 +66,15 @@ class PicturesHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence | None = None,
     ) -> None:
-        """Keeps images, as they were before preprocessing, and what belongs to them."""
-        if not self._is_due or data_batch is None:
+        """Keeps images, as they were before preprocessing, and what the model made of them."""
+        if not self._is_due or data_batch is None or outputs is None:
             return
         # From every batch: data sets are often sorted by class.
         wanted = -(-self.num_images // len(runner.val_dataloader))
-        inputs, samples = data_batch['inputs'], data_batch['data_samples']
+        inputs = data_batch['inputs']
         for index in spread(len(inputs), min(wanted, self.num_images - len(self._inputs))):
             self._inputs.append(inputs[index])
-            self._samples.append(samples[index])
+            self._samples.append(outputs[index])
 
     @torch.no_grad()
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
@@ -86,6 +89,7 @@ class PicturesHook(Hook):
         batch = model.data_preprocessor(batch, False)
         inputs = batch['inputs']
         images = to_pixels(inputs, model.data_preprocessor)
+        self._meta = dict(runner.visualizer.dataset_meta or {})
         by_iter = isinstance(runner._train_loop, IterBasedTrainLoop)
         step = runner.iter if by_iter else runner.epoch
         for name, picture in self.draw(model, inputs, images, samples).items():
@@ -100,7 +104,7 @@ class PicturesHook(Hook):
             model: in eval mode.
             inputs: (M, 3, H, W), preprocessed.
             images: (M, H, W, 3) uint8.
-            samples: the M data samples.
+            samples: the M data samples that the model returned.
         """
 
 
@@ -196,3 +200,38 @@ class AttentionPicturesHook(PicturesHook):
             maps = query_map(attention, grid, row, column).float().cpu().numpy()
             rows.append(beside(attention_tiles(Image.fromarray(image), maps, row, column, 140)))
         return {'attention': beside(rows, columns=1)}
+
+
+@HOOKS.register_module()
+class SegmentationPicturesHook(PicturesHook):
+    """For a segmentor: ``segmentation``, a row for each image with the true classes, where there
+    are masks, and the predicted ones with a legend; small images are enlarged."""
+
+    def __init__(self, interval: int = 1, num_images: int = 8) -> None:
+        super().__init__(interval, num_images)
+
+    def draw(self, model: nn.Module, inputs: Tensor, images: np.ndarray, samples: list) -> Pictures:
+        classes = list(self._meta.get('classes') or map(str, range(model.num_classes)))
+        palette = np.array(self._meta.get('palette') or default_palette(len(classes)), np.uint8)
+        rows = []
+        for image, sample in zip(images, samples, strict=True):
+            predicted = _label_map(sample.pred_sem_seg)
+            photo = np.asarray(Image.fromarray(image).resize(predicted.shape[::-1]))
+            photo, predicted = _enlarged(photo), _enlarged(predicted)
+            row = [draw_with_legend(photo, predicted, palette, classes)]
+            if 'gt_sem_seg' in sample:
+                truth = _enlarged(_label_map(sample.gt_sem_seg))
+                row.insert(0, Image.fromarray(draw_overlay(photo, truth, palette)))
+            rows.append(beside(row))
+        return {'segmentation': beside(rows, columns=1)}
+
+
+def _label_map(found: PixelData) -> np.ndarray:
+    """(1, H, W) of a data sample -> (H, W) uint8."""
+    return found.data.squeeze(0).cpu().numpy().astype(np.uint8)
+
+
+def _enlarged(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, ...) with every pixel repeated until the picture is some 200 pixels high."""
+    factor = max(1, 200 // len(pixels))
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -46,14 +46,17 @@ def outline(picture: Image.Image, box: tuple[float, float, float, float]) -> Non
 def beside(
     pictures: Sequence[Image.Image], gap: int = 12, columns: int | None = None
 ) -> Image.Image:
-    """Pictures of one size in rows of `columns`; None puts all into one row."""
+    """Pictures in rows of `columns` (None: one row); a column is as wide, and every row as high, as
+    what is largest in it."""
     columns = min(columns or len(pictures), len(pictures))
-    width, height = pictures[0].size
+    widths = [max(picture.width for picture in pictures[c::columns]) for c in range(columns)]
+    height = max(picture.height for picture in pictures)
     lines = -(-len(pictures) // columns)
-    sheet = new_canvas(columns * (width + gap) - gap, lines * (height + gap) - gap)
+    sheet = new_canvas(sum(widths) + gap * (columns - 1), lines * (height + gap) - gap)
     for index, picture in enumerate(pictures):
         line, column = divmod(index, columns)
-        sheet.paste(picture, (column * (width + gap), line * (height + gap)))
+        left = sum(widths[:column]) + gap * column
+        sheet.paste(picture, (left, line * (height + gap)))
     return sheet
 
 

@@ -29,6 +29,7 @@ CAPTIONS = {
         'What is predicted of hidden patches',
         'Real patches of other images stand for the codes.',
     ),
+    'segmentation': ('Segmentation', 'True classes where known, and predicted ones.'),
     'attention': (
         'Attention',
         'From the middle patch to all patches. Bright is more; each map spans its own range.',

@@ -21,6 +21,7 @@ from beitv2_mm.engine import (
     MIMMetric,
     PredictionPicturesHook,
     RunPageHook,
+    SegmentationPicturesHook,
     TokenizerMetric,
 )
 from beitv2_mm.engine.picture_hooks import to_pixels
@@ -164,3 +165,27 @@ def test_bad_settings() -> None:
         CodePicturesHook(interval=0)
     with pytest.raises(ValueError, match='leaves none of 4'):
         PredictionPicturesHook(num_images=4, num_shown=4)
+
+
+def test_segmentation_shows_truth_and_prediction() -> None:
+    pytest.importorskip('mmseg')
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    from segmentors import build_segmentor
+
+    hook = SegmentationPicturesHook()
+    hook._meta = dict(classes=('one', 'two', 'three'), palette=[[255, 0, 0], [0, 255, 0], [0] * 3])
+    inputs = torch.rand(2, 3, 32, 48)
+    model = build_segmentor()
+    samples = model.predict(inputs)  # logits resized, as the runner sees them
+    for sample in samples:
+        sample.gt_sem_seg = PixelData(data=torch.zeros(1, 32, 48, dtype=torch.long))
+    assert isinstance(samples[0], SegDataSample)
+    images = np.full((2, 32, 48, 3), 100, np.uint8)
+    picture = hook.draw(model, inputs, images, samples)['segmentation'].convert('RGB')
+    assert picture.height == 2 * 192 + 12
+    assert picture.getpixel((100, 100)) == (178, 50, 50)  # the truth, half the class's red
+    one = samples[0].pred_sem_seg.data[0]
+    expected = [(178, 50, 50), (50, 178, 50), (50, 50, 50)][int(one[16, 24])]
+    assert picture.getpixel((288 + 12 + 24 * 6 + 3, 16 * 6 + 3)) == expected
