@@ -103,8 +103,7 @@ def build_attention_model(
             word = 'have' if has_scale else 'have no'
             _warn(f'--layer_scale_init_value {layer_scale_init_value:g} is ignored: {weights} '
                   f'{word} layer scale.')  # fmt: skip
-        if not has_scale:
-            settings['layer_scale_init_value'] = 0.0
+        settings['layer_scale_init_value'] = None if has_scale else 0.0
     transformer = BEiTV2Backbone(**settings, out_type='featmap')
     transformer.reset_parameters()
     if tensors is not None:
