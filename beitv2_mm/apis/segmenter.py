@@ -135,7 +135,7 @@ def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
     }
 
 
-def _names(files: Sequence[str]) -> list[Path]:
+def result_names(files: Sequence[str]) -> list[Path]:
     """A relative name for the results of each file, without suffix where that tells them apart."""
     absolute = [Path(file).absolute() for file in files]
     root = Path(os.path.commonpath([path.parent for path in absolute]))
@@ -164,7 +164,7 @@ def segment_images(
         Unreadable files and why.
     """
     unreadable = {}
-    for file, name in zip(files, _names(files), strict=True):
+    for file, name in zip(files, result_names(files), strict=True):
         try:
             result = inferencer(file)[0]
         except ValueError as error:

@@ -3,7 +3,7 @@
 import copy
 import fnmatch
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
@@ -91,10 +91,16 @@ def model_info(name: str) -> ModelInfo:
     """
     models = _models()
     if name.lower() not in models:
-        near = get_close_matches(name.lower(), models, n=3, cutoff=0.4)
-        hint = f'Did you mean {", ".join(near)}?' if near else f'There are {", ".join(models)}.'
-        raise ValueError(f'There is no model {name!r}. {hint}')
+        raise unknown_model(name, models)
     return models[name.lower()]
+
+
+def unknown_model(name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that is not among those known; it tells the nearest."""
+    names = list(known)
+    near = get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+    hint = f'Did you mean {", ".join(near)}?' if near else f'There are {", ".join(names)}.'
+    return ValueError(f'There is no model {name!r}. {hint}')
 
 
 def get_model(

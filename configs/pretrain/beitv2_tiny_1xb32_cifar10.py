@@ -13,7 +13,7 @@ from mmpretrain.datasets import PackInputs, RandomResizedCrop
 from torch.optim import AdamW
 
 from beitv2_mm.datasets import BlockwiseMask
-from beitv2_mm.engine import MIMMetric
+from beitv2_mm.engine import AttentionPicturesHook, MIMMetric, PredictionPicturesHook
 from beitv2_mm.models import (
     BEiTV2Backbone,
     BEiTV2Pretrainer,
@@ -106,3 +106,7 @@ param_scheduler = [
 auto_scale_lr = dict(base_batch_size=32)
 
 default_hooks.update(logger=dict(type=LoggerHook, interval=20))
+custom_hooks = custom_hooks + [
+    dict(type=PredictionPicturesHook, num_images=250),
+    dict(type=AttentionPicturesHook),
+]
