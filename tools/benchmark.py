@@ -53,6 +53,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--threads', type=int, default=os.cpu_count(), help='of PyTorch on CPU (%(default)s)'
     )
+    parser.add_argument(
+        '--images', metavar='DIR', help='JPEG files for `data`, instead of generated ones'
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='write a picture (.png, .svg)')
     return parser.parse_args()

@@ -117,10 +117,10 @@ class Backbone(Work):
 
     def share_weights(self, modules: Mapping[str, nn.Module | None]) -> None:
         ours = modules.get(OURS)
-        for name, module in modules.items():
-            if ours is not None and module is not None and name != OURS:
-                weights = convert(ours.state_dict(), name).state_dict
-                module.load_state_dict(weights, strict=True)
+        for name in ('timm', 'mmpretrain'):
+            peer = modules.get(name)
+            if ours is not None and peer is not None:
+                peer.load_state_dict(convert(ours.state_dict(), name).state_dict, strict=True)
 
 
 def backbone(settings: Settings) -> list[Work]:

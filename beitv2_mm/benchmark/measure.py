@@ -74,7 +74,7 @@ def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[R
             Row(
                 work.name,
                 name,
-                medians[name] / work.units,
+                medians[name] / steps[name].units,
                 memory[name],
                 limit / medians[name] if limit else None,
                 medians[name] / medians[OURS],

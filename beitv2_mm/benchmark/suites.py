@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from beitv2_mm.benchmark.backbone import Backbone, backbone
+from beitv2_mm.benchmark.data import data
 from beitv2_mm.benchmark.pretrain import Pretrain, pretrain
 from beitv2_mm.benchmark.segment import segment
 from beitv2_mm.benchmark.tokenizer import Quantizer, tokenizer
@@ -25,5 +26,6 @@ SUITES: dict[str, Callable[[Settings], list[Work]]] = dict(
     pretrain=pretrain,
     tokenizer=tokenizer,
     segment=segment,
+    data=data,
     scaling=scaling,
 )

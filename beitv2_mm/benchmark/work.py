@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,9 @@ class Settings:
 class Step(NamedTuple):
     """An implementation, ready to run."""
 
-    run: Callable[[], object]  # the work once; what it returns is compared
+    run: Callable[[], Any]  # the work once; what it returns is compared
     module: nn.Module | None = None  # holds the weights, and is what gets compiled
+    units: int = 1  # images in a run, where the time of an image is meant
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,6 @@ class Work:
     settings: Settings
 
     implementations: ClassVar[tuple[str, ...]] = (OURS,)
-    units: ClassVar[int] = 1  # images in one run, where the time of an image is meant
     measures_memory: ClassVar[bool] = True
 
     @property
@@ -88,7 +88,7 @@ class Work:
         something else."""
         return []
 
-    def compare(self, ours: object, theirs: object) -> None:
+    def compare(self, ours: Any, theirs: Any) -> None:
         """Raises `NotTheSameError` where two results differ by more than rounding.
 
         In half precision, rounding of a deep network differs too much to tell: 2e-3 of the
@@ -100,8 +100,8 @@ class Work:
             raise NotTheSameError(
                 f'{self.name}: shapes {tuple(ours.shape)} and {tuple(theirs.shape)} differ.'
             )
-        ours, theirs = ours.detach().float(), theirs.detach().float()
-        difference = float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12))
+        largest = theirs.detach().abs().max().clamp_min(1e-12)
+        difference = float((ours.detach().float() - theirs.detach()).abs().max() / largest)
         bound = 2e-3 if self.settings.precision == 'fp32' else 0.1
         if not difference <= bound:
             raise NotTheSameError(
@@ -110,7 +110,7 @@ class Work:
 
     def available(self) -> list[str]:
         """Implementations whose package is installed, this package first."""
-        return [name for name in self.implementations if find_spec(name.split()[0])]
+        return [name for name in self.implementations if find_spec(name.split(',')[0])]
 
 
 def peer_config(package: str, path: str) -> Path:
