@@ -1,4 +1,4 @@
-"""Input pipelines of masked image modelling, image by image in one process, against mmpretrain's."""
+"""Input pipelines of masked image modelling, image by image in one process."""
 
 import functools
 import tempfile
@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from beitv2_mm.benchmark.backbone import PATCH
 from beitv2_mm.benchmark.pretrain import MASKED
 from beitv2_mm.benchmark.work import OURS, Settings, Step, Work, peer_config
-from beitv2_mm.datasets import ImageFolder
+from beitv2_mm.datasets import ImageFolder, LinearColorJitter
 
 COUNT = 32  # images of a turn
 
@@ -63,9 +63,10 @@ class Pipeline(Work):
             interpolation='bicubic',
             antialias=True,
         )
-        jitter = dict(type=v2.ColorJitter, brightness=0.4, contrast=0.4, saturation=0.4)
+        jitter = LinearColorJitter if crop_first else v2.ColorJitter
+        colors = dict(type=jitter, brightness=0.4, contrast=0.4, saturation=0.4)
         flip = dict(type=v2.RandomHorizontalFlip)
-        steps = [crop, flip, jitter] if crop_first else [jitter, flip, crop]
+        steps = [crop, flip, colors] if crop_first else [colors, flip, crop]
         grid = self.size // PATCH
         return [
             dict(type='beitv2_mm.LoadImage'),

@@ -2,13 +2,14 @@
 
 Crop and flip are drawn as in the reference. The colour jitter comes after the crop, not before it:
 its contrast factor turns around the mean grey of the crop, in the reference around that of the
-whole image. So recipes of the paper keep the reference order.
+whole image; and it clips colours once, not after every step. So recipes of the paper keep the
+reference's.
 """
 
 from mmpretrain.datasets import PackInputs
-from torchvision.transforms.v2 import ColorJitter, RandomHorizontalFlip, RandomResizedCrop
+from torchvision.transforms.v2 import RandomHorizontalFlip, RandomResizedCrop
 
-from beitv2_mm.datasets import BlockwiseMask, LoadImage, TorchvisionTransforms
+from beitv2_mm.datasets import BlockwiseMask, LinearColorJitter, LoadImage, TorchvisionTransforms
 
 fast_tokenizer_pipeline = [
     dict(type=LoadImage),
@@ -40,7 +41,7 @@ fast_mim_pipeline = [
                 antialias=True,
             ),
             dict(type=RandomHorizontalFlip),
-            dict(type=ColorJitter, brightness=0.4, contrast=0.4, saturation=0.4),
+            dict(type=LinearColorJitter, brightness=0.4, contrast=0.4, saturation=0.4),
         ],
     ),
     dict(type=BlockwiseMask, patch_size=16, num_masked=75, min_block=16, min_aspect=0.3),
