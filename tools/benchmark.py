@@ -56,6 +56,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--images', metavar='DIR', help='JPEG files for `data`, instead of generated ones'
     )
+    parser.add_argument(
+        '--index-size', type=int, default=1_200_000, help='paths for `memory` (%(default)s)'
+    )
+    parser.add_argument(
+        '--workers', type=int, nargs='+', default=[1, 16], help='loaders for `memory` (1 16)'
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='write a picture (.png, .svg)')
     return parser.parse_args()
@@ -65,8 +71,8 @@ def main() -> None:
     args = vars(parse_args())
     suite, json, picture = SUITES[args.pop('suite')], args.pop('json'), args.pop('plot')
     quiet()
-    sizes = args.pop('image_size')
-    settings = Settings(**args, image_size=tuple(sizes) if sizes else None)
+    lists = {key: tuple(args.pop(key) or ()) for key in ('image_size', 'workers')}
+    settings = Settings(**args, **lists)
     torch.backends.cuda.matmul.allow_tf32 = settings.precision != 'fp32'
     works = suite(settings)
     rows: list[Row] = []

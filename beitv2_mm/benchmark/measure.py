@@ -3,15 +3,12 @@
 import gc
 import logging
 import multiprocessing
-import resource
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -161,9 +158,11 @@ def _plain_products(work: Work, products: list[tuple[int, int, int]]) -> Callabl
 
 
 def _in_fresh_process(work: Work, name: str) -> float | None:
-    """MiB. The process is a copy of a server that has imported the libraries and done nothing."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['beitv2_mm.benchmark.suites', 'mmpretrain.models', 'timm'])
+    """MiB. A 'forkserver' has imported the libraries, done nothing else, and copies itself."""
+    if work.start_method == 'forkserver':
+        preload = ['beitv2_mm.benchmark.suites', 'mmpretrain.models', 'timm']
+        multiprocessing.get_context('forkserver').set_forkserver_preload(preload)
+    context = multiprocessing.get_context(work.start_method)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(peak_memory, work, name).result()
 
@@ -183,28 +182,15 @@ def _load_kernels(work: Work) -> None:
 
 
 def peak_memory(work: Work, name: str) -> float | None:
-    """Peak memory of two runs in MiB, on top of what the built implementation holds.
-
-    On an accelerator that of PyTorch's allocator, else the process's resident set; None where the
-    system has no /proc to ask.
-    """
+    """Peak memory of an implementation in MiB; to be called in a process of its own."""
     quiet()
     torch.set_num_threads(work.settings.threads)
     step = _build(work, [name])[name]
     _load_kernels(work)
     gc.collect()
-    if work.settings.device != 'cpu':
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+
+    def twice() -> None:
         step.run()
         step.run()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    if not sys.platform.startswith('linux'):
-        return None
-    resident = int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize()
-    Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from here
-    step.run()
-    step.run()
-    status = Path('/proc/self/status').read_text()
-    peak = int(status.split('VmHWM:')[1].split()[0]) * 1024
-    return (peak - resident) / 2**20
+
+    return work.peak_memory(step.in_full or twice)

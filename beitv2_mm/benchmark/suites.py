@@ -8,6 +8,7 @@ from beitv2_mm.benchmark.pretrain import Pretrain, pretrain
 from beitv2_mm.benchmark.segment import segment
 from beitv2_mm.benchmark.tokenizer import Quantizer, tokenizer
 from beitv2_mm.benchmark.work import Settings, Work
+from beitv2_mm.benchmark.workers import memory
 
 
 def scaling(settings: Settings) -> list[Work]:
@@ -27,5 +28,6 @@ SUITES: dict[str, Callable[[Settings], list[Work]]] = dict(
     tokenizer=tokenizer,
     segment=segment,
     data=data,
+    memory=memory,
     scaling=scaling,
 )

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from beitv2_mm.benchmark.memory import peak_beyond_start
 from beitv2_mm.models.arch import Arch, get_arch
 
 OURS = 'beitv2_mm'
@@ -20,10 +21,10 @@ class NotTheSameError(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run of the benchmark is asked for; None leaves it to the piece of work."""
+    """What a run of the benchmark is asked for; None and () leave it to the piece of work."""
 
     arch: str = 'base'
-    image_size: tuple[int, ...] | None = None
+    image_size: tuple[int, ...] = ()
     batch_size: int | None = None
     num_codes: int = 8192
     device: str = 'cpu'
@@ -55,6 +56,7 @@ class Step(NamedTuple):
     run: Callable[[], Any]  # the work once; what it returns is compared
     module: nn.Module | None = None  # holds the weights, and is what gets compiled
     units: int = 1  # images in a run, where the time of an image is meant
+    in_full: Callable[[], Any] | None = None  # what memory is measured of; None for two runs
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Work:
 
     implementations: ClassVar[tuple[str, ...]] = (OURS,)
     measures_memory: ClassVar[bool] = True
+    start_method: ClassVar[str] = 'forkserver'  # of the processes that memory is measured in
 
     @property
     def name(self) -> str:
@@ -107,6 +110,10 @@ class Work:
             raise NotTheSameError(
                 f'{self.name}: results differ by {difference:.1%} of the largest.'
             )
+
+    def peak_memory(self, run: Callable[[], Any]) -> float | None:
+        """MiB that ``run`` needs on top of weights and inputs, which are there."""
+        return peak_beyond_start(run, self.settings.device)
 
     def available(self) -> list[str]:
         """Implementations whose package is installed, this package first."""
