@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import resource
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,39 +32,16 @@ def peak_beyond_start(run: Callable[[], object], device: str) -> float | None:
     return (_kilobytes(status, 'VmHWM') * 1024 - before) / MIB
 
 
-def peak_of_family(run: Callable[[], object], interval: float = 0.2) -> float | None:
-    """Highest proportional set size of this process and its children, sampled during ``run``.
+def family_memory() -> float | None:
+    """Proportional set size of this process and its children now: shared pages count once.
 
-    A page that several processes share counts once. None where the system has no /proc for that.
+    None where the system has no /proc for that.
     """
     if not Path('/proc/self/smaps_rollup').exists():
         return None
-    peak, done = 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.is_set():
-            peak = max(peak, family_memory())
-            done.wait(interval)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        run()
-    finally:
-        done.set()
-        watcher.join()
-    return peak
-
-
-def family_memory() -> float:
-    """Proportional set size of this process and its children now."""
     total = 0
     for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
-        try:
-            total += _kilobytes(Path(f'/proc/{process}/smaps_rollup').read_text(), 'Pss')
-        except (FileNotFoundError, ProcessLookupError):  # it has ended
-            continue
+        total += _kilobytes(Path(f'/proc/{process}/smaps_rollup').read_text(), 'Pss')
     return total / 1024
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmpretrain.datasets import CustomDataset
 from torch.utils.data import DataLoader
 
-from beitv2_mm.benchmark.memory import peak_of_family
+from beitv2_mm.benchmark.memory import family_memory
 from beitv2_mm.benchmark.work import OURS, Settings, Step, Work
 from beitv2_mm.datasets import ImageFolder
 
@@ -20,6 +20,7 @@ class Loader(Work):
     """Every path of the index is read once; no image is: memory is that of the index."""
 
     workers: int = 1
+    serialize: bool = True  # False: a Python list, which every worker copies as it reads it
 
     implementations = (OURS, 'mmpretrain')
     start_method = 'spawn'  # pages shared with the process that asks would count in part
@@ -40,21 +41,30 @@ class Loader(Work):
                 ann_file=str(index),
                 with_label=False,
                 pipeline=[],
+                serialize_data=self.serialize,
                 test_mode=True,
             )
-        loader = DataLoader(dataset, BATCH, num_workers=self.workers, collate_fn=len)
+        settings = dict(
+            batch_size=BATCH,
+            num_workers=self.workers,
+            collate_fn=len,
+            multiprocessing_context='fork',  # the configs' (mp_start_method)
+        )
 
         def first_batch() -> None:
-            next(iter(loader))
+            next(iter(DataLoader(dataset, **settings)))
+
+        alive = DataLoader(dataset, **settings, persistent_workers=True)
 
         def whole() -> None:
-            for _ in loader:
+            for _ in alive:
                 pass
 
         return Step(first_batch, in_full=whole)
 
     def peak_memory(self, run: Callable[[], object]) -> float | None:
-        return peak_of_family(run)
+        run()
+        return family_memory()  # of workers that wait for the next epoch: they keep what they have
 
 
 def memory(settings: Settings) -> list[Work]:
