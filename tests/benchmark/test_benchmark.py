@@ -20,7 +20,7 @@ from beitv2_mm.benchmark.workers import Loader
 
 TOOL = str(Path(__file__).parents[2] / 'tools/benchmark.py')
 TINY = ['--arch', 'tiny', '--image-size', '64', '--batch-size', '1', '--rounds', '2']
-SMALL = ['--num-codes', '64', '--threads', '1', '--index-size', '5000', '--workers', '1', '2']
+SMALL = ['--num-codes', '64', '--threads', '1', '--index-size', '5000', '--workers', '1']
 PEERS = dict(
     backbone={'timm', 'mmpretrain'},
     pretrain={'mmpretrain'},
@@ -30,7 +30,7 @@ PEERS = dict(
     memory={'mmpretrain'},
     scaling={'timm', 'mmpretrain'},
 )
-WORKS = dict(backbone=2, pretrain=1, tokenizer=1, segment=2, data=1, memory=2, scaling=7)
+WORKS = dict(backbone=2, pretrain=1, tokenizer=1, segment=2, data=1, memory=1, scaling=7)
 FIELDS = {'work', 'implementation', 'median_seconds', 'peak_memory_mb', 'share_of_limit'}
 LINUX = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs /proc')
 
@@ -133,5 +133,5 @@ def test_loader_memory_does_not_grow_with_the_index():
 
     one, many, plain = memory(1), memory(6), memory(6, serialize=False)
     assert (many - one) / 5 < 20  # MiB a worker
-    assert plain > many + 100
+    assert plain > many + 40
     assert (family_memory() + many) / (family_memory() + one) < 1.3
