@@ -34,6 +34,11 @@ class Pipeline(Work):
         source = self.settings.images or f'{COUNT} generated JPEG files of 500 x 375 px'
         return f'MIM input pipeline, an image, {self.size} px, {source}'
 
+    @property
+    def num_masked(self) -> int:
+        """Of the patches: 75 of 196."""
+        return round(MASKED * (self.size // PATCH) ** 2)
+
     def build(self, implementation: str) -> Step:
         folder = self.settings.images or generated_images()
         if implementation == 'mmpretrain':
@@ -42,7 +47,12 @@ class Pipeline(Work):
             ).train_pipeline
             crop, mask = pipeline[3], pipeline[4]
             crop.update(size=self.size, second_size=self.size)
-            mask.update(input_size=(self.size // PATCH,) * 2)
+            mask.update(
+                input_size=(self.size // PATCH,) * 2,
+                num_masking_patches=self.num_masked,
+                max_num_patches=self.num_masked,
+                min_num_patches=min(16, self.num_masked),
+            )
             with DefaultScope.overwrite_default_scope('mmpretrain'):
                 data = CustomDataset(folder, with_label=False, pipeline=pipeline)
         else:
@@ -67,15 +77,14 @@ class Pipeline(Work):
         colors = dict(type=jitter, brightness=0.4, contrast=0.4, saturation=0.4)
         flip = dict(type=v2.RandomHorizontalFlip)
         steps = [crop, flip, colors] if crop_first else [colors, flip, crop]
-        grid = self.size // PATCH
         return [
             dict(type='beitv2_mm.LoadImage'),
             dict(type='beitv2_mm.TorchvisionTransforms', transforms=steps),
             dict(
                 type='beitv2_mm.BlockwiseMask',
-                grid=grid,
-                num_masked=round(MASKED * grid**2),
-                min_block=min(16, grid),
+                patch_size=PATCH,
+                num_masked=self.num_masked,
+                min_block=min(16, self.num_masked),
             ),
             dict(type=PackInputs),
         ]

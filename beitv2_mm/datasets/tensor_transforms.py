@@ -86,7 +86,8 @@ class LinearColorJitter(v1.ColorJitter):
         )
         pixels = image.flatten(1).float()  # (3, H W)
         mean = pixels.mean(dim=1).numpy()
-        matrix, offset = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
+        matrix: np.ndarray = np.eye(3, dtype=np.float32)
+        offset: np.ndarray = np.zeros(3, np.float32)
         for step in order.tolist():
             if step == 0 and brightness is not None:
                 matrix, offset = brightness * matrix, brightness * offset
