@@ -7,6 +7,7 @@ import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
+from beitv2_mm.layers.attention import Read
 from beitv2_mm.layers.block import Block, run_block
 from beitv2_mm.layers.position import Grid, RelativePositionBias, resize_pos_embed
 
@@ -156,10 +157,22 @@ class VisionTransformer(nn.Module):
         """The bias that every block adds, (heads, 1 + N, 1 + N); None where there is none."""
         return None if self.rel_pos_bias is None else self.rel_pos_bias(grid)
 
-    def iterate_blocks(self, x: Tensor, grid: Grid, bias: Tensor | None) -> Iterator[Tensor]:
-        """The tokens (B, 1 + N, D) after each block in turn, not normalised."""
-        for block in self.blocks:
-            x = run_block(block, x, grid, bias, self.with_cp)
+    def iterate_blocks(
+        self,
+        x: Tensor,
+        grid: Grid,
+        bias: Tensor | None,
+        read: Read = None,
+        depth: int | None = None,
+    ) -> Iterator[Tensor]:
+        """The tokens (B, 1 + N, D) after each block in turn, not normalised.
+
+        ``depth`` blocks are run, by default all; after the last of them only those tokens exist
+        that are ``read``.
+        """
+        blocks = self.blocks[:depth]
+        for i, block in enumerate(blocks, start=1):
+            x = run_block(block, x, grid, bias, self.with_cp, read if i == len(blocks) else None)
             yield x
 
     def init_transformer(self, std: float = 0.02) -> None:

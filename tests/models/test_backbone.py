@@ -128,6 +128,18 @@ def test_out_indices():
             backbone(out_indices=wrong)
 
 
+@pytest.mark.parametrize(
+    ('out_type', 'tokens'), [('raw', 17), ('featmap', 16), ('avg_featmap', 16), ('cls_token', 1)]
+)
+def test_last_block_computes_what_the_output_reads(out_type, tokens):
+    seen = []
+    model = backbone(out_type=out_type, out_indices=(0, 1))
+    for block in model.blocks:
+        block.mlp.register_forward_hook(lambda _, __, out: seen.append(out.shape[1]))
+    model(torch.randn(1, 3, 32, 32))
+    assert seen == [17, tokens]
+
+
 def test_blocks_after_the_last_output_are_not_run():
     model = backbone(out_indices=0)
     model.blocks[1].register_forward_hook(lambda *_: pytest.fail('block 1 ran'))
