@@ -46,6 +46,21 @@ def test_keys_have_no_bias():
     assert (q != 0).any() and (v != 0).any()
 
 
+@pytest.mark.parametrize('read', [None, torch.tensor([[0, 4], [2, 1]])])
+def test_bias_with_and_without_gradient_give_the_same(read):
+    """On a CPU the fused kernel serves the second alone."""
+    torch.manual_seed(0)
+    attention, grads = randomize(Attention(16, 4)).train(), []
+    x, bias = torch.randn(2, 7, 16), torch.randn(4, 7, 7)
+    for given in (bias, bias.clone().requires_grad_()):
+        attention.zero_grad()
+        out = attention(x, GRID, given, read)
+        out.square().sum().backward()
+        grads.append([out.detach(), *(p.grad for p in attention.parameters())])
+    torch.testing.assert_close(*grads)
+    assert given.grad.abs().sum() > 0
+
+
 def test_own_table_has_precedence_over_the_shared_bias():
     attention = randomize(Attention(16, 4, GRID)).eval()
     x = torch.randn(2, 7, 16)
