@@ -1,6 +1,7 @@
 """The vision transformer of every BEiT v2 network: (B, C, H, W) -> (B, 1 + N, D)."""
 
 from collections.abc import Iterator
+from operator import index
 from typing import Literal
 
 import torch
@@ -133,10 +134,8 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f'Images are (B, {self.in_channels}, H, W), but {tuple(image.shape)} was given.'
             )
-        if torch.compiler.is_compiling():  # positions are constants: one graph for each image size
-            torch._dynamo.mark_static(image, 2)
-            torch._dynamo.mark_static(image, 3)
-        grid = patch_grid((image.shape[2], image.shape[3]), self.patch_size)
+        # A compiler's symbols become numbers: positions are constants, a graph for each image size.
+        grid = patch_grid((index(image.shape[2]), index(image.shape[3])), self.patch_size)
         x = self.patch_embed(image)  # (B, N, D)
         if mask is not None:
             if self.mask_token is None:

@@ -141,6 +141,21 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         pooled = self.backbone.forward_masked(image, None, read=slice(1, None)).tokens.mean(dim=1)
         return (F.layer_norm(pooled, pooled.shape[-1:], eps=LAYER_NORM_EPS),)
 
+    def logits_at(
+        self, image: Tensor, mask: Tensor, masked: Masked
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Logits of each branch (M, K) and target codes (M,): all that a step computes, without a
+        look at values, so that it compiles to one graph where ``masked.valid`` is None.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1].
+            mask: (B, rows, columns) or (B, N) bool.
+            masked: `find_masked(mask)`.
+        """
+        codes = masked.flatten(self.tokenizer.get_codes(image, masked.patches))
+        tokens = self.masked_tokens((image - self.mean) / self.std, mask, masked)
+        return self.head(**tokens), codes
+
     def logits_and_codes(
         self, inputs: Tensor, data_samples: list
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -153,10 +168,8 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
                 f'The tokenizer gives {rows} x {columns} codes an image, but masks are '
                 f'{tuple(mask.shape[1:])}: backbone, tokenizer and mask need one patch grid.'
             )
-        masked = find_masked(mask)
-        codes = masked.flatten(self.tokenizer.get_codes(image, masked.patches))
-        tokens = self.masked_tokens((image - self.mean) / self.std, mask, masked)
-        return self.head(**tokens), codes, mask.flatten(1)
+        logits, codes = self.logits_at(image, mask, find_masked(mask))
+        return logits, codes, mask.flatten(1)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Loss and accuracy of each branch."""

@@ -71,6 +71,15 @@ def test_peer_bug_fullgraph_compile(position, backend):
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_any_batch_compiles_to_one_graph():
+    torch._dynamo.reset()
+    model = randomize(backbone(arch={**ARCH, 'num_layers': 1}))
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend='eager')
+    for count, size in ((2, (32, 32)), (3, (32, 32)), (4, (32, 48))):
+        image = torch.randn(count, 3, *size)
+        torch.testing.assert_close(compiled(image)[0], model(image)[0])
+
+
 def test_peer_bug_eval_returns_the_model():
     model = backbone(frozen_stages=1)
     assert model.eval() is model

@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement
 
 from beitv2_mm.models import BEiTV2Pretrainer, PatchAggregationNeck
 from beitv2_mm.models.backbone import MaskedFeatures
+from beitv2_mm.models.pretrainer import find_masked
 from tiny import (
     ARCH,
     NUM_CODES,
@@ -94,6 +95,20 @@ def test_tail_on_masked_tokens_alone_equals_all_of_it(settings, mask):
         parameters = list(model.parameters())
         gradients.append(torch.autograd.grad(total, parameters))
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_a_step_compiles_to_one_graph(dynamic):
+    """Tokenizer, backbone, neck and head."""
+    torch._dynamo.reset()
+    model = build_pretrainer().train()
+    compiled = torch.compile(model.logits_at, fullgraph=True, dynamic=dynamic, backend='aot_eager')
+    for count in (2, 3)[: 1 + dynamic]:
+        mask = masks(count)
+        batch = cifar_images(count), mask, find_masked(mask)
+        logits, codes = compiled(*batch)
+        torch.testing.assert_close((logits, codes), model.logits_at(*batch))
+        model.head.loss(logits, codes)['loss_aggregation'].backward()
 
 
 def test_nothing_is_computed_that_nobody_reads():
