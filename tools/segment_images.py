@@ -65,7 +65,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit('\nsegment_images.py: interrupted; what is written stays')
     for why in unreadable.values():
-        print(f'\nunreadable: {why}', end='', file=sys.stderr)
+        print(f'\n{why}', end='', file=sys.stderr)
     print(f'\n{len(files) - len(unreadable)} images, {len(unreadable)} unreadable: {args.out}')
 
 

@@ -61,8 +61,8 @@ def main() -> None:
         sys.exit(f'tokenize_images.py: {error}')
     except KeyboardInterrupt:
         sys.exit('\ntokenize_images.py: interrupted; the same command continues')
-    for file, why in result.unreadable.items():
-        print(f'\nunreadable: {file} ({why})', end='', file=sys.stderr)
+    for why in result.unreadable.values():
+        print(f'\n{why}', end='', file=sys.stderr)
     count, rows, columns = result.codes.shape
     print(
         f'\n{count} images, {rows} x {columns} codes each, {len(result.unreadable)} unreadable: '

@@ -20,6 +20,7 @@ from mmengine.runner import CheckpointLoader
 from PIL import Image
 
 from beitv2_mm.apis.zoo import get_model
+from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
 
 ImageInput = str | PathLike | np.ndarray
@@ -103,7 +104,9 @@ class SegmentationInferencer:
         else:
             try:
                 loaded = self._load(dict(img_path=str(given)))
-            except Exception as error:
+            except UnreadableImageError:
+                raise
+            except Exception as error:  # of another package's loader
                 raise ValueError(f'Cannot read the image {given}: {error}') from error
         image = np.ascontiguousarray(loaded['img'][..., ::-1])
         loaded.update(seg_fields=[], reduce_zero_label=False)
@@ -137,7 +140,7 @@ def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
 
 def _names(files: Sequence[str]) -> list[Path]:
     """A relative name for the results of each file, without suffix where that tells them apart."""
-    absolute = [Path(file).absolute() for file in files]
+    absolute = [Path(os.path.abspath(file)) for file in files]  # no '..', which leads out
     root = Path(os.path.commonpath([path.parent for path in absolute]))
     relative = [path.relative_to(root) for path in absolute]
     stems = [path.with_suffix('') for path in relative]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from beitv2_mm.datasets.image_folder import EXTENSIONS
+from beitv2_mm.datasets.reading import UnreadableImageError, read_image
 from beitv2_mm.files import write_atomic
 
 Item = tuple[Tensor, str]
@@ -70,12 +71,10 @@ class _Images(Dataset):
     def __getitem__(self, index: int) -> Item:
         height, width = self.size
         try:
-            with Image.open(self.files[index]) as image:
-                pixels = _crop(image.convert('RGB'), height, width)
-        except Exception as error:  # decoders raise whatever they like
-            return torch.zeros(3, height, width, dtype=torch.uint8), (
-                f'{type(error).__name__}: {error}'
-            )
+            image = Image.fromarray(read_image(self.files[index]))
+        except UnreadableImageError as error:
+            return torch.zeros(3, height, width, dtype=torch.uint8), str(error)
+        pixels = _crop(image, height, width)
         return torch.from_numpy(np.array(pixels)).permute(2, 0, 1), ''
 
 
@@ -176,8 +175,8 @@ def _join(parts: Sequence[Path], files: Sequence[str], num_codes: int) -> Tokeni
             reasons += part['reasons'].tolist()
     unreadable = {file: why for file, why in zip(files, reasons, strict=True) if why}
     if len(unreadable) == len(files):
-        file, why = next(iter(unreadable.items()))
-        raise ValueError(f'Not one of the {len(files)} images can be read, e.g. {file}: {why}')
+        why = next(iter(unreadable.values()))
+        raise ValueError(f'Not one of the {len(files)} images can be read. {why}')
     kept = np.array([not why for why in reasons])
     dtype = np.uint16 if num_codes <= 2**16 else np.int32
     return Tokenized(

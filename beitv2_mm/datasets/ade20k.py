@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import numpy as np
 from mmengine.logging import print_log
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
+
+from beitv2_mm.datasets.reading import read_image, read_labels
 
 NAME = 'ADEChallengeData2016'
 URL = f'http://data.csail.mit.edu/places/ADEchallenge/{NAME}.zip'
@@ -109,18 +109,13 @@ def find_pairs(root: Path, split: str, count: int | None) -> list[Pair]:
 def check_pair(pair: Pair) -> str | None:
     """What is wrong with an image and its mask, None if nothing is."""
     try:
-        with Image.open(pair.image) as image:
-            size = image.size
-        with Image.open(pair.mask) as opened:
-            mask = np.asarray(opened)
-    except (OSError, SyntaxError) as error:
-        return f'{pair.image} or {pair.mask} cannot be read: {error}'
-    if mask.ndim != 2:
-        return f'{pair.mask} has {mask.shape[2]} channels; expected one label a pixel'
-    if mask.shape != size[::-1]:
+        image, mask = read_image(pair.image), read_labels(pair.mask)
+    except ValueError as error:
+        return str(error)
+    if mask.shape != image.shape[:2]:
         return (
-            f'{pair.mask} is {mask.shape[1]} x {mask.shape[0]}, its image {size[0]} x {size[1]} '
-            '(width x height)'
+            f'{pair.mask} is {mask.shape[1]} x {mask.shape[0]}, its image {image.shape[1]} x '
+            f'{image.shape[0]} (width x height)'
         )
     if mask.max(initial=0) > NUM_CLASSES:
         return f'{pair.mask} has label {mask.max()}; expected 0 to {NUM_CLASSES}'

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import track
 from torchvision.datasets import FashionMNIST
 
+from beitv2_mm.datasets.reading import read_image
+
 CLASSES = (
     'background', 't-shirt', 'trouser', 'pullover', 'dress', 'coat',
     'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot',
@@ -165,10 +167,8 @@ def prepare(
                 _empty(out / kind / split)
             for index in _progress(count, split):
                 picture, item = next(chosen)
-                background = np.asarray(Image.open(pictures[picture]).convert('RGB'))
-                image, mask = compose(
-                    background, items.images[item], int(items.labels[item]) + 1, random
-                )
+                background, label = read_image(pictures[picture]), int(items.labels[item]) + 1
+                image, mask = compose(background, items.images[item], label, random)
                 Image.fromarray(image).save(out / f'images/{split}/{index:05d}.png')
                 Image.fromarray(mask).save(out / f'masks/{split}/{index:05d}.png')
     (out / 'classes.txt').write_text('\n'.join(CLASSES) + '\n')
