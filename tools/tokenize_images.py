@@ -13,6 +13,7 @@ import sys
 import torch
 from mmengine.utils import ProgressBar
 
+from beitv2_mm import launch
 from beitv2_mm.apis import build_tokenizer, find_images, tokenize_images
 
 
@@ -37,6 +38,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--device',
+        type=launch.device,
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='where the tokenizer runs (%(default)s)',
     )

@@ -16,10 +16,10 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
-from mmengine.runner import CheckpointLoader
 from PIL import Image
 
 from beitv2_mm.apis.zoo import get_model
+from beitv2_mm.checkpoint import dataset_meta
 from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
 
@@ -123,10 +123,9 @@ class SegmentationInferencer:
 
 def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
     """Names and colours of the classes, as far as the checkpoint or the config tell."""
-    if isinstance(checkpoint, (str, PathLike)) and not str(checkpoint).endswith('.safetensors'):
-        stored = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='meta').get('meta')
-        meta = dict((stored or {}).get('dataset_meta') or {})
-        if meta.get('classes'):
+    if isinstance(checkpoint, (str, PathLike)):
+        meta = dataset_meta(checkpoint)
+        if 'classes' in meta:
             return meta
     dataset = config.test_dataloader.dataset
     kind = dataset['type']

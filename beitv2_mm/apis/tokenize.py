@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -159,7 +161,7 @@ def _open_parts(out: Path, files: Sequence[str], tokenizer: nn.Module, part_size
     if not record.exists():
         parts.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(job))
-    elif json.loads(record.read_text()) != job:
+    elif record.read_bytes() != json.dumps(job).encode():
         raise ValueError(
             f'{parts} holds codes of other images, of another tokenizer or in parts of another '
             'size: give another --out, or delete that folder.'
@@ -170,9 +172,12 @@ def _open_parts(out: Path, files: Sequence[str], tokenizer: nn.Module, part_size
 def _join(parts: Sequence[Path], files: Sequence[str], num_codes: int) -> Tokenized:
     codes, reasons = [], []
     for path in parts:
-        with np.load(path) as part:
-            codes.append(part['codes'])
-            reasons += part['reasons'].tolist()
+        try:
+            with np.load(path, allow_pickle=False) as part:
+                codes.append(part['codes'])
+                reasons += part['reasons'].tolist()
+        except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f'{path} is damaged ({error}): delete it, try again.') from error
     unreadable = {file: why for file, why in zip(files, reasons, strict=True) if why}
     if len(unreadable) == len(files):
         why = next(iter(unreadable.values()))

@@ -28,8 +28,8 @@ from beitv2_mm.checkpoint.names import (
     kind_of,
     official_names,
 )
-from beitv2_mm.compat import CheckpointError
 from beitv2_mm.layers.position import Grid, relative_position_index
+from beitv2_mm.safe_load import CheckpointError
 
 Format = Literal['beitv2_mm', 'official', 'timm', 'mmpretrain']
 # Where weights sit in a .pth of each format.
@@ -195,6 +195,8 @@ def convert(
     if not {'blocks.0.attn.q_bias', 'encoder.blocks.0.attn.q_bias'} & names.keys():
         raise CheckpointError(f'These are no weights of BEiT v2: {list(state_dict)[:3]}.')
     result = Conversion(kind_of(names), to)
+    if result.kind == 'tokenizer' and state_dict[names[CODEBOOK]].ndim != 2:
+        raise CheckpointError(f'{names[CODEBOOK]} is no table of codes.')
     if to == 'timm' and result.kind == 'tokenizer':
         raise CheckpointError('This is a tokenizer, and timm has none.')
     aggregates = any(name.startswith('cls_pt_layers.') for name in names)
@@ -204,13 +206,16 @@ def convert(
             value = resize(official, value, grid, source_grid)
             action = '' if value is state_dict[source] else 'resized'
         if to == 'timm' and official == SHARED_TABLE:
-            for i in range(_count(names, r'^blocks\.(\d+)\.')):
+            blocks = dict.fromkeys(m[1] for n in names if (m := re.match(r'blocks\.(\d+)\.', n)))
+            for i in blocks:
                 result.add(source, f'blocks.{i}.attn.{BIAS_TABLE}', value, action or 'copied')
             continue
         target = _NAMES[to](official, result.kind)
         if to == 'mmpretrain' and target and aggregates:  # its neck has the final norm
             target = target.replace('backbone.ln1.', 'neck.norm.')
         if official == INITIALIZED:
+            if value.numel() != 1:
+                raise CheckpointError(f'{source} has {value.numel()} values; expected one.')
             flag = value.flatten()[0]
             value = flag.bool() if to == 'beitv2_mm' else flag.float().reshape(1)
         if target is None:
@@ -223,10 +228,6 @@ def convert(
     for source in sorted(state_dict.keys() - set(names.values())):
         result.leave(source, state_dict[source], 'derived')
     return result
-
-
-def _count(names: Mapping[str, object], pattern: str) -> int:
-    return 1 + max((int(m[1]) for name in names if (m := re.match(pattern, name))), default=-1)
 
 
 def _make_derived(result: Conversion, grid: Grid | None) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from beitv2_mm.compat import CheckpointError
+from beitv2_mm.safe_load import CheckpointError
 
 StateDict = dict[str, Tensor]
 Kind = Literal['tokenizer', 'pretraining', 'classifier', 'segmentor', 'backbone']

@@ -4,12 +4,15 @@
 150.
 """
 
+import lzma
 import os
 import shutil
 import stat
+import struct
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -26,7 +29,17 @@ URL = f'http://data.csail.mit.edu/places/ADEchallenge/{NAME}.zip'
 COUNTS = {'training': 20210, 'validation': 2000}
 NUM_CLASSES = 150
 MAX_BYTES = 4 << 30  # unpacked; the official archive has about 1 GiB
+MAX_MEMBERS = 100_000  # the official archive has about 44,500
 SHOWN = 10
+# RuntimeError: encrypted, or packed by a method that Python lacks
+UNZIP_ERRORS = (
+    zipfile.BadZipFile,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 class Pair(NamedTuple):
@@ -57,7 +70,7 @@ def unpack(archive: str | Path, out: str | Path) -> Path:
             for member in _progress(members, 'unpack '):
                 content.extract(member, temporary)
         os.replace(temporary / NAME, target)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except UNZIP_ERRORS as error:
         raise ValueError(f'{archive} is damaged, or no zip: {error}') from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -71,11 +84,14 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
             raise ValueError(f'{archive} holds {member.filename!r}, which points out of it.')
         if stat.S_ISLNK(member.external_attr >> 16):
             raise ValueError(f'{archive} holds the link {member.filename!r}; ADE20K has none.')
-        if path.parts[0] != NAME:
+        if path.parts[:1] != (NAME,):
             raise ValueError(f'{archive} holds {member.filename!r}; all of ADE20K is in {NAME}/.')
     size = sum(member.file_size for member in members)
-    if not members or size > MAX_BYTES:
-        raise ValueError(f'{archive} would unpack to {size} bytes; ADE20K has about 1 GiB.')
+    if not members or size > MAX_BYTES or len(members) > MAX_MEMBERS:
+        raise ValueError(
+            f'{archive} would unpack to {size} bytes in {len(members)} files; ADE20K has about '
+            '1 GiB in 44,500.'
+        )
 
 
 def find_pairs(root: Path, split: str, count: int | None) -> list[Pair]:
