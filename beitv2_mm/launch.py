@@ -79,7 +79,7 @@ class SharedWeightsHook(Hook):
 
 
 def _first(shapes: dict[str, Any]) -> str:
-    return ', '.join(f'{key} {tuple(shape or ())}' for key, shape in [*shapes.items()][:3])
+    return ', '.join(f'{key[:80]} {tuple(shape or ())}' for key, shape in [*shapes.items()][:3])
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:

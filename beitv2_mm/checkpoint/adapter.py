@@ -19,7 +19,9 @@ from beitv2_mm.checkpoint.names import (
     HEADS,
     SHARED_TABLE,
     StateDict,
+    check_plain,
     official_names,
+    shown,
     to_official,
 )
 from beitv2_mm.layers.position import (
@@ -61,8 +63,7 @@ class Report:
             ('in the file alone', self.unexpected),
         ):
             if names:
-                more = f' and {len(names) - 12} more' if len(names) > 12 else ''
-                lines.append(f'  {word}: {", ".join(names[:12])}{more}')
+                lines.append(f'  {word}: {shown(names, 12)}')
         return '\n'.join(lines)
 
 
@@ -161,6 +162,7 @@ def adapt(
         CheckpointError: nothing in common with the module, or tensors of another shape or kind, or
             with NaN.
     """
+    check_plain(state_dict)
     source = to_official(state_dict)
     own = module.state_dict()
     wanted = official_names(own)
@@ -209,7 +211,7 @@ def adapt(
     if not adapted:
         raise CheckpointError(
             f'The checkpoint shares no tensor with {type(module).__name__}. It has '
-            f'{list(state_dict)[:3]}, expected {list(wanted)[:3]}.'
+            f'{shown(state_dict) or "nothing"}, expected {shown(wanted)}.'
         )
     return adapted, report
 
@@ -225,7 +227,7 @@ def _below(state_dict: Mapping[str, Tensor], prefix: str) -> StateDict:
     }
     if not inner:
         raise CheckpointError(
-            f'no tensor has a name that starts with {prefix!r}. It has {list(state_dict)[:3]}.'
+            f'no tensor has a name that starts with {prefix!r}. It has {shown(state_dict)}.'
         )
     return {name.removeprefix(last): value for name, value in to_official(inner).items()}
 

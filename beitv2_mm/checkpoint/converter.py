@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from beitv2_mm.checkpoint.adapter import resize, table_grid
+from beitv2_mm.checkpoint.adapter import check_grid, resize, table_grid
 from beitv2_mm.checkpoint.files import Source, read, write
 from beitv2_mm.checkpoint.names import (
     BIAS_TABLE,
@@ -25,10 +25,12 @@ from beitv2_mm.checkpoint.names import (
     SHARED_TABLE,
     Kind,
     StateDict,
+    check_plain,
     kind_of,
     official_names,
+    shown,
 )
-from beitv2_mm.layers.position import Grid, relative_position_index
+from beitv2_mm.layers.position import Grid, relative_position_index, table_size
 from beitv2_mm.safe_load import CheckpointError
 
 Format = Literal['beitv2_mm', 'official', 'timm', 'mmpretrain']
@@ -191,9 +193,12 @@ def convert(
     """
     if to not in FORMATS:
         raise CheckpointError(f'to is one of {FORMATS}, but {to!r} was given.')
+    check_plain(state_dict)
+    for given in filter(None, (source_grid, grid)):
+        check_grid(given, 'the grid')
     names = official_names(state_dict)
     if not {'blocks.0.attn.q_bias', 'encoder.blocks.0.attn.q_bias'} & names.keys():
-        raise CheckpointError(f'These are no weights of BEiT v2: {list(state_dict)[:3]}.')
+        raise CheckpointError(f'These are no weights of BEiT v2: {shown(state_dict)}.')
     result = Conversion(kind_of(names), to)
     if result.kind == 'tokenizer' and state_dict[names[CODEBOOK]].ndim != 2:
         raise CheckpointError(f'{names[CODEBOOK]} is no table of codes.')
@@ -235,7 +240,13 @@ def _make_derived(result: Conversion, grid: Grid | None) -> None:
     weights = result.state_dict
     if result.to in ('official', 'mmpretrain'):
         for name in [name for name in weights if _TABLE.search(name)]:
-            index = relative_position_index(grid or table_grid(weights[name], name)).clone()
+            used = grid or table_grid(weights[name], name)
+            if weights[name].shape[:1] != (table_size(used),):
+                raise CheckpointError(
+                    f'{name} has {tuple(weights[name].shape)}, but a grid of {used[0]} x {used[1]} '
+                    f'patches has {table_size(used)} rows. Give the grid of the source.'
+                )
+            index = relative_position_index(used).clone()
             result.add('', name.replace('bias_table', 'index'), index, 'made')
         if result.kind == 'tokenizer' and INITIALIZED not in weights:
             result.add('', INITIALIZED, torch.ones(1), 'made')

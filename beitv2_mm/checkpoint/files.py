@@ -10,14 +10,13 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 from torch import Tensor
 
-from beitv2_mm.checkpoint.names import StateDict
+from beitv2_mm.checkpoint.names import StateDict, check_plain, shown
 from beitv2_mm.files import atomic
 from beitv2_mm.safe_load import CheckpointError
 
 Source = str | PathLike | Mapping
 WRAPPERS = ('state_dict', 'model', 'module')
 MAX_WRAPPERS = 8  # one in another
-MAX_EXPANDED = 1 << 30  # bytes of a tensor that repeats its storage
 
 
 def read(source: Source) -> StateDict:
@@ -51,20 +50,14 @@ def read(source: Source) -> StateDict:
     }
     if not tensors:
         raise CheckpointError(
-            f'{name} holds no tensors, only {sorted(map(str, checkpoint))[:10]}. Expected weights '
+            f'{name} holds no tensors, only {shown(checkpoint, 10) or "nothing"}. Expected weights '
             f'at the top or under one of {WRAPPERS}.'
         )
-    for key, value in tensors.items():
-        _check(key, value, name)
+    try:
+        check_plain(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f'{name}: {error}') from None
     return tensors
-
-
-def _check(key: str, value: Tensor, name: str) -> None:
-    if value.is_nested or value.layout is not torch.strided or value.is_quantized:
-        raise CheckpointError(f'{name}: {key} is no plain tensor (sparse, nested or quantized).')
-    size = value.numel() * value.element_size()
-    if size > MAX_EXPANDED and size > value.untyped_storage().nbytes():
-        raise CheckpointError(f'{name}: {key} claims {size} bytes, more than the file holds.')
 
 
 def dataset_meta(source: str | PathLike) -> dict[str, Any]:
