@@ -63,7 +63,7 @@ class Report:
             ('in the file alone', self.unexpected),
         ):
             if names:
-                lines.append(f'  {word}: {shown(names, 12)}')
+                lines.append(f'  {word}: ' + shown(names, 12).replace("'", ''))
         return '\n'.join(lines)
 
 
@@ -211,7 +211,7 @@ def adapt(
     if not adapted:
         raise CheckpointError(
             f'The checkpoint shares no tensor with {type(module).__name__}. It has '
-            f'{shown(state_dict) or "nothing"}, expected {shown(wanted)}.'
+            f'[{shown(state_dict)}], expected [{shown(wanted)}].'
         )
     return adapted, report
 
@@ -227,7 +227,7 @@ def _below(state_dict: Mapping[str, Tensor], prefix: str) -> StateDict:
     }
     if not inner:
         raise CheckpointError(
-            f'no tensor has a name that starts with {prefix!r}. It has {shown(state_dict)}.'
+            f'no tensor has a name that starts with {prefix!r}. It has [{shown(state_dict)}].'
         )
     return {name.removeprefix(last): value for name, value in to_official(inner).items()}
 

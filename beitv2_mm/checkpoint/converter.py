@@ -198,7 +198,7 @@ def convert(
         check_grid(given, 'the grid')
     names = official_names(state_dict)
     if not {'blocks.0.attn.q_bias', 'encoder.blocks.0.attn.q_bias'} & names.keys():
-        raise CheckpointError(f'These are no weights of BEiT v2: {shown(state_dict)}.')
+        raise CheckpointError(f'These are no weights of BEiT v2: [{shown(state_dict)}].')
     result = Conversion(kind_of(names), to)
     if result.kind == 'tokenizer' and state_dict[names[CODEBOOK]].ndim != 2:
         raise CheckpointError(f'{names[CODEBOOK]} is no table of codes.')

@@ -50,7 +50,7 @@ def read(source: Source) -> StateDict:
     }
     if not tensors:
         raise CheckpointError(
-            f'{name} holds no tensors, only {shown(checkpoint, 10) or "nothing"}. Expected weights '
+            f'{name} holds no tensors, only [{shown(checkpoint, 10)}]. Expected weights '
             f'at the top or under one of {WRAPPERS}.'
         )
     try:
