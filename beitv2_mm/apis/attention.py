@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from beitv2_mm.apis.attention_model import AttentionModel
 from beitv2_mm.apis.segmenter import result_names
 from beitv2_mm.apis.tokenize import centre_crop
+from beitv2_mm.datasets import read_image
 from beitv2_mm.files import write_atomic
 from beitv2_mm.visualization.attention import attention_probabilities, mass_mask, query_map
 from beitv2_mm.visualization.attention_page import attention_page
@@ -27,16 +28,12 @@ RANDOM = 'RANDOM WEIGHTS: this attention means nothing'
 
 
 def load_image(file: str | PathLike, size: tuple[int, int]) -> Image.Image:
-    """An image file, upright, cropped in the middle and resized to (height, width).
+    """An image file, cropped in the middle and resized to (height, width).
 
     Raises:
-        ValueError: it cannot be read.
+        UnreadableImageError: a ValueError that names the file.
     """
-    try:
-        with Image.open(file) as image:
-            return centre_crop(ImageOps.exif_transpose(image).convert('RGB'), *size)
-    except Exception as error:  # decoders raise whatever they like
-        raise ValueError(f'Cannot read the image {file}: {error}') from error
+    return centre_crop(Image.fromarray(read_image(file)), *size)
 
 
 def normalise(image: Image.Image, model: AttentionModel) -> Tensor:

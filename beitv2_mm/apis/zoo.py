@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from mmengine.config import Config
-from mmengine.fileio import load as load_yaml
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel, PretrainedInit
 from mmengine.registry import DefaultScope
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
 import beitv2_mm
-from beitv2_mm.checkpoint import load
+from beitv2_mm.checkpoint import dataset_meta, load
 from beitv2_mm.models import BEiTV2Pretrainer
 from beitv2_mm.registry import MODELS
 
@@ -56,8 +55,8 @@ def config_root() -> Path:
 def _models() -> dict[str, ModelInfo]:
     root = config_root()
     models = {}
-    for metafile in load_yaml(root / 'model-index.yml')['Import']:
-        for entry in load_yaml(root / metafile)['Models']:
+    for metafile in yaml.safe_load((root / 'model-index.yml').read_bytes())['Import']:
+        for entry in yaml.safe_load((root / metafile).read_bytes())['Models']:
             tasks = tuple(result['Task'] for result in entry.get('Results') or ())
             models[entry['Name']] = ModelInfo(
                 entry['Name'],
@@ -194,11 +193,10 @@ def _classes(model: nn.Module, checkpoint: str) -> list[str] | None:
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     if num_classes is None:
         return None
-    if checkpoint and not checkpoint.endswith('.safetensors'):
-        meta = CheckpointLoader.load_checkpoint(checkpoint, map_location='meta').get('meta')
-        names = ((meta or {}).get('dataset_meta') or {}).get('classes')
-        if names is not None and len(names) == num_classes:
-            return list(names)
+    if checkpoint:
+        names: list[str] = dataset_meta(checkpoint).get('classes', [])
+        if len(names) == num_classes:
+            return names
     if num_classes != 1000:
         return None
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES

@@ -10,8 +10,9 @@ from beitv2_mm.engine.picture_hooks import (
 )
 from beitv2_mm.engine.precision import mixed_precision
 from beitv2_mm.engine.run_page_hook import RunPageHook
-from beitv2_mm.engine.seed_hook import EpochSeedHook, UnreadableImagesHook
+from beitv2_mm.engine.seed_hook import EpochSeedHook
 from beitv2_mm.engine.subset_accuracy import SubsetAccuracy
+from beitv2_mm.engine.unreadable_hook import UnreadableImagesHook
 
 __all__ = [
     'AdaptCheckpointHook',

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from beitv2_mm.models.pretrainer import masked_patches
 from beitv2_mm.models.tokenizer import unit_float
 from beitv2_mm.visualization.canvas import (
     GREY,
@@ -82,10 +81,9 @@ def predict_codes(pretrainer: nn.Module, images: np.ndarray, masks: np.ndarray) 
     """
     mask = torch.from_numpy(masks).to(pretrainer.mean.device)
     pixels = unit_float(to_tensor(images).to(mask.device))
-    masked = masked_patches(mask)
-    tokens = pretrainer.masked_tokens((pixels - pretrainer.mean) / pretrainer.std, mask, masked)
+    tokens = pretrainer.masked_tokens((pixels - pretrainer.mean) / pretrainer.std, mask)
     predicted = torch.full(mask.flatten(1).shape, -1, device=mask.device)
-    predicted[masked] = pretrainer.head(**tokens)['main'].argmax(dim=1)
+    predicted[mask.flatten(1)] = pretrainer.head(**tokens)['main'].argmax(dim=1)
     return predicted.view(mask.shape).cpu().numpy()
 
 
