@@ -7,7 +7,7 @@ from pathlib import Path
 TOKENIZER_CONFIG = 'configs/pretrain/vqkd_tiny_1xb64_cifar10.py'
 PRETRAIN_CONFIG = 'configs/pretrain/beitv2_tiny_1xb32_cifar10.py'
 FINETUNE_CONFIG = 'configs/classification/beitv2_tiny_1xb32_8e_cifar10.py'
-SEGMENT_CONFIG = 'configs/segmentation/beitv2_tiny_1xb32_1k_composites.py'
+SEGMENT_CONFIG = 'configs/segmentation/beitv2_tiny_1xb32_500i_composites.py'
 
 # Names of what changes with the place of files: it does not make a finished stage run again.
 TRAIN_IMAGES = 'train_dataloader.dataset.data_root'

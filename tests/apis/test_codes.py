@@ -64,7 +64,7 @@ def test_unreadable_images_are_named(
     (tmp_path / 'broken.png').write_bytes(b'no picture')
     arguments = [tmp_path / 'broken.png', *with_tokenizer(weights, tmp_path / 'out')]
     run_tool(monkeypatch, CIFAR / 'cat', *arguments)
-    assert 'Cannot read the image' in capsys.readouterr().err
+    assert 'Cannot read' in capsys.readouterr().err
     with pytest.raises(SystemExit, match='Not one of the 1 images can be read'):
         run_tool(monkeypatch, *arguments)
 

@@ -75,7 +75,7 @@ def test_tta_needs_a_pipeline(tool: Tool, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match='tta_pipeline'):
         tool(
             ROOT / 'tools/test.py',
-            ROOT / 'configs/segmentation/beitv2_tiny_1xb32_1k_composites.py',
+            ROOT / 'configs/segmentation/beitv2_tiny_1xb32_500i_composites.py',
             'weights.pth',
             '--tta',
         )
@@ -115,7 +115,7 @@ def test_config_file_itself_under_mmseg_in_a_fresh_process(tmp_path: Path) -> No
     options += [f'{s}_dataloader.persistent_workers=False' for s in ('train', 'val', 'test')]
     options += ['train_dataloader.batch_size=4', 'model.backbone.init_cfg=None']
     options += ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
-    config = ROOT / 'configs/segmentation/beitv2_tiny_1xb32_1k_composites.py'
+    config = ROOT / 'configs/segmentation/beitv2_tiny_1xb32_500i_composites.py'
     for script, arguments in (('train', []), ('test', [tmp_path / 'iter_1.pth'])):
         done = subprocess.run(
             [
