@@ -1,6 +1,13 @@
 from beitv2_mm.engine.adapt_hook import AdaptCheckpointHook
+from beitv2_mm.engine.checkpoint_hook import AtomicCheckpointHook
 from beitv2_mm.engine.codebook_hook import CodebookHook
+from beitv2_mm.engine.divergence_hook import DivergenceGuardHook
 from beitv2_mm.engine.knn import KNNHook, KNNMetric, knn_scores
+from beitv2_mm.engine.loops import (
+    ResumableEpochBasedTrainLoop,
+    ResumableIterBasedTrainLoop,
+    ResumableLoader,
+)
 from beitv2_mm.engine.metrics import MIMMetric, TokenizerMetric, codebook_statistics
 from beitv2_mm.engine.precision import mixed_precision
 from beitv2_mm.engine.seed_hook import EpochSeedHook, UnreadableImagesHook
@@ -8,11 +15,16 @@ from beitv2_mm.engine.subset_accuracy import SubsetAccuracy
 
 __all__ = [
     'AdaptCheckpointHook',
+    'AtomicCheckpointHook',
     'CodebookHook',
+    'DivergenceGuardHook',
     'EpochSeedHook',
     'KNNHook',
     'KNNMetric',
     'MIMMetric',
+    'ResumableEpochBasedTrainLoop',
+    'ResumableIterBasedTrainLoop',
+    'ResumableLoader',
     'SubsetAccuracy',
     'TokenizerMetric',
     'UnreadableImagesHook',

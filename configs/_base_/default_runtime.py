@@ -1,15 +1,15 @@
 """What every run shares: hooks, logs, checkpoints, seed."""
 
-from mmengine.hooks import (
-    CheckpointHook,
-    DistSamplerSeedHook,
-    IterTimerHook,
-    LoggerHook,
-    ParamSchedulerHook,
-)
+from mmengine.hooks import DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook
 from mmengine.visualization import LocalVisBackend, Visualizer
 
-from beitv2_mm.engine import AdaptCheckpointHook, EpochSeedHook, UnreadableImagesHook
+from beitv2_mm.engine import (
+    AdaptCheckpointHook,
+    AtomicCheckpointHook,
+    DivergenceGuardHook,
+    EpochSeedHook,
+    UnreadableImagesHook,
+)
 
 # Pure-Python configs name classes: no scope has to be searched.
 default_scope = None
@@ -18,11 +18,12 @@ default_hooks = dict(
     timer=dict(type=IterTimerHook),
     logger=dict(type=LoggerHook, interval=100),
     param_scheduler=dict(type=ParamSchedulerHook),
-    checkpoint=dict(type=CheckpointHook, interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type=AtomicCheckpointHook, interval=1, max_keep_ckpts=3, minutes=30),
     sampler_seed=dict(type=DistSamplerSeedHook),
 )
 custom_hooks = [
     dict(type=EpochSeedHook),
+    dict(type=DivergenceGuardHook),
     dict(type=UnreadableImagesHook),
     dict(type=AdaptCheckpointHook),  # load_from takes any layout, under any project's tools
 ]

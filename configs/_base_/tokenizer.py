@@ -2,10 +2,9 @@
 
 from mmengine.config import read_base
 from mmengine.optim import CosineAnnealingLR, LinearLR
-from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import AdamW
 
-from beitv2_mm.engine import CodebookHook, mixed_precision
+from beitv2_mm.engine import CodebookHook, ResumableEpochBasedTrainLoop, mixed_precision
 from beitv2_mm.models import TimmTeacher, VQKDTokenizer
 
 with read_base():
@@ -23,7 +22,7 @@ model = dict(
     ),
 )
 
-train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
+train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=100, val_interval=1)
 optim_wrapper = dict(
     type=mixed_precision,
     optimizer=dict(type=AdamW, lr=5e-5, betas=(0.9, 0.99), weight_decay=1e-4),
