@@ -33,9 +33,9 @@ class SharedWeightsHook(Hook):
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        from beitv2_mm.engine.unwrap import unwrapped_model  # see `build_runner`
+        from beitv2_mm.engine.unwrap import whole_model  # see `build_runner`
 
-        model = unwrapped_model(runner)
+        model = whole_model(runner)
         weights = {
             key.removeprefix('module.'): getattr(value, 'shape', None)
             for key, value in checkpoint.get('state_dict', checkpoint).items()

@@ -11,11 +11,13 @@ from beitv2_mm.engine.loops import (
 from beitv2_mm.engine.metrics import MIMMetric, TokenizerMetric, codebook_statistics
 from beitv2_mm.engine.precision import mixed_precision
 from beitv2_mm.engine.seed_hook import EpochSeedHook, UnreadableImagesHook
+from beitv2_mm.engine.strategies import BlockShardedStrategy, StrategyRunner
 from beitv2_mm.engine.subset_accuracy import SubsetAccuracy
 
 __all__ = [
     'AdaptCheckpointHook',
     'AtomicCheckpointHook',
+    'BlockShardedStrategy',
     'CodebookHook',
     'DivergenceGuardHook',
     'EpochSeedHook',
@@ -25,6 +27,7 @@ __all__ = [
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
     'ResumableLoader',
+    'StrategyRunner',
     'SubsetAccuracy',
     'TokenizerMetric',
     'UnreadableImagesHook',
