@@ -1,4 +1,4 @@
-"""mmengine's runner and strategy for sharded training, mended for this package and today's PyTorch."""
+"""mmengine's runner and strategy for sharded training, mended for today's PyTorch."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
 from torch import nn
-from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from beitv2_mm.engine.precision import mixed_precision
@@ -77,10 +77,12 @@ class BlockShardedStrategy(FSDPStrategy):
     def optim_state_dict(self) -> dict:
         """The whole state on rank 0, loss scale included."""
         extra = self.optim_wrapper.state_dict()
-        state = FSDP.optim_state_dict(self.model, self.optim_wrapper.optimizer)
+        state = FullyShardedDataParallel.optim_state_dict(self.model, self.optim_wrapper.optimizer)
         return {**{k: v for k, v in extra.items() if k not in ('state', 'param_groups')}, **state}
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         state = {key: state_dict.pop(key) for key in ('state', 'param_groups')}
-        pieces = FSDP.optim_state_dict_to_load(self.model, self.optim_wrapper.optimizer, state)
+        pieces = FullyShardedDataParallel.optim_state_dict_to_load(
+            self.model, self.optim_wrapper.optimizer, state
+        )
         self.optim_wrapper.load_state_dict({**state_dict, **pieces})

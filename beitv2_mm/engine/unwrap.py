@@ -15,7 +15,7 @@ def unwrapped_model(runner: Runner) -> nn.Module:
 
 
 def whole_model(runner: Runner) -> nn.Module:
-    """The model with the names and shapes that checkpoints have; without values if it is sharded."""
+    """The model with the names and shapes of checkpoints; without values if it is sharded."""
     if not isinstance(runner.model, FullyShardedDataParallel):
         return unwrapped_model(runner)
     with torch.device('meta'):

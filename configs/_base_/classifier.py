@@ -75,4 +75,5 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+model_wrapper_cfg.update(static_graph=True)
 auto_scale_lr = dict(base_batch_size=1024)

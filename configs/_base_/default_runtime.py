@@ -34,6 +34,14 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU, see beitv2_mm/compat.py
 )
 
+# all parameters get a gradient in every step, so DDP looks for no others; see docs/distributed.md
+model_wrapper_cfg = dict(
+    type='MMDistributedDataParallel',
+    broadcast_buffers=False,
+    find_unused_parameters=False,
+    gradient_as_bucket_view=True,
+)
+
 visualizer = dict(type=Visualizer, vis_backends=[dict(type=LocalVisBackend)])
 
 log_level = 'INFO'
