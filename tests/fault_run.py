@@ -96,9 +96,9 @@ class Tormentor(threading.Thread):
         try:
             for fault in self.plan:
                 self._wait_for(self._begun)
-                self.lives += fault != 'disk'
                 time.sleep(self.random.uniform(0, 0.8))
                 getattr(self, f'_{fault}')()
+                self.lives += fault != 'disk'
         except Exception as error:
             self.error = error
 
@@ -157,16 +157,18 @@ class Tormentor(threading.Thread):
         return sorted(whole, key=lambda file: int(file.stem.split('_')[1]), reverse=True)
 
     def _disk(self) -> None:
-        """No file may grow beyond 20 kB, which is a full disk as far as writing is concerned."""
-        log = self.folder / 'rank0.log'
-        said = log.read_text().count('could not be written')
-        pid, saved = self._pids()[0], self._saved()
+        """No file may grow beyond 600 kB, less than a checkpoint and more than the other files."""
+        said, pid, saved = self._complaints(), self._pids()[0], self._saved()
         soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (20_000, hard))
-        self._wait_for(lambda: log.read_text().count('could not be written') > said)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (600_000, hard))
+        self._wait_for(lambda: self._complaints() > said)
         kept = intact(self.folder / f'work/iter_{self._saved()}.pth')
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
         self.faults.append(dict(fault='disk', saved=saved, last_good_intact=kept))
+
+    def _complaints(self) -> int:
+        logs = self.folder.glob('rank0.*.log')
+        return sum(log.read_text().count('could not be written') for log in logs)
 
 
 def read_steps(folder: Path, rank: int) -> list[tuple[int, list[tuple[int, float]]]]:
@@ -268,8 +270,9 @@ def main() -> None:
     plan = make_plan(args.kills, args.seed)
     result = run(args.out.absolute(), plan, args.epochs or 15 * len(plan), args.seed)
     sys.stdout.write(json.dumps(result, indent=1) + '\n')
+    lost = [fault for fault in result['faults'] if not fault.get('last_good_intact', True)]
     bad = ('not_struck', 'error', 'lost_checkpoints', 'losses_that_differ', 'differences')
-    if any(result[key] for key in bad):
+    if lost or any(result[key] for key in bad):
         sys.exit('the disturbed run is not equal to the undisturbed one')
 
 

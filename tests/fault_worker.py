@@ -86,7 +86,8 @@ def work(config: str, folder: str, good: str) -> None:
     repair(Path(good), Path(folder, 'images'))
     fsync_or_die(Path(folder, 'die_writing'))
     Path(folder, f'pid{rank}').write_text(str(os.getpid()))
-    log = os.open(Path(folder, f'rank{rank}.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    life = os.environ['TORCHELASTIC_RESTART_COUNT']
+    log = os.open(Path(folder, f'rank{rank}.{life}.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.argv = ['train.py', config, '--launcher', 'pytorch', '--resume']

@@ -35,7 +35,7 @@ def recipe(name: str, folder: Path, ranks: int, sharded: bool) -> Config:
     if name == 'classifier':
         cfg.model.train_cfg = None
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
-        cfg[key] = cfg[key.replace('val', 'test')] = None
+        cfg[key] = cfg['test' + key[3:]] = None
     cfg.train_cfg.max_epochs = EPOCHS
     cfg.default_hooks.checkpoint.update(by_epoch=False, interval=10)
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if 'KNN' not in str(hook['type'])]

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from mmengine._strategy import FSDPStrategy
+from mmengine.device import get_device
 from mmengine.model import MMFullyShardedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
@@ -14,6 +15,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from beitv2_mm.engine.precision import mixed_precision
 from beitv2_mm.layers.block import Block
+from beitv2_mm.layers.vector_quantizer import VectorQuantizer
 from beitv2_mm.registry import RUNNERS, STRATEGIES
 
 
@@ -56,6 +58,9 @@ class BlockShardedStrategy(FSDPStrategy):
             if config.get('type') is mixed_precision:
                 config.setdefault('use_fsdp', True)
             self._unsharded: OptimWrapper = build_optim_wrapper(model, config)
+        # the codebook is no parameter of the optimizer: every rank holds and updates the whole of it
+        whole = [m.to(get_device()) for m in model.modules() if isinstance(m, VectorQuantizer)]
+        self.model_wrapper = {**self.model_wrapper, 'ignored_modules': whole}
         return super()._wrap_model(model)
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
