@@ -64,7 +64,7 @@ def test_deepspeed_config_survives_a_dump_and_asks_for_deepspeed(tmp_path: Path)
     (file,) = (file for file in FILES if file.stem.endswith('_zero'))
     cfg = dumped(small(file, tmp_path), tmp_path)
     if find_spec('deepspeed') is None:
-        with pytest.raises(ImportError, match='deepspeed'):
+        with pytest.raises(AssertionError, match='DeepSpeed is not installed'):
             RUNNERS.build(cfg)
 
 

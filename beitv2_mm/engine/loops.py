@@ -116,6 +116,8 @@ class ResumableLoader(DataLoader):
 class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     """mmengine's loop, which would repeat the epoch, continued after the last iteration done."""
 
+    dataloader: Any
+
     def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super().__init__(runner, *args, **kwargs)
         self.dataloader = ResumableLoader(self.dataloader, runner.seed)
@@ -151,6 +153,8 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
 
     With other samplers they are still loaded and dropped, and the data repeat all the same.
     """
+
+    dataloader: Any
 
     def __init__(
         self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any

@@ -40,6 +40,8 @@ class BlockShardedStrategy(FSDPStrategy):
             ``model_wrapper``, and of mmengine's strategy.
     """
 
+    model_wrapper: Any
+
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
         wrapper = dict(type=MMFullyShardedDataParallel, use_orig_params=True)
         wrapper |= dict(auto_wrap_policy=ModuleWrapPolicy({Block}))
@@ -58,7 +60,7 @@ class BlockShardedStrategy(FSDPStrategy):
             if config.get('type') is mixed_precision:
                 config.setdefault('use_fsdp', True)
             self._unsharded: OptimWrapper = build_optim_wrapper(model, config)
-        # the codebook is no parameter of the optimizer: every rank holds and updates the whole of it
+        # the codebook is no parameter of the optimizer: every rank updates the whole of it
         whole = [m.to(get_device()) for m in model.modules() if isinstance(m, VectorQuantizer)]
         self.model_wrapper = {**self.model_wrapper, 'ignored_modules': whole}
         return super()._wrap_model(model)
