@@ -11,7 +11,7 @@ from torch import nn
 
 from beitv2_mm.checkpoint import CheckpointError, adapt, load, official_name, read
 from beitv2_mm.checkpoint.names import HEADS
-from beitv2_mm.engine.unwrap import whole_model
+from beitv2_mm.engine.unwrap import unwrapped_model, whole_model
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.registry import HOOKS
 
@@ -44,6 +44,8 @@ class AdaptCheckpointHook(Hook):
         model = _own_model(runner)
         config = getattr(model, 'init_cfg', None)
         if model is None or isinstance(model, PretrainedModule) or not isinstance(config, dict):
+            return
+        if model is not unwrapped_model(runner):  # sharded: too late
             return
         if config['type'] not in ('Pretrained', PretrainedInit):
             return
