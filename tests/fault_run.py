@@ -118,9 +118,11 @@ class Tormentor(threading.Thread):
         return [int((self.folder / f'pid{rank}').read_text()) for rank in (0, 1)]
 
     def _saved(self) -> int:
-        """Iteration of the last checkpoint."""
+        """Iteration of the last checkpoint, or of the one before it where that was truncated."""
         pointer = self.folder / 'work/last_checkpoint'
-        return int(pointer.read_text().split('iter_')[-1][:-4]) if pointer.exists() else 0
+        last = int(pointer.read_text().split('iter_')[-1][:-4]) if pointer.exists() else 0
+        whole = [int(file.stem.split('_')[1]) for file in self._checkpoints()]
+        return max((iteration for iteration in whole if iteration <= last), default=0)
 
     def _note(self, fault: str, saved: int) -> None:
         self.faults.append(dict(fault=fault, saved=saved))
