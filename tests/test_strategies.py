@@ -53,7 +53,9 @@ def test_checkpoints_of_sharded_runs_are_whole(runs, name):
         torch.testing.assert_close(sharded[key], value, rtol=1e-3, atol=1e-4, msg=key)
 
 
-@pytest.mark.xfail(reason='the state of the optimizer does not come back as it was', strict=True)
+@pytest.mark.xfail(
+    reason='same loss, other gradients in the first step after a resume', strict=True
+)
 def test_sharded_run_resumed_in_mid_epoch_equals_uninterrupted(runs):
     folder, _, both = runs
     assert torch.equal(both['mim_fsdp_resumed'][-10:], both['mim_fsdp'][-10:])
