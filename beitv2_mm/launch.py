@@ -1,6 +1,5 @@
 """From a command line to a Runner: what tools/train.py and tools/test.py share."""
 
-import logging
 import os
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
@@ -15,6 +14,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from beitv2_mm import compat
+from beitv2_mm.errors import TrainingError
+from beitv2_mm.resume import latest_checkpoint
 
 
 class LaunchError(Exception):
@@ -22,7 +23,7 @@ class LaunchError(Exception):
 
 
 # The tools show the message alone: a traceback would say nothing more.
-USER_ERRORS = (LaunchError, compat.CheckpointError)
+USER_ERRORS = (LaunchError, TrainingError, compat.CheckpointError)
 
 
 class Overrides(DictAction):
@@ -57,9 +58,9 @@ class SharedWeightsHook(Hook):
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        from beitv2_mm.engine.unwrap import unwrapped_model  # see `build_runner`
+        from beitv2_mm.engine.unwrap import whole_model  # see `build_runner`
 
-        model = unwrapped_model(runner)
+        model = whole_model(runner)
         given = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
         if not isinstance(given, dict):
             raise LaunchError(f'the checkpoint holds a {type(given).__name__} for weights')
@@ -152,33 +153,16 @@ def set_resume(cfg: Config, source: str) -> None:
 
     Raises:
         LaunchError: the checkpoint does not exist.
+        CheckpointError: the work directory has checkpoints, but not one that is intact.
     """
-    checkpoint = _last_checkpoint(Path(cfg.work_dir)) if source == 'auto' else source
+    checkpoint = latest_checkpoint(Path(cfg.work_dir)) if source == 'auto' else source
     cfg.resume = checkpoint is not None
     if checkpoint is None:
         print_log(f'no checkpoint in {cfg.work_dir} yet: training starts anew', 'current')
         return
-    require_checkpoint(checkpoint)
-    cfg.load_from = checkpoint
-
-
-def _last_checkpoint(work_dir: Path) -> str | None:
-    pointer = work_dir / 'last_checkpoint'
-    if not pointer.is_file():
-        return None
-    text = pointer.read_text().strip()
-    if not text:  # the run was killed while it was written
-        print_log(f'{pointer} is empty, so it counts as absent', 'current', logging.WARNING)
-        return None
-    named = Path(text)
-    moved = work_dir / named.name  # mmengine writes absolute paths, which a moved folder outdates
-    for candidate in (named, moved):
-        if candidate.is_file():
-            return str(candidate)
-    raise LaunchError(
-        f'{pointer} names {named}, which does not exist: '
-        f'give --resume a checkpoint, or delete {pointer} to start anew'
-    )
+    if source != 'auto':
+        require_checkpoint(source)
+    cfg.load_from = str(checkpoint)
 
 
 def require_checkpoint(path: str) -> None:

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.config import config as mm_config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from beitv2_mm.registry import DATASETS
@@ -51,13 +52,28 @@ def small(file: Path, folder: Path, **kwargs: int) -> Config:
     return cfg
 
 
-@pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
+def dumped(cfg: Config, folder: Path) -> Config:
+    cfg.dump(folder / 'dumped.py')
+    again = Config.fromfile(folder / 'dumped.py')
+    assert again.to_dict() == cfg.to_dict()
+    return again
+
+
+def test_deepspeed_config_survives_a_dump_and_asks_for_deepspeed(tmp_path: Path) -> None:
+    """As far as it goes without DeepSpeed."""
+    (file,) = (file for file in FILES if file.stem.endswith('_zero'))
+    cfg = dumped(small(file, tmp_path), tmp_path)
+    if find_spec('deepspeed') is None:
+        with pytest.raises(AssertionError, match='DeepSpeed is not installed'):
+            RUNNERS.build(cfg)
+
+
+@pytest.mark.parametrize(
+    'file', [f for f in FILES if not f.stem.endswith('_zero')], ids=lambda file: file.stem
+)
 def test_config_trains_validates_and_survives_a_dump(file: Path, tmp_path: Path) -> None:
     cfg = small(file, tmp_path)
-    cfg.dump(tmp_path / 'dumped.py')
-    again = Config.fromfile(tmp_path / 'dumped.py')
-    assert again.to_dict() == cfg.to_dict()
-
+    again = dumped(cfg, tmp_path)
     runner = Runner.from_cfg(again)
     if cfg.get('test_dataloader') is not None:
         assert_finite(runner.test())

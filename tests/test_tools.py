@@ -17,7 +17,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from beitv2_mm import launch
+from beitv2_mm import launch, resume
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / 'tests/toy_config.py'
@@ -111,7 +111,7 @@ def test_resume_without_checkpoint_starts_anew(
 
 def test_an_empty_pointer_counts_as_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple] = []
-    monkeypatch.setattr(launch, 'print_log', lambda *args: said.append(args))
+    monkeypatch.setattr(resume, 'print_log', lambda *args: said.append(args))
     (tmp_path / 'last_checkpoint').write_text('\n')
     cfg = Config(dict(work_dir=str(tmp_path), load_from='start.pth'))
     launch.set_resume(cfg, 'auto')

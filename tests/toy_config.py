@@ -1,9 +1,10 @@
 from mmengine.config import read_base
 from mmengine.dataset import DefaultSampler, default_collate
 from mmengine.optim import CosineAnnealingLR, OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
+from mmengine.runner import TestLoop, ValLoop
 from torch.optim import AdamW
 
+from beitv2_mm.engine import ResumableEpochBasedTrainLoop
 from toy import ToyAccuracy, ToyDataset, ToyModel
 
 with read_base():
@@ -33,7 +34,7 @@ optim_wrapper = dict(
     type=OptimWrapper, optimizer=dict(type=AdamW, lr=0.01, betas=(0.9, 0.98)), clip_grad=None
 )
 param_scheduler = [dict(type=CosineAnnealingLR, T_max=2, by_epoch=True, convert_to_iter_based=True)]
-train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=2, val_interval=1)
+train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=2, val_interval=1)
 val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
 auto_scale_lr = dict(base_batch_size=2, enable=False)

@@ -8,17 +8,20 @@ import torch
 
 from beitv2_mm.registry import FUNCTIONS
 
+# The last number of a seed says what it is for: equal numbers must not give equal streams.
+# SeedSequence takes no notice of zeros at the end, so none of them is 0.
+WORKERS, MODEL, SAMPLE = 1, 2, 3
 
-def seed_generators(*numbers: int, torch_only: bool = False) -> None:
-    """Seeds PyTorch (all devices) and, as a rule, ``random`` and NumPy from ``numbers`` >= 0.
+
+def seed_generators(*numbers: int) -> None:
+    """Seeds PyTorch (all devices), ``random`` and NumPy from ``numbers`` >= 0.
 
     SeedSequence mixes them, so neighbouring epochs, ranks and workers share nothing.
     """
     words = np.random.SeedSequence(numbers).generate_state(3, np.uint64).tolist()
     torch.manual_seed(words[0])
-    if not torch_only:
-        random.seed(words[1])
-        np.random.seed(words[2] % 2**32)
+    random.seed(words[1])
+    np.random.seed(words[2] % 2**32)
 
 
 @FUNCTIONS.register_module()

@@ -11,7 +11,7 @@ from torch import nn
 
 from beitv2_mm.checkpoint import CheckpointError, adapt, load, official_name, read
 from beitv2_mm.checkpoint.names import HEADS
-from beitv2_mm.engine.unwrap import unwrapped_model
+from beitv2_mm.engine.unwrap import unwrapped_model, whole_model
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.registry import HOOKS
 
@@ -45,6 +45,8 @@ class AdaptCheckpointHook(Hook):
         config = getattr(model, 'init_cfg', None)
         if model is None or isinstance(model, PretrainedModule) or not isinstance(config, dict):
             return
+        if model is not unwrapped_model(runner):  # sharded: too late
+            return
         if config['type'] not in ('Pretrained', PretrainedInit):
             return
         if isinstance(runner._train_loop, BaseLoop):  # a test run loads a checkpoint instead
@@ -76,7 +78,7 @@ class AdaptCheckpointHook(Hook):
 
 def _own_model(runner: Runner) -> Any:
     """The model, not wrapped; None where no part of it is of this package."""
-    model = unwrapped_model(runner)
+    model = whole_model(runner)
     return model if any(isinstance(m, PretrainedModule) for m in model.modules()) else None
 
 

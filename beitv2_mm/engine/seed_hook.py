@@ -1,4 +1,4 @@
-"""Random states that follow from (seed, epoch, rank) alone, so that a resumed run repeats them."""
+"""Random states from (seed, epoch or iteration, rank) alone, which a resumed run repeats."""
 
 from functools import partial
 
@@ -8,23 +8,21 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from beitv2_mm.datasets.seeding import seed_generators
+from beitv2_mm.datasets.seeding import MODEL, WORKERS, seed_generators
+from beitv2_mm.engine.loops import ResumableLoader
 from beitv2_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds every generator of the main process at each start of an epoch.
+    """Seeds every generator of the main process at each epoch and each iteration.
 
-    The workers of the data loader, started after that, get their seeds from it
-    (``worker_init_fn=dict(type=epoch_worker_init)``, ``persistent_workers=False``): masks and
-    crops differ in every worker, epoch and rank, and a run resumed at an epoch equals one that
-    was not interrupted.
-
-    In an iteration-based loop mmengine starts the workers before training and, on resume, draws
-    and drops the batches already seen, so the data repeat by themselves if the sampler is an
-    InfiniteSampler. There the hook seeds PyTorch (drop path, dropout) at every iteration; NumPy
-    and ``random`` are left to the data.
+    Drop path, dropout, mixup and what else the model draws so follow from (seed, iteration, rank):
+    a resumed run repeats them without any state being saved. The samples' own random numbers
+    are the loop's task, see :class:`ResumableEpochBasedTrainLoop`. Under mmengine's loop the
+    workers of the data loader get their seeds from the one of the epoch
+    (``worker_init_fn=dict(type=epoch_worker_init)``, ``persistent_workers=False``), so that a run
+    resumed at an epoch, but not within one, equals one that was not interrupted.
     """
 
     priority = 'VERY_HIGH'
@@ -32,19 +30,19 @@ class EpochSeedHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Warns about loaders that undo what this hook is for."""
         loader = runner.train_loop.dataloader
-        if isinstance(loader, DataLoader) and loader.num_workers:
+        seeded = isinstance(loader, ResumableLoader)  # whatever its workers start from
+        if isinstance(loader, DataLoader) and loader.num_workers and not seeded:
             problem = _loader_problem(loader, isinstance(runner.train_loop, IterBasedTrainLoop))
             if problem:
                 runner.logger.warning(problem)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seeds ``random``, NumPy and PyTorch."""
-        seed_generators(runner.seed, runner.epoch, get_rank())
+        seed_generators(runner.seed, runner.epoch, get_rank(), WORKERS)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
-        """Seeds PyTorch in an iteration-based loop."""
-        if isinstance(runner.train_loop, IterBasedTrainLoop):
-            seed_generators(runner.seed, runner.iter, get_rank(), torch_only=True)
+        """Seeds them again: what the data loader or an evaluation drew has no influence."""
+        seed_generators(runner.seed, runner.iter, get_rank(), MODEL)
 
 
 def _loader_problem(loader: DataLoader, endless: bool) -> str | None:

@@ -201,6 +201,7 @@ class VectorQuantizer(nn.Module):
         """One EMA step from the latents (M, d) and codes (M,) of all ranks."""
         totals = _sums_and_counts(z, codes, self.num_codes)
         sum_over_ranks(totals)
+        totals = totals.where(totals.isfinite().all(), 0.0)  # NaN would stay in the averages
         codebook, counts = self.embedding.weight, totals[:, -1]
         means = _mean_directions(totals, codebook)
         codebook.copy_(F.normalize(codebook * self.decay + means * (1 - self.decay), dim=1))

@@ -2,7 +2,6 @@
 
 from mmengine.config import read_base
 from mmengine.optim import CosineAnnealingLR, LinearLR
-from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from mmpretrain.models import (
     ClsDataPreprocessor,
@@ -14,7 +13,7 @@ from mmpretrain.models import (
 )
 from torch.optim import AdamW
 
-from beitv2_mm.engine import mixed_precision
+from beitv2_mm.engine import ResumableEpochBasedTrainLoop, mixed_precision
 from beitv2_mm.models import BEiTV2Backbone
 
 with read_base():
@@ -54,7 +53,7 @@ model = dict(
     train_cfg=dict(augments=[dict(type=Mixup, alpha=0.8), dict(type=CutMix, alpha=1.0)]),
 )
 
-train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
+train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=100, val_interval=1)
 optim_wrapper = dict(
     type=mixed_precision,
     optimizer=dict(type=AdamW, lr=5e-4, betas=(0.9, 0.999), weight_decay=0.05),
@@ -76,4 +75,5 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+model_wrapper_cfg.update(static_graph=True)
 auto_scale_lr = dict(base_batch_size=1024)

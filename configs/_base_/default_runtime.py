@@ -1,16 +1,12 @@
 """What every run shares: hooks, logs, checkpoints, seed."""
 
-from mmengine.hooks import (
-    CheckpointHook,
-    DistSamplerSeedHook,
-    IterTimerHook,
-    LoggerHook,
-    ParamSchedulerHook,
-)
+from mmengine.hooks import DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook
 from mmengine.visualization import LocalVisBackend, Visualizer
 
 from beitv2_mm.engine import (
     AdaptCheckpointHook,
+    AtomicCheckpointHook,
+    DivergenceGuardHook,
     EpochSeedHook,
     RunPageHook,
     UnreadableImagesHook,
@@ -23,11 +19,12 @@ default_hooks = dict(
     timer=dict(type=IterTimerHook),
     logger=dict(type=LoggerHook, interval=100),
     param_scheduler=dict(type=ParamSchedulerHook),
-    checkpoint=dict(type=CheckpointHook, interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type=AtomicCheckpointHook, interval=1, max_keep_ckpts=3, minutes=30),
     sampler_seed=dict(type=DistSamplerSeedHook),
 )
 custom_hooks = [
     dict(type=EpochSeedHook),
+    dict(type=DivergenceGuardHook),
     dict(type=UnreadableImagesHook),
     dict(type=AdaptCheckpointHook),  # load_from takes any layout, under any project's tools
     dict(type=RunPageHook),  # curves and pictures in work_dir/run.html
@@ -37,6 +34,14 @@ env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU, see beitv2_mm/compat.py
+)
+
+# all parameters get a gradient in every step, so DDP looks for no others; see docs/distributed.md
+model_wrapper_cfg = dict(
+    type='MMDistributedDataParallel',
+    broadcast_buffers=False,
+    find_unused_parameters=False,
+    gradient_as_bucket_view=True,
 )
 
 visualizer = dict(type=Visualizer, vis_backends=[dict(type=LocalVisBackend)])

@@ -2,10 +2,14 @@
 
 from mmengine.config import read_base
 from mmengine.optim import CosineAnnealingLR, LinearLR
-from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import AdamW
 
-from beitv2_mm.engine import AttentionPicturesHook, PredictionPicturesHook, mixed_precision
+from beitv2_mm.engine import (
+    AttentionPicturesHook,
+    PredictionPicturesHook,
+    ResumableEpochBasedTrainLoop,
+    mixed_precision,
+)
 from beitv2_mm.models import (
     BEiTV2Backbone,
     BEiTV2Pretrainer,
@@ -48,7 +52,7 @@ model = dict(
     ),
 )
 
-train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=300, val_interval=10)
+train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=300, val_interval=10)
 optim_wrapper = dict(
     type=mixed_precision,
     optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05),
@@ -69,6 +73,7 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+model_wrapper_cfg.update(static_graph=True)
 auto_scale_lr = dict(base_batch_size=2048)
 
 custom_hooks = custom_hooks + [dict(type=PredictionPicturesHook), dict(type=AttentionPicturesHook)]

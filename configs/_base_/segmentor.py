@@ -1,16 +1,21 @@
 """UPerNet on the base network at 512 px: 160k iterations, layer-wise learning-rate decay."""
 
 from mmengine.config import read_base
-from mmengine.hooks import CheckpointHook, LoggerHook
+from mmengine.hooks import LoggerHook
 from mmengine.optim import LinearLR, PolyLR
-from mmengine.runner import IterBasedTrainLoop, TestLoop, ValLoop
+from mmengine.runner import TestLoop, ValLoop
 from mmengine.visualization import LocalVisBackend
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from mmseg.engine import SegVisualizationHook
 from mmseg.models import CrossEntropyLoss, SegDataPreProcessor
 from torch.optim import AdamW
 
-from beitv2_mm.engine import SegmentationPicturesHook, mixed_precision
+from beitv2_mm.engine import (
+    AtomicCheckpointHook,
+    ResumableIterBasedTrainLoop,
+    SegmentationPicturesHook,
+    mixed_precision,
+)
 from beitv2_mm.models import BEiTV2Backbone
 from beitv2_mm.segmentation import (
     BEiTV2FCNHead,
@@ -83,7 +88,7 @@ model = dict(
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341), windows_per_batch=8),
 )
 
-train_cfg = dict(type=IterBasedTrainLoop, max_iters=160000, val_interval=16000)
+train_cfg = dict(type=ResumableIterBasedTrainLoop, max_iters=160000, val_interval=16000)
 val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
 optim_wrapper = dict(
@@ -102,7 +107,9 @@ auto_scale_lr = dict(base_batch_size=16)
 
 default_hooks.update(
     logger=dict(type=LoggerHook, interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(type=CheckpointHook, by_epoch=False, interval=16000, max_keep_ckpts=3),
+    checkpoint=dict(
+        type=AtomicCheckpointHook, by_epoch=False, interval=16000, max_keep_ckpts=3, minutes=30
+    ),
     visualization=dict(type=SegVisualizationHook),
 )
 log_processor = dict(by_epoch=False)

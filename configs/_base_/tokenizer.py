@@ -2,10 +2,14 @@
 
 from mmengine.config import read_base
 from mmengine.optim import CosineAnnealingLR, LinearLR
-from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import AdamW
 
-from beitv2_mm.engine import CodebookHook, CodePicturesHook, mixed_precision
+from beitv2_mm.engine import (
+    CodebookHook,
+    CodePicturesHook,
+    ResumableEpochBasedTrainLoop,
+    mixed_precision,
+)
 from beitv2_mm.models import TimmTeacher, VQKDTokenizer
 
 with read_base():
@@ -23,7 +27,7 @@ model = dict(
     ),
 )
 
-train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
+train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=100, val_interval=1)
 optim_wrapper = dict(
     type=mixed_precision,
     optimizer=dict(type=AdamW, lr=5e-5, betas=(0.9, 0.99), weight_decay=1e-4),
@@ -43,6 +47,7 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+model_wrapper_cfg.update(static_graph=True)
 auto_scale_lr = dict(base_batch_size=512)
 
 custom_hooks = custom_hooks + [dict(type=CodebookHook), dict(type=CodePicturesHook, interval=10)]

@@ -8,7 +8,6 @@ from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.datasets import PackInputs, RandomCrop
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from mmpretrain.evaluation import Accuracy
@@ -16,6 +15,7 @@ from mmpretrain.models import ClsDataPreprocessor, ImageClassifier, LabelSmoothL
 from torch.optim import AdamW
 
 from beitv2_mm.datasets import LoadImageFromFile
+from beitv2_mm.engine import ResumableEpochBasedTrainLoop
 from beitv2_mm.models import BEiTV2Backbone
 
 with read_base():
@@ -67,7 +67,7 @@ train_dataloader.update(
 val_evaluator = dict(type=Accuracy, topk=(1,))
 test_evaluator = val_evaluator
 
-train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=8, val_interval=8)
+train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=8, val_interval=8)
 optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),

@@ -8,12 +8,16 @@ from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.datasets import PackInputs, RandomResizedCrop
 from torch.optim import AdamW
 
 from beitv2_mm.datasets import BlockwiseMask, LoadImageFromFile
-from beitv2_mm.engine import AttentionPicturesHook, MIMMetric, PredictionPicturesHook
+from beitv2_mm.engine import (
+    AttentionPicturesHook,
+    MIMMetric,
+    PredictionPicturesHook,
+    ResumableEpochBasedTrainLoop,
+)
 from beitv2_mm.models import (
     BEiTV2Backbone,
     BEiTV2Pretrainer,
@@ -79,7 +83,7 @@ test_dataloader.update(dataset=dict(pipeline=masked_val))
 val_evaluator = dict(type=MIMMetric)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=4, val_interval=4)
+train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=4, val_interval=4)
 optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05),

@@ -7,10 +7,14 @@ Hardware: two CPU cores, some minutes. Measured figures: README.md.
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import AdamW
 
-from beitv2_mm.engine import CodebookHook, CodePicturesHook, TokenizerMetric
+from beitv2_mm.engine import (
+    CodebookHook,
+    CodePicturesHook,
+    ResumableEpochBasedTrainLoop,
+    TokenizerMetric,
+)
 from beitv2_mm.models import TimmTeacher, VQKDTokenizer
 
 with read_base():
@@ -37,7 +41,7 @@ train_dataloader.update(batch_size=64, dataset=dict(samples_per_class=640))
 val_evaluator = dict(type=TokenizerMetric, num_codes=512)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=3, val_interval=3)
+train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=3, val_interval=3)
 optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.99), weight_decay=1e-4),

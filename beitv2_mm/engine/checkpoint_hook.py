@@ -1,0 +1,232 @@
+"""Checkpoints that a kill, a full disk or a power failure cannot spoil, written beside training."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.fileio import FileClient, HardDiskBackend, LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from beitv2_mm.errors import CheckpointWriteError
+from beitv2_mm.files import write_atomic
+from beitv2_mm.registry import HOOKS
+
+_PREFIX = 'deferred://'
+
+
+@register_backend('deferred', prefixes='deferred')
+class DeferredBackend(LocalBackend):
+    """A file backend of mmengine that keeps what is put into it, for a thread to write."""
+
+    pending: ClassVar[dict[Path, bytes]] = {}
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        self.pending[Path(str(filepath).removeprefix(_PREFIX))] = obj
+
+
+# mmengine's save_checkpoint looks the prefix up in its former list of backends too
+FileClient.register_backend('deferred', HardDiskBackend, prefixes='deferred')
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's hook with atomic writes in a thread, by time too, and at SIGTERM.
+
+    Training waits while the checkpoint is copied to memory, not while it is written. A checkpoint
+    gets its name when it is complete and on the disk; then ``last_checkpoint`` names it, and only
+    then the oldest one is removed. With gradient accumulation it is made after the next step of
+    the optimizer, because gradients are not in it.
+
+    On SIGTERM, which schedulers send before they kill, all processes save and end with status 143.
+
+    Args:
+        minutes: save when so much time has passed since the last checkpoint, as
+            ``iter_<iterations>.pth``; None only saves every ``interval``.
+        on_error: when a checkpoint cannot be written (a full disk, say), 'continue' to train, with
+            an error in the log, or 'stop'. The last good one stays in any case.
+        poll: iterations between two looks, of all processes together, at the clock and at SIGTERM.
+        kwargs: of mmengine's CheckpointHook.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        minutes: float | None = None,
+        on_error: Literal['continue', 'stop'] = 'continue',
+        poll: int = 10,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if on_error not in ('continue', 'stop'):
+            raise ValueError(f"on_error is {on_error!r}; expected 'continue' or 'stop'.")
+        self.minutes = minutes
+        self.on_error = on_error
+        self.poll = poll
+        self._kept: list[str] = []
+        self._due = False  # at the next step of the optimizer
+        self._terminated = False  # this process has got the signal
+        self._stop = False  # all of them know
+        self._handler: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
+        self._writing: tuple[str, Future] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        names = runner.message_hub.runtime_info.get('kept_checkpoints', [])
+        self._kept = [name for name in names if Path(self.out_dir, name).exists()]
+        self._saved_at = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, number: int, frame: object) -> None:
+        self._terminated = True
+        self._restore_handler()  # a second signal does not wait
+
+    def _restore_handler(self) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)
+            self._handler = None
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        super().after_train_iter(runner, *args, **kwargs)
+        self._report(runner)
+        if get_world_size() == 1 or self.every_n_train_iters(runner, self.poll):
+            late = self.minutes is not None and (
+                time.monotonic() - self._saved_at >= 60 * self.minutes
+            )
+            stop, late = _any_rank(self._terminated, late)
+            self._stop |= stop
+            self._due |= stop or late
+        if self._due and _has_stepped(runner):
+            self._save_iteration(runner)
+        if self._stop and not self._due:
+            self._wait(runner)
+            runner.logger.warning(
+                f'Stopped by SIGTERM after iteration {runner.iter + 1}; continue with --resume.'
+            )
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def after_train(self, runner: Runner) -> None:
+        self._wait(runner)
+        self._restore_handler()
+        super().after_train(runner)
+
+    def _save_iteration(self, runner: Runner) -> None:
+        step = runner.iter + 1
+        self._save(runner, f'iter_{step}.pth', dict(epoch=runner.epoch, iter=step), False)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        if _has_stepped(runner):
+            self._save(runner, self.filename_tmpl.format(step), meta, self.by_epoch)
+        else:
+            self._due = True
+
+    def _save(self, runner: Runner, name: str, meta: dict, by_epoch: bool) -> None:
+        self._wait(runner)
+        self._due = False
+        self._saved_at = time.monotonic()
+        self.last_ckpt = str(Path(self.out_dir, name))
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        kept = [*(other for other in self._kept if other != name), name]
+        runner.message_hub.update_info('kept_checkpoints', kept)
+        whole = _saves_one_file(runner)
+        error: Exception | None = None
+        try:
+            runner.save_checkpoint(
+                f'{_PREFIX}{self.out_dir}' if whole else self.out_dir,
+                name if whole else f'.{name}.tmp',
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=by_epoch,
+                **self.args,
+            )
+        except (OSError, RuntimeError) as reason:  # of other ranks' files; torch's writer
+            if whole:
+                raise
+            error = reason
+        failed = not whole and _any_rank(error is not None)[0]
+        if is_main_process():
+            files, DeferredBackend.pending = DeferredBackend.pending, {}
+            if failed:
+                error = error or OSError('another process could not write its part')
+                self._failed(runner, name, error)
+            else:
+                job = self._thread.submit(self._publish, name, kept, files, runner.work_dir)
+                self._writing = name, job
+
+    def _publish(self, name: str, kept: list[str], files: dict[Path, bytes], work_dir: str) -> None:
+        """In the thread: write, name, point at, and only then remove."""
+        final = Path(self.out_dir, name)
+        for path, content in files.items():
+            write_atomic(path, content)
+        temporary = final.with_name(f'.{name}.tmp')
+        if temporary.exists():  # a folder of the processes' files
+            for file in temporary.rglob('*'):
+                if file.is_file():
+                    with file.open('rb') as opened:
+                        os.fsync(opened.fileno())
+            _remove(final)
+            temporary.replace(final)
+        write_atomic(Path(work_dir, 'last_checkpoint'), str(final).encode())
+        while 0 < self.max_keep_ckpts < len(kept):
+            _remove(Path(self.out_dir, kept.pop(0)))
+        self._kept = kept
+
+    def _wait(self, runner: Runner) -> None:
+        if self._writing is not None:
+            self._writing[1].exception()
+            self._report(runner)
+
+    def _report(self, runner: Runner) -> None:
+        """What became of the last writing, once it has ended."""
+        if self._writing is None or not self._writing[1].done():
+            return
+        (name, job), self._writing = self._writing, None
+        if job.exception() is not None:
+            self._failed(runner, name, job.exception())
+
+    def _failed(self, runner: Runner, name: str, error: BaseException | None) -> None:
+        good = Path(self.out_dir, self._kept[-1]) if self._kept else 'none'
+        message = (
+            f'The checkpoint {name} could not be written to {self.out_dir}: {error}. The last '
+            f'good one is {good}. Free space there; the next one is tried when it is due.'
+        )
+        if self.on_error == 'stop':
+            raise CheckpointWriteError(message) from error
+        runner.logger.error(message)
+
+
+def _any_rank(*flags: bool) -> list[bool]:
+    """Whether each flag is set on any rank."""
+    numbers = torch.tensor(flags, dtype=torch.int32)
+    all_reduce(numbers, op='max')
+    return [bool(number) for number in numbers]
+
+
+def _has_stepped(runner: Runner) -> bool:
+    """Whether no gradients are waiting for more of them."""
+    should_update = getattr(runner.optim_wrapper, 'should_update', None)
+    return should_update is None or should_update()
+
+
+def _saves_one_file(runner: Runner) -> bool:
+    """Whether rank 0 writes a file; sharded strategies write a folder, each rank its part."""
+    strategy = getattr(runner, 'strategy', None)
+    full = getattr(strategy, '_is_full_state_dict', lambda: True)
+    return type(strategy).__name__ != 'DeepSpeedStrategy' and full()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

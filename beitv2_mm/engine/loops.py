@@ -1,0 +1,170 @@
+"""Training loops that continue in the middle of an epoch as if they had never stopped.
+
+The random numbers of a sample follow from (run seed, epoch, its place in the order of that epoch),
+whatever worker or rank draws it; EpochSeedHook does the same for the model's, from (run seed,
+iteration, rank). So nothing but the iteration has to be restored, and what was trained on before
+is skipped without being loaded.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_dist_info
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from beitv2_mm.datasets.seeding import SAMPLE, seed_generators
+from beitv2_mm.registry import LOOPS
+
+Draw = tuple[int, tuple[int, ...]]  # index of a sample, numbers to seed from
+
+
+class _SeededSampler(Sampler):
+    """Another sampler's indices from ``start`` on, each with the numbers of its seed."""
+
+    def __init__(self, sampler: Any, seed: int) -> None:
+        self.sampler = sampler
+        self.seed = seed
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+
+    def set_seed(self, seed: int) -> None:
+        """A resumed run takes over the seed of its checkpoint, after the loader was built."""
+        if getattr(self.sampler, 'seed', None) == self.seed:
+            self.sampler.seed = seed
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[Draw]:
+        rank, ranks = get_dist_info()
+        for i, index in enumerate(self.sampler):
+            if i >= self.start:
+                # mmengine's samplers deal the order of an epoch out in turn
+                yield index, (self.seed, self.epoch, i * ranks + rank, SAMPLE)
+
+
+class _SeededDataset(Dataset):
+    """A data set that seeds all generators before each sample; otherwise the one it wraps."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, draw: Draw) -> Any:
+        index, numbers = draw
+        seed_generators(*numbers)
+        return self.dataset[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset' or name.startswith('__'):  # while it is copied; __getitems__
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class ResumableLoader(DataLoader):
+    """A data loader that can leave out its first batches; its workers start with the first one.
+
+    Args:
+        loader: the loader to repeat.
+        seed: of the run.
+    """
+
+    def __init__(self, loader: DataLoader, seed: int) -> None:
+        if loader.batch_size is None:
+            raise ValueError(
+                'A training loop that resumes in mid-epoch needs batch_size in train_dataloader; '
+                'a batch_sampler cannot be continued.'
+            )
+        super().__init__(
+            _SeededDataset(loader.dataset),
+            batch_size=loader.batch_size,
+            sampler=_SeededSampler(loader.sampler, seed),
+            drop_last=loader.drop_last,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            generator=loader.generator,
+            prefetch_factor=loader.prefetch_factor,
+            persistent_workers=loader.persistent_workers,
+        )
+        self.dropped = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from (None for _ in range(self.dropped))
+        yield from super().__iter__()
+
+    def skip(self, batches: int, drop: bool = False) -> None:
+        """Leave ``batches`` out of the next pass; with ``drop``, None stands for each of them."""
+        self.sampler.start = batches * self.batch_size
+        self.dropped = batches if drop else 0
+
+
+@LOOPS.register_module()
+class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
+    """mmengine's loop, which would repeat the epoch, continued after the last iteration done."""
+
+    dataloader: Any
+
+    def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        super().__init__(runner, *args, **kwargs)
+        self.dataloader = ResumableLoader(self.dataloader, runner.seed)
+
+    def run(self) -> Any:
+        self.dataloader.sampler.set_seed(self.runner.seed)
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """One epoch, or what is left of it."""
+        done = self._iter - self._epoch * len(self.dataloader)
+        if not 0 <= done <= len(self.dataloader):
+            self.runner.logger.warning(
+                f'Epoch {self._epoch + 1} starts at iteration {self._iter}; with '
+                f'{len(self.dataloader)} iterations an epoch that should be '
+                f'{self._epoch * len(self.dataloader)}: the checkpoint is of a run with another '
+                f'batch size, number of processes or data set. The epoch is trained from its start.'
+            )
+            done = 0
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        self.dataloader.skip(done)
+        for idx, data_batch in enumerate(self.dataloader, done):
+            self.run_iter(idx, data_batch)
+        self.dataloader.skip(0)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+
+@LOOPS.register_module()
+class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
+    """mmengine's loop, which would load all batches done again, with an InfiniteSampler.
+
+    With other samplers they are still loaded and dropped, and the data repeat all the same.
+    """
+
+    dataloader: Any
+
+    def __init__(
+        self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any
+    ) -> None:
+        BaseLoop.__init__(self, runner, dataloader)  # the rest of mmengine's begins to iterate
+        super().__init__(runner, ResumableLoader(self.dataloader, runner.seed), *args, **kwargs)
+
+    def run(self) -> Any:
+        sampler = self.dataloader.sampler
+        sampler.set_seed(self.runner.seed)
+        if isinstance(sampler.sampler, InfiniteSampler):
+            self.dataloader.skip(self._iter, drop=True)
+        return super().run()

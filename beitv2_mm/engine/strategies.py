@@ -1,0 +1,95 @@
+"""mmengine's runner and strategy for sharded training, mended for today's PyTorch."""
+
+from typing import Any
+
+import torch
+from mmengine._strategy import FSDPStrategy
+from mmengine.device import get_device
+from mmengine.model import MMFullyShardedDataParallel
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.runner import Runner
+from mmengine.runner._flexible_runner import FlexibleRunner
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+from beitv2_mm.engine.precision import mixed_precision
+from beitv2_mm.layers.block import Block
+from beitv2_mm.layers.vector_quantizer import VectorQuantizer
+from beitv2_mm.registry import RUNNERS, STRATEGIES
+
+
+@RUNNERS.register_module()
+class StrategyRunner(FlexibleRunner):
+    """FlexibleRunner with Runner's data loaders: its own know functions by string only."""
+
+    build_dataloader = staticmethod(Runner.build_dataloader)
+
+
+@STRATEGIES.register_module()
+class BlockShardedStrategy(FSDPStrategy):
+    """Parameters, gradients and optimizer state sharded over the ranks, block by block (FSDP).
+
+    Other than in mmengine's strategy, the parameters' names and shapes decide on decay and learning
+    rate before they are sharded (which leaves flat pieces of them), gradients are clipped by
+    the norm of all pieces together, and the state of the optimizer loads in today's PyTorch.
+    Checkpoints are whole: rank 0 writes a file whose weights any other run can load.
+
+    Args:
+        kwargs: of MMFullyShardedDataParallel (``sharding_strategy``, ``mixed_precision``, ...) in
+            ``model_wrapper``, and of mmengine's strategy.
+    """
+
+    model_wrapper: Any
+
+    def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
+        wrapper = dict(type=MMFullyShardedDataParallel, use_orig_params=True)
+        wrapper |= dict(auto_wrap_policy=ModuleWrapPolicy({Block}))
+        if not torch.cuda.is_available():
+            wrapper |= dict(device_id=torch.device('cpu'))
+        kwargs.setdefault('state_dict_cfg', 'full')
+        super().__init__(model_wrapper={**wrapper, **(model_wrapper or {})}, **kwargs)
+
+    def prepare(self, model: nn.Module | dict, *, optim_wrapper: Any = None, **kwargs: Any) -> Any:
+        self._optim_config = optim_wrapper
+        return super().prepare(model, optim_wrapper=optim_wrapper, **kwargs)
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        if isinstance(self._optim_config, dict):
+            config = dict(self._optim_config)
+            if config.get('type') is mixed_precision:
+                config.setdefault('use_fsdp', True)
+            self._unsharded: OptimWrapper = build_optim_wrapper(model, config)
+        # the codebook is no parameter of the optimizer: every rank updates the whole of it
+        whole = [m.to(get_device()) for m in model.modules() if isinstance(m, VectorQuantizer)]
+        self.model_wrapper = {**self.model_wrapper, 'ignored_modules': whole}
+        return super()._wrap_model(model)
+
+    def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
+        """The wrapper built before sharding, with the pieces in the parameters' places."""
+        assert model is not None
+        wrapper, optimizer = self._unsharded, self._unsharded.optimizer
+        pieces = {
+            name.replace('_fsdp_wrapped_module.', ''): piece
+            for name, piece in model.named_parameters()
+        }
+        groups = [
+            {**group, 'params': [pieces[self.id_to_name[id(p)]] for p in group['params']]}
+            for group in optimizer.param_groups
+        ]
+        wrapper.optimizer = type(optimizer)(groups, lr=optimizer.defaults['lr'])
+        wrapper.clip_func = lambda parameters, **limits: model.clip_grad_norm_(**limits)
+        return wrapper
+
+    def optim_state_dict(self) -> dict:
+        """The whole state on rank 0, loss scale included."""
+        extra = self.optim_wrapper.state_dict()
+        state = FullyShardedDataParallel.optim_state_dict(self.model, self.optim_wrapper.optimizer)
+        return {**{k: v for k, v in extra.items() if k not in ('state', 'param_groups')}, **state}
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        state = {key: state_dict.pop(key) for key in ('state', 'param_groups')}
+        pieces = FullyShardedDataParallel.optim_state_dict_to_load(
+            self.model, self.optim_wrapper.optimizer, state
+        )
+        self.optim_wrapper.load_state_dict({**state_dict, **pieces})
