@@ -71,7 +71,7 @@ class _Images(Dataset):
         height, width = self.size
         try:
             with Image.open(self.files[index]) as image:
-                pixels = _crop(image.convert('RGB'), height, width)
+                pixels = crop(image.convert('RGB'), height, width)
         except Exception as error:  # decoders raise whatever they like
             return torch.zeros(3, height, width, dtype=torch.uint8), (
                 f'{type(error).__name__}: {error}'
@@ -79,7 +79,7 @@ class _Images(Dataset):
         return torch.from_numpy(np.array(pixels)).permute(2, 0, 1), ''
 
 
-def _crop(image: Image.Image, height: int, width: int) -> Image.Image:
+def crop(image: Image.Image, height: int, width: int) -> Image.Image:
     """The largest centred part of that aspect ratio, resized (bicubic)."""
     scale = min(image.width / width, image.height / height)
     left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2

@@ -1,37 +1,38 @@
 """From finished stages to a report: figures, curves, pictures of codes and masks."""
 
-import io
-import platform
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 
-import mmengine
 import numpy as np
-import torch
-from mmengine.config import Config
 from PIL import Image
 
-from beitv2_mm.checkpoint import load
-from beitv2_mm.datasets import BlockwiseMask
 from beitv2_mm.datasets.cifar10 import CLASSES
 from beitv2_mm.quickstart import settings as s
-from beitv2_mm.quickstart.stages import Result, artifact, config, count_cores
-from beitv2_mm.registry import MODELS, TRANSFORMS
-from beitv2_mm.visualization.codes import code_atlas, code_map
-from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
-from beitv2_mm.visualization.masks import masked_images
-from beitv2_mm.visualization.report import Accuracy, Picture, Report, StageRecord, accuracy
+from beitv2_mm.quickstart.pictures import (
+    code_pictures,
+    curves_picture,
+    describe_machine,
+    pretraining_panels,
+)
+from beitv2_mm.quickstart.stages import Result, artifact, config
+from beitv2_mm.visualization.curves import Panel, read_scalars
+from beitv2_mm.visualization.report import (
+    Accuracy,
+    ComparisonReport,
+    Picture,
+    StageRecord,
+    accuracy,
+)
 
 Results = Mapping[str, Result]
 
 
-def build_report(results: Results, scale: s.Scale, options: s.Options) -> Report:
+def build_report(results: Results, scale: s.Scale, options: s.Options) -> ComparisonReport:
     """Everything the report shows, from all stages' results."""
     tokenizer, pretrain = results['tokenizer'].metrics, results['pretrain'].metrics
     paths = {name: str(artifact(results[name].folder)) for name in ('tokenizer', 'pretrain')}
     paths['data'] = str(options.data)
-    return Report(
+    return ComparisonReport(
         title=scale.title,
         summary=s.SUMMARY,
         cosine=tokenizer['cosine'],
@@ -65,48 +66,13 @@ def _top1(results: Results, way: str, seeds: int) -> Accuracy:
     return accuracy([results[name].metrics['accuracy/top1'] for name in names])
 
 
-def describe_machine(device: str) -> dict[str, str]:
-    """What the figures and times were measured with."""
-    gpu = device != 'cpu' and torch.cuda.is_available()
-    return {
-        'device': torch.cuda.get_device_name() if gpu else f'CPU, {count_cores()} cores',
-        'system': f'{platform.system()} {platform.machine()}',
-        'Python': platform.python_version(),
-        'torch': torch.__version__,
-        'mmengine': mmengine.__version__,
-        'mmpretrain': version('mmpretrain'),
-        'timm': version('timm'),
-    }
-
-
 def _curves(results: Results, seeds: int) -> Picture:
-    tokenizer = read_scalars(results['tokenizer'].folder)
-    pretrain = read_scalars(results['pretrain'].folder)
     losses = {label: _mean_loss(results, way, seeds) for way, label in s.LABELS.items()}
-    # Training logs fractions, validation per cent.
-    hits = _select(pretrain, 'accuracy_', factor=100)
     panels = [
-        Panel('Tokenizer: losses', _select(tokenizer, 'loss_')),
-        Panel('Tokenizer: codebook in use', {'usage': tokenizer['codebook_usage']}, percent=True),
-        Panel('Pretraining: losses', _select(pretrain, 'loss_')),
-        Panel('Pretraining: accuracy on masked patches', hits, percent=True),
+        *pretraining_panels(results['tokenizer'].folder, results['pretrain'].folder),
         Panel('Fine-tuning: loss on training images', losses),
     ]
-    return Picture(
-        'curves',
-        'Learning curves',
-        'Light: logged values. Strong: their running mean. Fine-tuning: mean of the seeds.',
-        plot_curves([panel for panel in panels if panel.curves]),
-    )
-
-
-def _select(scalars: Scalars, prefix: str, factor: float = 1) -> Scalars:
-    """Training's curves whose names begin with `prefix`, under the rest of their names."""
-    return {
-        name.removeprefix(prefix): (steps, [factor * value for value in values])
-        for name, (steps, values) in scalars.items()
-        if name.startswith(prefix)
-    }
+    return curves_picture(panels, 'Fine-tuning: mean of the seeds.')
 
 
 def _mean_loss(results: Results, way: str, seeds: int) -> tuple[list[int], list[float]]:
@@ -118,48 +84,9 @@ def _mean_loss(results: Results, way: str, seeds: int) -> tuple[list[int], list[
 def _pictures(results: Results, scale: s.Scale, options: s.Options) -> list[Picture]:
     images = read_test_images(options.data / 'test', scale.num_images)
     tokenizer = config(options.root / s.TOKENIZER_CONFIG, scale.tokenizer)
-    codes = tokenize(images, tokenizer, artifact(results['tokenizer'].folder))
     pretrain = config(options.root / s.PRETRAIN_CONFIG, scale.pretrain)
-    masks = draw_masks(images[:8], pretrain)
-    patch_size = images.shape[1] // codes.shape[1]
-    maps = [code_map(image, grid, 116) for image, grid in zip(images[:4], codes[:4], strict=True)]
-    return [
-        Picture(
-            'codes',
-            'What codes look like',
-            'Each row is one code of the tokenizer: its share of all patches, and patches of it '
-            '(outlined, with their surroundings) drawn at random from different test images. The '
-            'codes lie at equal steps along the ranking by frequency.',
-            _png(code_atlas(images, codes, patch_size)),
-        ),
-        Picture(
-            'maps',
-            'Images as codes',
-            'Test images beside the codes of their patches; a colour stands for a code.',
-            _png(_row(maps)),
-        ),
-        Picture(
-            'masks',
-            'What the transformer sees in pretraining',
-            'Test images beside their masked versions; it predicts the codes of the grey patches.',
-            _png(masked_images(images[:8], masks, patch_size)),
-        ),
-    ]
-
-
-def _row(pictures: Sequence[Image.Image], gap: int = 12) -> Image.Image:
-    """Pictures of one size side by side."""
-    width, height = pictures[0].size
-    row = Image.new('RGBA', (len(pictures) * (width + gap) - gap, height))
-    for index, picture in enumerate(pictures):
-        row.paste(picture, (index * (width + gap), 0))
-    return row
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, 'PNG', optimize=True)
-    return buffer.getvalue()
+    checkpoint = artifact(results['tokenizer'].folder)
+    return code_pictures(images, tokenizer, checkpoint, pretrain, 'test images')
 
 
 def read_test_images(folder: Path, count: int) -> np.ndarray:
@@ -167,22 +94,3 @@ def read_test_images(folder: Path, count: int) -> np.ndarray:
     paths = [sorted((folder / name).glob('*.png'))[: -(-count // len(CLASSES))] for name in CLASSES]
     mixed = [path for group in zip(*paths, strict=True) for path in group]
     return np.stack([np.asarray(Image.open(path).convert('RGB')) for path in mixed[:count]])
-
-
-def tokenize(images: np.ndarray, cfg: Config, checkpoint: Path, batch: int = 250) -> np.ndarray:
-    """uint8 images (M, H, W, 3) -> codes (M, rows, columns) of a trained tokenizer."""
-    model = MODELS.build(cfg.model)
-    load(model, checkpoint)
-    model.eval()
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    codes = torch.cat([model.get_codes(part) for part in pixels.split(batch)])
-    rows, columns = model.encoder.grid
-    return codes.reshape(len(images), rows, columns).numpy()
-
-
-def draw_masks(images: np.ndarray, cfg: Config) -> np.ndarray:
-    """Masks (M, rows, columns) as the pipeline of a pretraining config draws them."""
-    steps = cfg.train_dataloader.dataset.pipeline
-    transform = TRANSFORMS.build(next(step for step in steps if step['type'] is BlockwiseMask))
-    np.random.seed(0)  # the transform draws from NumPy's global state
-    return np.stack([transform({'img': image})['mask'] for image in images])

@@ -104,16 +104,9 @@ def duration(seconds: float) -> str:
 
 
 def _headline(report: 'Report') -> str:
-    scratch = max(report.scratch, report.scratch_layer_decay, key=lambda result: result.mean)
-    figures = [
-        ('', f'{scratch.mean:.1f} %', 'top-1 from scratch'),
-        ('', f'{report.pretrained.mean:.1f} %', 'top-1 pretrained'),
-        ('main', f'{report.gain:+.1f}', 'points gained by pretraining'),
-        ('', f'{report.codebook_usage:.1f} %', 'of the codebook in use'),
-    ]
     cells = (
         f'<div class="{kind}"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
-        for kind, value, label in figures
+        for kind, value, label in report.headline()
     )
     return '<div class="figures">' + ''.join(cells) + '</div>'
 
