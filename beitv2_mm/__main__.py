@@ -88,8 +88,7 @@ def main() -> None:
         logger.warning('interrupted: run the same command again to continue')
         sys.exit(130)
     except (ImportError, OSError, RuntimeError, ValueError, KeyError) as error:
-        logger.error(error)
-        sys.exit(1)
+        sys.exit(f'{command}: {error}')
     logger.info(f'report: {page.resolve()}')
 
 

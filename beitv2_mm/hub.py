@@ -80,5 +80,5 @@ def extend(module: ModuleType) -> None:
     hub._register_mmpretrain_models = staticmethod(register_all)
     for name, loaded in list(sys.modules.items()):  # those that have imported the function by name
         if name.split('.')[0] == 'mmpretrain' and getattr(loaded, 'get_model', None) is theirs:
-            loaded.get_model = get_model  # type: ignore[attr-defined]
-    module.get_model = get_model
+            vars(loaded)['get_model'] = get_model
+    vars(module)['get_model'] = get_model

@@ -110,7 +110,8 @@ def schedule(
     room = min(largest, num_images // 4, fitting_batch(ARCHS[arch], size, machine))
     batch = max(SMALLEST_BATCH, 2 ** int(math.log2(max(room, 1))))
     chosen = epochs or min(max(round(seen / num_images), low), high)
-    return Schedule(batch, chosen, num_images // batch)
+    steps = num_images // batch
+    return Schedule(batch, max(chosen, 3 - steps), steps)  # one step to warm up, one to train
 
 
 def fitting_batch(arch: Arch, size: Size, machine: Machine) -> int:

@@ -66,9 +66,9 @@ def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
         }
         teacher = find_teacher(options.teacher, options.out, size.grid)
         last = options.out.resolve() / f'tokenizer/epoch_{plans["tokenizer"].epochs}.pth'
-        common = (root, found, options.arch, size)
+        common = (root, found, options.arch, size, teacher)
         configs = {
-            'tokenizer': recipes.tokenizer(*common, teacher, plans['tokenizer'], machine),
+            'tokenizer': recipes.tokenizer(*common, plans['tokenizer'], machine),
             'pretrain': recipes.pretrain(*common, last, plans['pretrain'], machine),
         }
         _record(options)

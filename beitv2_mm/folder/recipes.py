@@ -32,19 +32,24 @@ def tokenizer(
     codes = num_codes(arch, found.num_images, size)
     cfg.merge_from_dict(
         {
-            **_tokenizer_sizes('model', arch, size, codes),
+            **_tokenizer_sizes('model', arch, size, codes, teacher),
             'model.quantizer.revive_after': 2 if plan.short else 100,
-            'model.target_dims': teacher.dims,
-            'model.standardize_target': teacher.convolutional,
             'val_evaluator.num_codes': codes,
         }
     )
-    cfg.model.teacher = dict(type=cfg.model.teacher.type, **teacher.settings)
+    cfg.model.teacher = dict(type='beitv2_mm.models.TimmTeacher', **teacher.settings)
     return _finish(cfg, found, size, plan, learning_rate('tokenizer', arch, plan), on)
 
 
 def pretrain(
-    root: Path, found: Survey, arch: str, size: Size, checkpoint: Path, plan: Schedule, on: Machine
+    root: Path,
+    found: Survey,
+    arch: str,
+    size: Size,
+    teacher: Teacher,
+    checkpoint: Path,
+    plan: Schedule,
+    on: Machine,
 ) -> Config:
     """The config of masked image modelling; ``checkpoint`` is the tokenizer's."""
     cfg = Config.fromfile(root / PRETRAIN)
@@ -61,7 +66,7 @@ def pretrain(
             'model.neck.drop_path_rate': 0.0 if plan.short else 0.1,
             'model.head.embed_dims': ARCHS[arch].embed_dims,
             'model.head.num_codes': codes,
-            **_tokenizer_sizes('model.tokenizer', arch, size, codes),
+            **_tokenizer_sizes('model.tokenizer', arch, size, codes, teacher),
             'model.tokenizer.init_cfg.checkpoint': str(checkpoint),
         }
     )
@@ -115,7 +120,9 @@ def finetune(
     return _finish(cfg, found, size, plan, learning_rate('finetune', arch, plan), on)
 
 
-def _tokenizer_sizes(where: str, arch: str, size: Size, codes: int) -> dict[str, object]:
+def _tokenizer_sizes(
+    where: str, arch: str, size: Size, codes: int, teacher: Teacher
+) -> dict[str, object]:
     dims = ARCHS[arch]
     return {
         f'{where}.encoder.arch': arch,
@@ -125,6 +132,8 @@ def _tokenizer_sizes(where: str, arch: str, size: Size, codes: int) -> dict[str,
         f'{where}.decoder.arch.num_layers': 3,
         f'{where}.decoder.arch.num_heads': dims.num_heads,
         f'{where}.quantizer.num_codes': codes,
+        f'{where}.target_dims': teacher.dims,
+        f'{where}.standardize_target': teacher.convolutional,
     }
 
 
