@@ -119,14 +119,14 @@ def fitting_batch(arch: Arch, size: Size, machine: Machine) -> int:
 
     Activations of a block in half precision: N D (34 + 5 h N / D) bytes for N tokens (Korthikanti
     et al. 2022, equation 2, an upper bound for fused attention). Weights, gradients and AdamW: 16
-    bytes a parameter. Both count twice: tokenizer, decoder or teacher come on top.
+    bytes a parameter. Activations count twice: tokenizer, decoder or teacher come on top.
     """
     if not machine.gpu_memory:
         return 2**20
     tokens, width = size.grid**2 + 1, arch.embed_dims
     block = tokens * width * (34 + 5 * arch.num_heads * tokens / width)
     weights = 16 * 12 * arch.num_layers * width**2
-    return int((machine.gpu_memory * 2 / 3 - 2 * weights) / (2 * block * arch.num_layers))
+    return int((machine.gpu_memory * 2 / 3 - weights) / (2 * block * arch.num_layers))
 
 
 def learning_rate(task: str, arch: str, plan: Schedule) -> float:
