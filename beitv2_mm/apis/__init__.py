@@ -8,7 +8,8 @@ from beitv2_mm.apis.inferencers import ClassificationInferencer, FeatureInferenc
 from beitv2_mm.apis.segmenter import SegmentationInferencer, segment_images
 from beitv2_mm.apis.tokenize import find_images, tokenize_images
 from beitv2_mm.apis.tokenizers import build_tokenizer
-from beitv2_mm.apis.zoo import ModelInfo, config_root, get_model, list_models
+from beitv2_mm.apis.zoo import ModelInfo, get_model, list_models
+from beitv2_mm.paths import config_root
 
 __all__ = [
     'AttentionModel',

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.model import BaseModel
 from mmpretrain.apis import FeatureExtractor, ImageClassificationInferencer
+from mmpretrain.models import BaseClassifier
 from mmpretrain.registry import TRANSFORMS
 from torch import Tensor
 
@@ -130,7 +131,7 @@ class FeatureInferencer(_Preprocessing, FeatureExtractor):
     @torch.no_grad()
     def forward(self, inputs: dict, **kwargs: Any) -> list[tuple[Tensor, ...]]:
         """Features of a batch, image by image; ``kwargs`` are those of the model's extract_feat."""
-        if hasattr(self.model, 'extract_feat'):
+        if isinstance(self.model, BaseClassifier):
             return super().forward(inputs, stage=kwargs.pop('stage', 'backbone'), **kwargs)
         images = self.model.data_preprocessor(inputs, False)['inputs']
         outputs = self.model(images)  # a pretrainer: unmasked images

@@ -19,9 +19,9 @@ from mmengine.model import BaseModel, PretrainedInit
 from mmengine.registry import DefaultScope
 from torch import nn
 
-import beitv2_mm
 from beitv2_mm.checkpoint import dataset_meta, load
 from beitv2_mm.models import BEiTV2Pretrainer
+from beitv2_mm.paths import config_root
 from beitv2_mm.registry import MODELS
 
 
@@ -33,22 +33,6 @@ class ModelInfo(NamedTuple):
     weights: str
     tasks: tuple[str, ...]  # of its published results
     metadata: Mapping[str, Any]
-
-
-def config_root() -> Path:
-    """The folder that holds model-index.yml and configs/.
-
-    Raises:
-        FileNotFoundError: the package was installed without them.
-    """
-    package = Path(beitv2_mm.__file__).parent
-    for folder in (package / '.mim', package.parent):  # a wheel's, a clone's
-        if (folder / 'model-index.yml').is_file():
-            return folder
-    raise FileNotFoundError(
-        f'There is no model-index.yml in {package / ".mim"} or {package.parent}: install from a '
-        'clone (pip install -e .), or give configs and checkpoints by path.'
-    )
 
 
 @cache

@@ -147,7 +147,7 @@ class VisionTransformer(nn.Module):
                 )
             x = torch.where(mask.flatten(1).unsqueeze(-1), self.mask_token, x)
         # Under autocast x is half precision here: the fp32 tokens make the residual stream fp32.
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         if self.pos_embed is not None:
             x = x + resize_pos_embed(self.pos_embed, self.grid, grid)
         return self.pos_drop(x), grid

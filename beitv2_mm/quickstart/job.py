@@ -18,10 +18,9 @@ from beitv2_mm.quickstart.stages import (
     artifact,
     config,
     count_cores,
-    train,
+    run_config,
 )
 from beitv2_mm.quickstart.teacher import TEACHER_FILE, write_teacher
-from beitv2_mm.visualization.curves import last_values, read_scalars
 from beitv2_mm.visualization.report import log_table, write_report
 
 
@@ -99,12 +98,9 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger, threads:
                 **dict(zip((s.TRAIN_IMAGES, s.VAL_IMAGES), images, strict=True)),
                 **{option: artifact(options.out / stage) for option, stage in uses.items()},
             }
-            command: list[str | Path] = [options.root / 'tools/train.py', options.root / path]
-            command += ['--work-dir', folder, '--resume', 'auto', '--cfg-options']
-            command += [f'{key}={value}' for key, value in values.items()]
-            train(command, folder, logger, environment)
-            found = last_values(read_scalars(folder), [f'val/{metric}' for metric in metrics])
-            return {key.removeprefix('val/'): value for key, value in found.items()}
+            return run_config(
+                options.root, options.root / path, folder, metrics, logger, values, environment
+            )
 
         content = config(options.root / path, changes).to_dict()
         return Stage(name, content, action, (*after, *uses.values()))

@@ -21,6 +21,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 from beitv2_mm.files import write_atomic
+from beitv2_mm.visualization.curves import last_values, read_scalars
 from beitv2_mm.visualization.page import duration
 
 Metrics = dict[str, float]
@@ -202,6 +203,26 @@ def train(
         raise StageError(
             f'{folder.name} failed (exit status {child.returncode}). Its log, {log}, ends:\n{tail}'
         )
+
+
+def run_config(
+    root: Path,
+    config: Path,
+    folder: Path,
+    metrics: Sequence[str],
+    logger: logging.Logger,
+    options: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Metrics:
+    """Train a config with `root`/tools/train.py in `folder`, from its last checkpoint if there is
+    one; returns the last `metrics` of its validation. `options` change the config."""
+    command: list[str | Path] = [root / 'tools/train.py', config, '--work-dir', folder]
+    command += ['--resume', 'auto']
+    if options:
+        command += ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]
+    train(command, folder, logger, environment)
+    found = last_values(read_scalars(folder), [f'val/{metric}' for metric in metrics])
+    return {key.removeprefix('val/'): value for key, value in found.items()}
 
 
 def _follow(

@@ -3,7 +3,10 @@ from beitv2_mm.visualization.curves import Panel, Scalars, last_values, plot_cur
 from beitv2_mm.visualization.masks import masked_images
 from beitv2_mm.visualization.report import (
     Accuracy,
+    ClassifierReport,
+    ComparisonReport,
     Picture,
+    PretrainingReport,
     Report,
     SegmentationScore,
     StageRecord,
@@ -14,8 +17,11 @@ from beitv2_mm.visualization.report import (
 
 __all__ = [
     'Accuracy',
+    'ClassifierReport',
+    'ComparisonReport',
     'Panel',
     'Picture',
+    'PretrainingReport',
     'Report',
     'Scalars',
     'SegmentationScore',

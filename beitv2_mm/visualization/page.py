@@ -105,14 +105,7 @@ def duration(seconds: float) -> str:
 
 
 def _headline(report: 'Report') -> str:
-    scratch = max(report.scratch, report.scratch_layer_decay, key=lambda result: result.mean)
-    values = [
-        ('', f'{scratch.mean:.1f} %', 'top-1 from scratch'),
-        ('', f'{report.pretrained.mean:.1f} %', 'top-1 pretrained'),
-        ('main', f'{report.gain:+.1f}', 'points gained by pretraining'),
-        ('', f'{report.codebook_usage:.1f} %', 'of the codebook in use'),
-    ]
-    return figures(values)
+    return figures(report.headline())
 
 
 def figures(values: Sequence[tuple[str, str, str]]) -> str:

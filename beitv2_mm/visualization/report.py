@@ -1,4 +1,4 @@
-"""The outcome of a quickstart: as data, as a table in the terminal, as `report.json` and
+"""The outcome of a job of several stages: as data, as a table in the terminal, as `report.json` and
 `report.html`."""
 
 import dataclasses
@@ -58,19 +58,17 @@ class Picture:
     png: bytes = field(repr=False)
 
 
-@dataclass(frozen=True)
+Row = tuple[str, str, str]  # quantity, value, details
+Figure = tuple[str, str, str]  # '' or 'main', value, label
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything the report shows. Shares and accuracies are per cent."""
+    """What the reports of all jobs show; a job adds its figures. Shares and accuracies are per
+    cent."""
 
     title: str
     summary: str
-    cosine: float  # of the tokenizer's output to the teacher, validation images
-    codebook_usage: float
-    mim_accuracy: float  # masked patches whose code is predicted, main head
-    mim_accuracy_aggregation: float
-    scratch: Accuracy  # without layer-wise learning-rate decay
-    scratch_layer_decay: Accuracy
-    pretrained: Accuracy
     stages: list[StageRecord]
     machine: dict[str, str]
     settings: list[tuple[str, str, dict[str, object]]]  # training, config, changes to it
@@ -79,27 +77,71 @@ class Report:
     pictures: list[Picture]
     segmentation: list[SegmentationScore] = field(default_factory=list)
 
+    def headline(self) -> list[Figure]:
+        """The figures at the top."""
+        raise NotImplementedError
+
+    def rows(self) -> list[Row]:
+        """The table."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingReport(Report):
+    """Figures of a tokenizer and of the transformer pretrained with it."""
+
+    cosine: float  # of the tokenizer's output to the teacher, validation images
+    codebook_usage: float
+    mim_accuracy: float  # masked patches whose code is predicted, main head
+    mim_accuracy_aggregation: float
+
+    def headline(self) -> list[Figure]:
+        return [
+            ('', f'{self.cosine:.3f}', 'cosine to the teacher'),
+            ('', percent(self.codebook_usage), 'of the codebook in use'),
+            ('main', percent(self.mim_accuracy), 'codes of hidden patches right'),
+        ]
+
+    def rows(self) -> list[Row]:
+        usage = percent(self.codebook_usage)
+        return [
+            ('Tokenizer: cosine to the teacher', f'{self.cosine:.3f}', 'validation images'),
+            ('Tokenizer: codebook usage', usage, 'codes used at least once'),
+            ('MIM: accuracy on masked patches', percent(self.mim_accuracy), 'main branch'),
+            ('', percent(self.mim_accuracy_aggregation), 'patch aggregation branch'),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonReport(PretrainingReport):
+    """Pretraining, and fine-tuning with and without it."""
+
+    scratch: Accuracy  # without layer-wise learning-rate decay
+    scratch_layer_decay: Accuracy
+    pretrained: Accuracy
+
     @property
     def gain(self) -> float:
         """Points by which pretraining beats the better way of training from scratch."""
         return self.pretrained.mean - max(self.scratch.mean, self.scratch_layer_decay.mean)
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """The table: quantity, value, details."""
+    def headline(self) -> list[Figure]:
+        scratch = max(self.scratch.mean, self.scratch_layer_decay.mean)
         return [
-            ('Tokenizer: cosine to the teacher', f'{self.cosine:.3f}', 'validation images'),
-            (
-                'Tokenizer: codebook usage',
-                _percent(self.codebook_usage),
-                'codes used at least once',
-            ),
-            ('MIM: accuracy on masked patches', _percent(self.mim_accuracy), 'main branch'),
-            ('', _percent(self.mim_accuracy_aggregation), 'patch aggregation branch'),
+            ('', percent(scratch), 'top-1 from scratch'),
+            ('', percent(self.pretrained.mean), 'top-1 pretrained'),
+            ('main', f'{self.gain:+.1f}', 'points gained by pretraining'),
+            ('', percent(self.codebook_usage), 'of the codebook in use'),
+        ]
+
+    def rows(self) -> list[Row]:
+        return [
+            *super().rows(),
             _top1('Top-1 from scratch', self.scratch, 'no layer decay'),
             _top1('', self.scratch_layer_decay, 'layer decay'),
             _top1('Top-1 pretrained', self.pretrained, 'layer decay'),
             *(
-                ('' if row else 'mIoU on composites', _percent(score.miou), score.label)
+                ('' if row else 'mIoU on composites', percent(score.miou), score.label)
                 for row, score in enumerate(self.segmentation)
             ),
             (
@@ -110,11 +152,37 @@ class Report:
         ]
 
 
-def _percent(value: float) -> str:
+@dataclass(frozen=True, kw_only=True)
+class ClassifierReport(Report):
+    """Figures of one fine-tuned classifier."""
+
+    top1: float  # images held out
+    num_images: int  # held out
+    num_classes: int
+    largest_class: float  # share of all images
+
+    def headline(self) -> list[Figure]:
+        return [
+            ('main', percent(self.top1), 'top-1 on images held out'),
+            ('', percent(100 / self.num_classes), 'by chance, classes alike'),
+            ('', str(self.num_classes), 'classes'),
+        ]
+
+    def rows(self) -> list[Row]:
+        chance = percent(100 / self.num_classes)
+        return [
+            ('Classes', str(self.num_classes), f'the largest has {percent(self.largest_class)}'),
+            ('Chance', chance, 'as many images of each class are held out'),
+            ('Top-1', percent(self.top1), f'on {self.num_images} images held out'),
+        ]
+
+
+def percent(value: float) -> str:
+    """12.345 -> '12.3 %'"""
     return f'{value:.1f} %'
 
 
-def _top1(label: str, result: Accuracy, note: str) -> tuple[str, str, str]:
+def _top1(label: str, result: Accuracy, note: str) -> Row:
     seeds = ', '.join(f'{value:.1f}' for value in result.per_seed)
     spread = f' ± {result.spread:.1f}' if len(result.per_seed) > 1 else ''
     return label, f'{result.mean:.1f}{spread} %', f'{note}; seeds: {seeds}'
@@ -133,9 +201,10 @@ def log_table(report: Report, logger: logging.Logger) -> None:
 
 
 def to_dict(report: Report) -> dict[str, object]:
-    """What `report.json` holds: the fields and the gain; of pictures their files."""
+    """What `report.json` holds: the fields, a comparison's gain; of pictures their files."""
     content = dataclasses.asdict(report)
-    content['gain'] = report.gain
+    if isinstance(report, ComparisonReport):
+        content['gain'] = report.gain
     content['pictures'] = {
         picture.name: f'pictures/{picture.name}.png' for picture in report.pictures
     }

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from beitv2_mm.visualization import (
+    ComparisonReport,
     Picture,
-    Report,
     SegmentationScore,
     StageRecord,
     accuracy,
@@ -23,10 +23,10 @@ from beitv2_mm.visualization import (
 from beitv2_mm.visualization.page import duration, render
 
 
-def make_report() -> Report:
+def make_report() -> ComparisonReport:
     buffer = io.BytesIO()
     Image.new('RGB', (4, 4)).save(buffer, 'PNG')
-    return Report(
+    return ComparisonReport(
         title='A <small> run',
         summary='What & why',
         cosine=0.54,

@@ -1,0 +1,181 @@
+"""Models as files for other programs: torch.export (.pt2) and ONNX (.onnx).
+
+The graph takes RGB images in [0, 1], (B, 3, H, W), and normalises them itself.
+"""
+
+import importlib
+import io
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from beitv2_mm.files import write_atomic
+from beitv2_mm.models import BEiTV2Pretrainer, VQKDTokenizer
+
+FORMATS = ('.pt2', '.onnx')
+TASKS = ('classifier', 'features', 'codes', 'segmentor')
+TOLERANCE = 1e-4
+
+
+class ExportError(ValueError):
+    """A model that cannot be exported as asked, or a file that gives other results."""
+
+
+class Exportable(nn.Module):
+    """A model in eval mode as a function of images: (B, 3, H, W) in [0, 1] -> a tuple of tensors.
+
+    'classifier' gives logits (B, classes), 'features' the backbone's outputs, 'codes' int64 (B, N),
+    'segmentor' logits (B, classes, H, W) of the whole image.
+
+    Args:
+        task: one of `TASKS`; None takes the most that the model can do.
+
+    Raises:
+        ExportError: the model cannot do that.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: BaseModel, task: str | None = None) -> None:
+        super().__init__()
+        possible = tasks(model)
+        if not possible or (task is not None and task not in possible):
+            raise ExportError(
+                f'{type(model).__name__} cannot be exported as {task or "anything"}; '
+                f'possible: {", ".join(possible) or "nothing"}.'
+            )
+        self.model = model.eval()
+        self.task = task or possible[0]
+        for name, neutral in (('mean', 0.0), ('std', 1.0)):
+            value = getattr(model.data_preprocessor, name, None)
+            value = torch.full((3,), neutral) if value is None else value.float().cpu()
+            self.register_buffer(name, value.reshape(1, 3, 1, 1) / 255)  # of pixels 0 to 255
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        images = (images - self.mean) / self.std
+        if self.task == 'codes':
+            # get_codes searches in pieces, and their number would fix that of the images.
+            latents = F.normalize(self.model.encode(images), dim=-1)
+            return ((latents @ self.model.quantize.embedding.weight.T).argmax(dim=-1),)
+        if self.task == 'segmentor':
+            shape = dict(img_shape=images.shape[2:])
+            return (self.model.encode_decode(images, [shape]),)
+        normalizes = isinstance(self.model, BEiTV2Pretrainer)  # for itself: it has two views
+        features: tuple[Tensor, ...] = (self.model if normalizes else self.model.backbone)(images)
+        if self.task == 'features':
+            return features
+        return (self.model.head(features),)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width that the model was built for."""
+        network = self.model.encoder if self.task == 'codes' else self.model.backbone
+        (rows, columns), (height, width) = network.grid, network.patch_size
+        return rows * height, columns * width
+
+
+def tasks(model: BaseModel) -> list[str]:
+    """Those of `TASKS` that a model can be exported as, the greatest first."""
+    if isinstance(model, VQKDTokenizer):
+        return ['codes']
+    if hasattr(model, 'decode_head'):
+        return ['segmentor', 'features']
+    if not hasattr(model, 'backbone'):
+        return []
+    head = getattr(model, 'head', None)
+    return ['classifier', 'features'] if hasattr(head, 'num_classes') else ['features']
+
+
+def export(
+    model: Exportable,
+    path: str | PathLike,
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> float:
+    """Write a model and compare the file's results with the model's.
+
+    Args:
+        path: ends with one of `FORMATS`.
+        batch: the one batch size that the file takes; None for any.
+        size: height and width of its images; None takes the model's.
+
+    Returns:
+        The largest difference; that of logits and features is relative to their largest value where
+        that is over 1.
+
+    Raises:
+        ExportError: another suffix, a package is missing, or the results differ: the file is not
+            written then.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise ExportError(f'{path} should end with {" or ".join(FORMATS)}.')
+    images = torch.rand(batch or 2, 3, *(size or model.input_size))
+    with torch.no_grad():  # caches of constants are filled by real tensors, not by the tracer's
+        model(images)
+    dynamic = {'images': {0: torch.export.Dim('batch')}} if batch is None else None
+    with torch.no_grad():
+        program = torch.export.export(model, (images,), dynamic_shapes=dynamic)
+    content = _to_bytes(program) if path.suffix == '.pt2' else _to_onnx(program)
+    check = images if batch else torch.rand(3, *images.shape[1:])
+    worst = difference(model, content, path.suffix, check)
+    if worst > TOLERANCE:
+        raise ExportError(
+            f'{path} was not written: its results differ from the model by {worst:.2g}, more than '
+            f'{TOLERANCE:g}.'
+        )
+    write_atomic(path, content)
+    return worst
+
+
+def _to_bytes(program: torch.export.ExportedProgram) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _to_onnx(program: torch.export.ExportedProgram) -> bytes:
+    for package in ('onnx', 'onnxscript', 'onnxruntime'):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ExportError(
+                f'ONNX needs {package}, which is not installed: pip install "beitv2_mm[export]"'
+            ) from error
+    exported = torch.onnx.export(program, dynamo=True, input_names=['images'], verbose=False)
+    assert exported is not None
+    return bytes(exported.model_proto.SerializeToString())
+
+
+def run(content: bytes, suffix: str, images: Tensor) -> Sequence[Tensor]:
+    """What an exported file gives for images (B, 3, H, W) in [0, 1]."""
+    if suffix == '.pt2':
+        loaded = torch.export.load(io.BytesIO(content)).module()
+        with torch.no_grad():
+            outputs: Sequence[Tensor] = loaded(images)
+        return outputs
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
+    return [torch.from_numpy(array) for array in session.run(None, {'images': images.numpy()})]
+
+
+def difference(model: Exportable, content: bytes, suffix: str, images: Tensor) -> float:
+    """The largest difference between a file's results and the model's; codes count as 0 or 1."""
+    with torch.no_grad():
+        expected = model(images)
+        if model.task == 'codes':
+            expected = (model.model.get_codes(images),)
+    worst = 0.0
+    for ours, theirs in zip(expected, run(content, suffix, images), strict=True):
+        if not ours.is_floating_point():
+            worst = max(worst, float((ours != theirs).any()))
+        else:
+            worst = max(worst, float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1)))
+    return worst

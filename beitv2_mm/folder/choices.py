@@ -1,0 +1,154 @@
+"""Batch size, schedule and sizes, from the number and size of the images and from the machine."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from beitv2_mm.folder.survey import FolderError
+from beitv2_mm.models.arch import ARCHS, Arch
+from beitv2_mm.quickstart.stages import count_cores
+
+SMALLEST_BATCH = 8
+# Images that a network sees in all, the fewest and the most epochs, and the batch where neither
+# data nor memory limit it. On a CPU as in the quickstart, on a GPU as in the recipes for folders.
+PLANS = {
+    ('tokenizer', 'cpu'): (20_000, 1, 30, 64),
+    ('tokenizer', 'gpu'): (3_000_000, 20, 300, 64),
+    ('pretrain', 'cpu'): (60_000, 2, 100, 32),
+    ('pretrain', 'gpu'): (10_000_000, 50, 800, 128),
+    ('finetune', 'cpu'): (16_000, 2, 30, 32),
+    ('finetune', 'gpu'): (1_000_000, 20, 100, 128),
+}
+SHORT = 10_000  # steps below which the quickstart's settings are taken instead of the paper's
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What trains."""
+
+    gpu_memory: int  # bytes, 0 without GPU
+    cores: int
+
+    @property
+    def kind(self) -> str:
+        return 'gpu' if self.gpu_memory else 'cpu'
+
+
+def this_machine() -> Machine:
+    """The first GPU, or the cores that this process may use."""
+    memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
+    return Machine(memory, count_cores())
+
+
+@dataclass(frozen=True)
+class Size:
+    """The images that the network sees, all square."""
+
+    pixels: int
+    patch: int
+
+    @property
+    def grid(self) -> int:
+        return self.pixels // self.patch
+
+
+def image_size(short_side: int) -> Size:
+    """224 px for photographs; less, in as many patches as the quickstart, for small images."""
+    for limit, size in ((48, Size(32, 4)), (96, Size(64, 8)), (160, Size(128, 16))):
+        if short_side < limit:
+            return size
+    return Size(224, 16)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Numbers of one training."""
+
+    batch: int
+    epochs: int
+    steps: int  # of an epoch
+
+    @property
+    def total(self) -> int:
+        return self.epochs * self.steps
+
+    @property
+    def short(self) -> bool:
+        return self.total < SHORT
+
+    @property
+    def warmup(self) -> float:
+        """Epochs: a twentieth of all, a step at least; rounded up, or it could hold no step."""
+        return math.ceil(100 * max(self.epochs / 20, 1 / self.steps)) / 100
+
+    @property
+    def every(self) -> int:
+        """Epochs between validations, and between checkpoints."""
+        return max(1, self.epochs // 10)
+
+
+def schedule(
+    task: str,
+    num_images: int,
+    arch: str,
+    size: Size,
+    machine: Machine,
+    epochs: int | None = None,
+) -> Schedule:
+    """A schedule for ``num_images`` training images; ``epochs`` is the user's choice.
+
+    Raises:
+        FolderError: fewer images than the smallest batch.
+    """
+    if num_images < SMALLEST_BATCH:
+        raise FolderError(
+            f'{num_images} images are left to train on when some are held out to validate: fewer '
+            f'than the smallest batch ({SMALLEST_BATCH}). Add images.'
+        )
+    seen, low, high, largest = PLANS[task, machine.kind]
+    room = min(largest, num_images // 4, fitting_batch(ARCHS[arch], size, machine))
+    batch = max(SMALLEST_BATCH, 2 ** int(math.log2(max(room, 1))))
+    chosen = epochs or min(max(round(seen / num_images), low), high)
+    steps = num_images // batch
+    return Schedule(batch, max(chosen, 3 - steps), steps)  # one step to warm up, one to train
+
+
+def fitting_batch(arch: Arch, size: Size, machine: Machine) -> int:
+    """Images whose activations fit in two thirds of the GPU, weights and optimizer taken off.
+
+    Activations of a block in half precision: N D (34 + 5 h N / D) bytes for N tokens (Korthikanti
+    et al. 2022, equation 2, an upper bound for fused attention). Weights, gradients and AdamW: 16
+    bytes a parameter. Activations count twice: tokenizer, decoder or teacher come on top.
+    """
+    if not machine.gpu_memory:
+        return 2**20
+    tokens, width = size.grid**2 + 1, arch.embed_dims
+    block = tokens * width * (34 + 5 * arch.num_heads * tokens / width)
+    weights = 16 * 12 * arch.num_layers * width**2
+    return int((machine.gpu_memory * 2 / 3 - weights) / (2 * block * arch.num_layers))
+
+
+def learning_rate(task: str, arch: str, plan: Schedule) -> float:
+    """The recipes' rates, scaled with the square root of the batch; the quickstart's for short
+    schedules, divided by the width."""
+    width = ARCHS[arch].embed_dims
+    small = arch in ('tiny', 'small')
+    reference = {  # rate and batch it belongs to
+        'tokenizer': (1e-4, 64) if small else (5e-5, 512),
+        'pretrain': (5e-4, 128) if small else (1.5e-3, 2048),
+        'finetune': (5e-4, 1024),
+    }[task]
+    if plan.short:
+        rate, batch = {
+            'tokenizer': (1.5e-3, 64), 'pretrain': (3e-3, 32), 'finetune': (1e-3, 32)
+        }[task]  # fmt: skip
+        reference = (rate * 96 / width, batch)
+    return float(f'{reference[0] * math.sqrt(plan.batch / reference[1]):.2g}')
+
+
+def num_codes(arch: str, num_images: int, size: Size) -> int:
+    """A power of two: 32 patches a code at least, and no more codes than the recipes have."""
+    most = {'tiny': 1024, 'small': 2048}.get(arch, 8192)
+    patches = num_images * size.grid**2
+    return int(max(16, min(most, 2 ** int(math.log2(patches / 32)))))

@@ -1,0 +1,193 @@
+"""The configs of a folder: shipped recipes with the chosen numbers, written out whole."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from beitv2_mm.files import write_atomic
+from beitv2_mm.folder.choices import Machine, Schedule, Size, learning_rate, num_codes
+from beitv2_mm.folder.survey import Survey
+from beitv2_mm.folder.teachers import Teacher
+from beitv2_mm.models.arch import ARCHS
+
+TOKENIZER = 'configs/pretrain/vqkd_small_clip_1xb64_100e_folder.py'
+PRETRAIN = 'configs/pretrain/beitv2_small_1xb128_300e_folder.py'
+FINETUNE = 'configs/classification/beitv2_base_8xb128_100e_in1k.py'
+# What a runner reads; a config's other names, e.g. of a pipeline used twice, say it again.
+KEYS = (
+    'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr',
+    'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator',
+    'default_scope', 'default_hooks', 'custom_hooks', 'env_cfg', 'visualizer', 'log_level',
+    'load_from', 'resume', 'randomness',
+)  # fmt: skip
+
+
+def tokenizer(
+    root: Path, found: Survey, arch: str, size: Size, teacher: Teacher, plan: Schedule, on: Machine
+) -> Config:
+    """The tokenizer's config."""
+    cfg = Config.fromfile(root / TOKENIZER)
+    codes = num_codes(arch, found.num_images, size)
+    cfg.merge_from_dict(
+        {
+            **_tokenizer_sizes('model', arch, size, codes, teacher),
+            'model.quantizer.revive_after': 2 if plan.short else 100,
+            'val_evaluator.num_codes': codes,
+        }
+    )
+    cfg.model.teacher = dict(type='beitv2_mm.models.TimmTeacher', **teacher.settings)
+    return _finish(cfg, found, size, plan, learning_rate('tokenizer', arch, plan), on)
+
+
+def pretrain(
+    root: Path,
+    found: Survey,
+    arch: str,
+    size: Size,
+    teacher: Teacher,
+    checkpoint: Path,
+    plan: Schedule,
+    on: Machine,
+) -> Config:
+    """The config of masked image modelling; ``checkpoint`` is the tokenizer's."""
+    cfg = Config.fromfile(root / PRETRAIN)
+    codes = num_codes(arch, found.num_images, size)
+    layers = ARCHS[arch].num_layers
+    cfg.merge_from_dict(
+        {
+            'model.backbone.arch': arch,
+            'model.backbone.img_size': size.pixels,
+            'model.backbone.patch_size': size.patch,
+            'model.backbone.drop_path_rate': 0.0 if plan.short else 0.1,
+            'model.neck.arch': arch,
+            'model.neck.early_layer': layers - 3,
+            'model.neck.drop_path_rate': 0.0 if plan.short else 0.1,
+            'model.head.embed_dims': ARCHS[arch].embed_dims,
+            'model.head.num_codes': codes,
+            **_tokenizer_sizes('model.tokenizer', arch, size, codes, teacher),
+            'model.tokenizer.init_cfg.checkpoint': str(checkpoint),
+        }
+    )
+    if size.patch < 8:  # few inputs a patch: the usual small weights would hide the picture
+        cfg.model.backbone.init_cfg = dict(type='TruncNormal', layer='Conv2d', std=0.1)
+    if plan.short:  # the bias starts at zero and has few steps to learn
+        cfg.optim_wrapper.paramwise_cfg.custom_keys['relative_position_bias_table'] = dict(
+            lr_mult=10.0
+        )
+    return _finish(cfg, found, size, plan, learning_rate('pretrain', arch, plan), on)
+
+
+def finetune(
+    root: Path,
+    found: Survey,
+    source: Config,
+    checkpoint: Path,
+    held_out: int,
+    plan: Schedule,
+    on: Machine,
+) -> Config:
+    """The config of a classifier on the backbone of ``source``, a config of `pretrain`;
+    ``held_out`` images of each class validate."""
+    cfg = Config.fromfile(root / FINETUNE)
+    arch, num_classes = source.model.backbone.arch, len(found.classes)
+    size = Size(source.model.backbone.img_size, source.model.backbone.patch_size)
+    split = dict(with_label=True, val_per_class=held_out)
+    top = (1, 5) if num_classes > 5 else (1,)
+    cfg.merge_from_dict(
+        {
+            'model.data_preprocessor.num_classes': num_classes,
+            'model.backbone.arch': arch,
+            'model.backbone.img_size': size.pixels,
+            'model.backbone.patch_size': size.patch,
+            'model.backbone.drop_path_rate': 0.0 if plan.short else 0.1,
+            'model.backbone.init_cfg.checkpoint': str(checkpoint),
+            'model.head.num_classes': num_classes,
+            'model.head.in_channels': ARCHS[arch].embed_dims,
+            'train_dataloader.dataset': dict(split, subset='train'),
+            'val_dataloader.dataset': dict(split, subset='val'),
+            'val_evaluator.topk': top,
+            'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.8 if arch == 'large' else 0.75,
+        }
+    )
+    if plan.short:  # too few steps for what makes training harder
+        cfg.model.train_cfg = None
+        dataset = cfg.train_dataloader.dataset
+        dataset.pipeline = [
+            step for step in dataset.pipeline if _kind(step) not in ('RandAugment', 'RandomErasing')
+        ]
+    return _finish(cfg, found, size, plan, learning_rate('finetune', arch, plan), on)
+
+
+def _tokenizer_sizes(
+    where: str, arch: str, size: Size, codes: int, teacher: Teacher
+) -> dict[str, object]:
+    dims = ARCHS[arch]
+    return {
+        f'{where}.encoder.arch': arch,
+        f'{where}.encoder.img_size': size.pixels,
+        f'{where}.encoder.patch_size': size.patch,
+        f'{where}.decoder.arch.embed_dims': dims.embed_dims,
+        f'{where}.decoder.arch.num_layers': 3,
+        f'{where}.decoder.arch.num_heads': dims.num_heads,
+        f'{where}.quantizer.num_codes': codes,
+        f'{where}.target_dims': teacher.dims,
+        f'{where}.standardize_target': teacher.convolutional,
+    }
+
+
+def _finish(
+    cfg: Config, found: Survey, size: Size, plan: Schedule, rate: float, on: Machine
+) -> Config:
+    """What all trainings have: data, sizes in the pipelines, schedule, hooks."""
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(
+            batch_size=plan.batch,
+            num_workers=min(8, on.cores) if on.gpu_memory else 1,
+            pin_memory=bool(on.gpu_memory),
+        )
+        loader.dataset.data_root = str(found.folder.resolve())
+        _resize(loader.dataset.pipeline, size)
+    cfg.train_cfg.update(max_epochs=plan.epochs, val_interval=plan.every)
+    cfg.optim_wrapper.optimizer.lr = rate
+    warmup, cosine = cfg.param_scheduler
+    warmup.update(start_factor=0.01, end=plan.warmup)
+    cosine.pop('eta_min', None)
+    cosine.update(eta_min_ratio=0.01, begin=plan.warmup, end=plan.epochs)
+    cfg.auto_scale_lr.base_batch_size = plan.batch
+    cfg.default_hooks.logger.interval = min(50, max(1, plan.steps // 4))
+    cfg.default_hooks.checkpoint.interval = plan.every
+    for name in ('dataloader', 'evaluator', 'cfg'):
+        cfg[f'test_{name}'] = cfg[f'val_{name}']
+    return Config(dict(reversed([(key, cfg[key]) for key in KEYS[::-1] if key in cfg])))
+
+
+def _resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
+    """The steps' sizes; masks cover two fifths of the patches in blocks of a twelfth at least."""
+    for step in pipeline:
+        kind = _kind(step)
+        if kind == 'RandomResizedCrop':
+            step.scale = size.pixels
+        elif kind == 'ResizeEdge':
+            step.scale = round(size.pixels * 8 / 7)
+        elif kind == 'CenterCrop':
+            step.crop_size = size.pixels
+        elif kind == 'BlockwiseMask':
+            patches = size.grid**2
+            step.update(
+                patch_size=size.patch,
+                num_masked=round(patches * 75 / 196),
+                min_block=max(4, patches // 12),
+            )
+
+
+def _kind(step: Mapping[str, Any]) -> str:
+    kind = step['type']
+    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__
+
+
+def write(cfg: Config, path: Path, about: str) -> None:
+    """A config file with ``about`` on top; types are written as their full names."""
+    text = about.replace('\\', '\\\\').replace('"""', "'''")
+    write_atomic(path, f'"""{text}\n"""\n\n{cfg.pretty_text}'.encode())

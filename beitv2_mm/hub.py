@@ -1,0 +1,84 @@
+"""The models of this package in mmpretrain's own list: ``mmpretrain.list_models('beitv2_base')``.
+
+mmpretrain asks no plugin for its models, and importing it takes seconds, so nothing is done before
+it is imported, and no metafile is read before it is asked for a model.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from beitv2_mm.paths import config_root
+
+HUB = 'mmpretrain.apis.model'
+
+
+def register() -> None:
+    """Extend mmpretrain's hub: now if it is imported already, else as soon as it is."""
+    if HUB in sys.modules:
+        extend(sys.modules[HUB])
+    elif not any(isinstance(finder, _HubFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _HubFinder())
+
+
+class _HubFinder(MetaPathFinder):
+    """Finds the hub's module as Python would, and extends it when it has been executed."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != HUB:
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            _run_after(spec.loader, extend)
+        return spec
+
+
+def _run_after(loader: Loader, action: Callable[[ModuleType], None]) -> None:
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        action(module)
+
+    loader.exec_module = exec_module  # type: ignore[method-assign]
+
+
+def extend(module: ModuleType) -> None:
+    """Add the models to ``ModelHub`` and let ``get_model`` build them by `beitv2_mm.get_model`,
+    which reads official checkpoints."""
+    hub, theirs = module.ModelHub, module.get_model
+    if hasattr(hub, 'beitv2_mm_names'):
+        return
+    hub.beitv2_mm_names = set()
+    register_theirs = hub._register_mmpretrain_models
+
+    def register_all() -> None:
+        register_theirs()
+        if not hub.beitv2_mm_names:
+            before = set(hub._models_dict)
+            root = config_root()
+            hub.register_model_index(root / 'model-index.yml', config_prefix=root)
+            hub.beitv2_mm_names = set(hub._models_dict) - before
+
+    @functools.wraps(theirs)
+    def get_model(model: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(model, str):
+            register_all()
+            if model.lower() in hub.beitv2_mm_names:
+                from beitv2_mm.apis import get_model as ours
+
+                return ours(model, *args, **kwargs)
+        return theirs(model, *args, **kwargs)
+
+    hub._register_mmpretrain_models = staticmethod(register_all)
+    for name, loaded in list(sys.modules.items()):  # those that have imported the function by name
+        if name.split('.')[0] == 'mmpretrain' and getattr(loaded, 'get_model', None) is theirs:
+            vars(loaded)['get_model'] = get_model
+    vars(module)['get_model'] = get_model

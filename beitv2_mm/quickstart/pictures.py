@@ -1,0 +1,147 @@
+"""What the reports of all jobs draw: learning curves, codes, masks; and where it was measured."""
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import mmengine
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from beitv2_mm.checkpoint import load
+from beitv2_mm.quickstart.stages import count_cores
+from beitv2_mm.registry import MODELS, TRANSFORMS
+from beitv2_mm.visualization.canvas import beside, to_png
+from beitv2_mm.visualization.codes import code_atlas, code_map
+from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
+from beitv2_mm.visualization.masks import masked_images
+from beitv2_mm.visualization.prediction import draw_predictions, image_codes
+from beitv2_mm.visualization.report import Picture
+from beitv2_mm.visualization.usage import plot_usage
+
+
+def describe_machine(device: str) -> dict[str, str]:
+    """What the figures and times were measured with."""
+    gpu = device != 'cpu' and torch.cuda.is_available()
+    return {
+        'device': torch.cuda.get_device_name() if gpu else f'CPU, {count_cores()} cores',
+        'system': f'{platform.system()} {platform.machine()}',
+        'Python': platform.python_version(),
+        'torch': torch.__version__,
+        'mmengine': mmengine.__version__,
+        'mmpretrain': version('mmpretrain'),
+        'timm': version('timm'),
+    }
+
+
+def curves_picture(panels: Sequence[Panel], note: str = '') -> Picture:
+    """The panels that have curves."""
+    return Picture(
+        'curves',
+        'Learning curves',
+        f'Light: logged values. Strong: their running mean. {note}'.strip(),
+        plot_curves([panel for panel in panels if panel.curves]),
+    )
+
+
+def pretraining_panels(tokenizer_dir: Path, pretrain_dir: Path) -> list[Panel]:
+    """Curves of both stages, from their work directories."""
+    tokenizer, pretrain = read_scalars(tokenizer_dir), read_scalars(pretrain_dir)
+    usage = {'usage': tokenizer['codebook_usage']} if 'codebook_usage' in tokenizer else {}
+    # Training logs fractions, validation per cent.
+    hits = _select(pretrain, 'accuracy_', factor=100)
+    return [
+        Panel('Tokenizer: losses', _select(tokenizer, 'loss_')),
+        Panel('Tokenizer: codebook in use', usage, percent=True),
+        Panel('Pretraining: losses', _select(pretrain, 'loss_')),
+        Panel('Pretraining: accuracy on masked patches', hits, percent=True),
+    ]
+
+
+def _select(scalars: Scalars, prefix: str, factor: float = 1) -> Scalars:
+    """Training's curves whose names begin with `prefix`, under the rest of their names."""
+    return {
+        name.removeprefix(prefix): (steps, [factor * value for value in values])
+        for name, (steps, values) in scalars.items()
+        if name.startswith(prefix)
+    }
+
+
+def code_pictures(
+    images: np.ndarray, configs: Sequence[Config], checkpoints: Sequence[Path], kind: str
+) -> list[Picture]:
+    """What a trained tokenizer and the transformer pretrained with it make of images.
+
+    Args:
+        images: uint8 (M, H, W, 3), at least two.
+        configs, checkpoints: of the tokenizer and of the pretraining.
+        kind: what the captions call the images, e.g. 'test images'.
+    """
+    tokenizer, pretrainer = map(_trained, configs, checkpoints)
+    codes = image_codes(tokenizer, images)
+    counts = np.bincount(codes.ravel(), minlength=tokenizer.quantize.num_codes)
+    shown = images[: min(8, len(images) // 2)]
+    masks = draw_masks(shown, configs[1])
+    predictions = draw_predictions(pretrainer, tokenizer, shown, masks, images[len(shown) :])
+    patch_size = images.shape[1] // codes.shape[1]
+    maps = [
+        code_map(image, grid, 116)
+        for image, grid in zip(shown[:4], codes[: len(shown[:4])], strict=True)
+    ]
+    return [
+        Picture(
+            'codes',
+            'What codes look like',
+            'Each row is one code of the tokenizer: its share of all patches, and patches of it '
+            f'(outlined, with their surroundings) drawn at random from different {kind}. The '
+            'codes lie at equal steps along the ranking by frequency.',
+            to_png(code_atlas(images, codes, patch_size)),
+        ),
+        Picture(
+            'usage',
+            'How often codes are used',
+            f'Share of the patches of {len(images)} {kind} that each code has.',
+            to_png(plot_usage(counts)),
+        ),
+        Picture(
+            'maps',
+            'Images as codes',
+            f'{kind.capitalize()} beside the codes of their patches; a colour stands for a code.',
+            to_png(beside(maps)),
+        ),
+        Picture(
+            'masks',
+            'What the transformer sees in pretraining',
+            f'{kind.capitalize()} beside their masked versions; it predicts the codes of the grey '
+            'patches.',
+            to_png(masked_images(shown, masks, patch_size)),
+        ),
+        Picture(
+            'predictions',
+            'What it predicts',
+            f'In place of each hidden patch stands the real patch, from others of the {kind}, that '
+            'is nearest to a code: the one predicted from the visible patches, or that of the '
+            'tokenizer.',
+            to_png(predictions),
+        ),
+    ]
+
+
+def _trained(cfg: Config, checkpoint: Path) -> nn.Module:
+    """The model of a config with the weights of a finished stage."""
+    model = MODELS.build(cfg.model)
+    load(model, checkpoint)
+    return model.eval()
+
+
+def draw_masks(images: np.ndarray, cfg: Config) -> np.ndarray:
+    """Masks (M, rows, columns) as the pipeline of a pretraining config draws them."""
+    steps = cfg.train_dataloader.dataset.pipeline
+    # A class in the configs of this package, its name in those that were written out.
+    mask = next(step for step in steps if str(step['type']).rstrip("'>").endswith('BlockwiseMask'))
+    transform = TRANSFORMS.build(mask)
+    np.random.seed(0)  # the transform draws from NumPy's global state
+    return np.stack([transform({'img': image})['mask'] for image in images])

