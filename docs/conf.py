@@ -16,6 +16,8 @@ extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
 exclude_patterns = ['_build']
 html_theme = 'furo'
 html_title = 'beitv2_mm'
+html_static_path = ['_static']
+html_css_files = ['wide.css']
 
 myst_heading_anchors = 3
 autodoc_member_order = 'bysource'
@@ -38,5 +40,11 @@ def show_recipes(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r'(\.\./)+configs/(\w+)/README\.md', rf'{recipes}/\2.md', source[0])
 
 
+def skip_fields(app: Sphinx, what: str, name: str, member: object, *_: object) -> bool | None:
+    """Fields of named tuples: the signature lists them."""
+    return type(member).__name__ == '_tuplegetter' or None
+
+
 def setup(app: Sphinx) -> None:
     app.connect('source-read', show_recipes)
+    app.connect('autodoc-skip-member', skip_fields)

@@ -59,13 +59,20 @@ def test_readmes_are_equal() -> None:
     for language in ('bash', 'python', 'bibtex'):
         assert blocks(README, language) == blocks(CHINESE, language)
     targets = [
-        [link for link in links(page) if not link.startswith('README')] for page in (README, CHINESE)
+        [link for link in links(page) if not link.startswith('README')]
+        for page in (README, CHINESE)
     ]
     assert targets[0] == targets[1]
     rows = [re.findall(r'^\|', page.read_text('utf-8'), re.M) for page in (README, CHINESE)]
     assert len(rows[0]) == len(rows[1])
     figures = [re.findall(r'\d+\.\d+', page.read_text('utf-8')) for page in (README, CHINESE)]
     assert sorted(figures[0]) == sorted(figures[1])
+
+
+@pytest.mark.parametrize('page', pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_published_models_named_are_listed(page: Path) -> None:
+    named = re.findall(r'\bbeitv2_(?:base|large)_patch16_224_pt1k\w*', page.read_text('utf-8'))
+    assert set(named) <= set(beitv2_mm.list_models())
 
 
 def test_migration_names_keys_that_exist() -> None:
