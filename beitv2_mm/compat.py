@@ -10,9 +10,7 @@ import contextlib
 import functools
 import io
 import logging
-import os
 import pickle
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -27,10 +25,16 @@ from mmengine.dist import utils as dist_utils
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import checkpoint, runner
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from beitv2_mm.download import load_url
+from beitv2_mm.safe_load import (
+    CheckpointError as CheckpointError,
+)
+from beitv2_mm.safe_load import (
+    load_from_local,
+    naming_the_file,
+    weights_only_torch,
+)
 
 _STATISTICS = ('mean', 'min', 'max', 'current')
 _active: list[str] = []
@@ -116,16 +120,13 @@ def _under_name(function: Callable[..., Any], module: str, name: str) -> Callabl
 
 
 def refuse_code() -> bool:
-    """Load paths and URLs with ``weights_only=True`` and name the file that is refused.
+    """Load checkpoints from anywhere with ``weights_only=True`` and name the file that is refused.
 
-    Names that mmengine looks up (mmcls://, torchvision://, openmmlab://) are URLs in the end. Left
-    to torch's default, which is on since 2.6: pavi://, s3:// and petrel: storage, and openmmlab://
-    files below MMENGINE_HOME.
-
-    Why: mmengine leaves the switch to torch's defaults, and the one for URLs is off: a downloaded
-    file may run code. For local files torch's error does not say which file it is about, and
-    advises to switch the check off.
-    Until: an mmengine (> 0.10.7) that says ``weights_only=True`` in all its loaders.
+    Why: mmengine leaves the switch to torch's defaults: off for URLs, and before torch 2.6 for
+    all. On resuming it runs the text ``meta.config`` of a checkpoint. For local files torch's error
+    does not say which file it is about, and advises to switch the check off.
+    Until: an mmengine (> 0.10.7) that says ``weights_only=True`` in all its loaders, and reads no
+    config from a checkpoint.
     """
     loader = checkpoint.CheckpointLoader
     if hasattr(loader.load_checkpoint, '__wrapped__'):
@@ -134,44 +135,9 @@ def refuse_code() -> bool:
     torch.serialization.add_safe_globals([argparse.Namespace])
     loader.register_scheme('', loader=load_from_local, force=True)
     checkpoint.load_url = functools.partial(load_url, load=load_from_local)
-    loader.load_checkpoint = staticmethod(_naming_the_file(loader.load_checkpoint))
+    checkpoint.torch = weights_only_torch()  # pavi://, s3://, petrel://, openmmlab://
+    loader.load_checkpoint = staticmethod(naming_the_file(loader.load_checkpoint))
     return True
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, must not be, or is of another model; one line."""
-
-
-def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """mmengine's loader for paths (it logs the function's name); .safetensors files too."""
-    filename = os.path.expanduser(filename)
-    if filename.endswith('.safetensors'):
-        return load_file(filename, device=str(map_location or 'cpu'))
-    return torch.load(filename, map_location=map_location, weights_only=True)
-
-
-def _naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(load)
-    def load_checkpoint(filename: str, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return load(filename, *args, **kwargs)
-        except FileNotFoundError:
-            raise CheckpointError(
-                f'There is no checkpoint {filename}: give the path of a file, or a URL'
-            ) from None
-        except pickle.UnpicklingError as error:
-            # The rest of torch's message says how to switch the check off.
-            found = re.search(r'GLOBAL ([\w.]+)|(a checkpoint may ask .*)', str(error))
-            if found is None:
-                raise CheckpointError(f'{filename} is no checkpoint') from None
-            raise CheckpointError(
-                f'{filename} holds code beside its weights, refused: {found[1] or found[2]}'
-            ) from None
-        except (OSError, EOFError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split('\n')[0] or 'it is empty'
-            raise CheckpointError(f'{filename} cannot be read: {reason}') from error
-
-    return load_checkpoint
 
 
 def _missing_op(name: str) -> Callable[..., NoReturn]:

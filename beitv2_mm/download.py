@@ -1,13 +1,34 @@
-"""Checkpoints from URLs: downloaded once into torch's cache, hash checked."""
+"""Downloads that time out and are hash checked: checkpoints from URLs, once, into torch's cache."""
 
+import hashlib
+import logging
 import os
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import urldefrag, urlparse
 
 import torch
+from mmengine.logging import print_log
 from safetensors import SafetensorError
+
+TIMEOUT = 60  # seconds without a byte
+
+
+@contextmanager
+def timeouts() -> Iterator[None]:
+    """Connections made inside of it give up after `TIMEOUT`; most libraries' would wait for ever.
+
+    It holds for the whole process, threads included.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def load_url(
@@ -20,26 +41,53 @@ def load_url(
 ) -> Any:
     """What ``load(file, map_location)`` makes of the file at ``url``, whatever its suffix.
 
+    The SHA-256 is that of ``url#sha256=...``, or its start is in the file's name, as in
+    name-d5036aa7.pth. Where neither says it, a warning does, with the hash of what came.
+
     Raises:
-        RuntimeError: no network, no such file, or another hash than its name says; the message
-            tells what to do by hand. Or the copy in the cache cannot be read.
+        RuntimeError: no network, no such file, or another hash; the message tells what to do by
+            hand. Or the copy in the cache cannot be read.
     """
+    address, fragment = urldefrag(url)
+    name = os.path.basename(urlparse(address).path)
+    if name in ('', '.', '..'):
+        raise RuntimeError('the address names no file')
+    pinned = re.fullmatch(r'sha256=([0-9a-f]{64})', fragment)
+    if fragment and not pinned:
+        raise RuntimeError(f'#{fragment} is not #sha256= and 64 hexadecimal digits')
     folder = os.path.expanduser(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
-    file = os.path.join(folder, os.path.basename(urlparse(url).path))
+    file = os.path.join(folder, name)
     if not os.path.exists(file):
-        # Published weights end with the start of their SHA-256: name-d5036aa7.pth
-        start = re.search(r'-([0-9a-f]{8,64})\.\w+$', file)
+        start = pinned or re.search(r'-([0-9a-f]{8,64})\.\w+$', name)
         try:
             os.makedirs(folder, exist_ok=True)
-            torch.hub.download_url_to_file(url, file, start[1] if start else None, progress)
-        except (OSError, RuntimeError) as error:
+            with timeouts():
+                torch.hub.download_url_to_file(address, file, start and start[1], progress)
+        except (OSError, RuntimeError, ValueError) as error:
             raise RuntimeError(
                 f'the download failed ({_reason(error)}): fetch it by hand and put it at {file}'
             ) from error
+        if not start:
+            print_log(
+                f'{address} states no hash, so it was not checked; give it as '
+                f'{address}#sha256={_sha256(file)} to have it checked from now on',
+                'current',
+                level=logging.WARNING,
+            )
+    elif pinned and _sha256(file) != pinned[1]:
+        raise RuntimeError(f'its copy {file} has another hash: delete it, try again')
     try:
         return load(file, map_location)
     except (OSError, EOFError, RuntimeError, SafetensorError) as error:
         raise RuntimeError(f'its copy {file}: {_reason(error)}; delete it, try again') from error
+
+
+def _sha256(file: str) -> str:
+    digest = hashlib.sha256()
+    with open(file, 'rb') as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _reason(error: Exception) -> str:

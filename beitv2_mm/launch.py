@@ -2,10 +2,11 @@
 
 import logging
 import os
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import is_cuda_available, is_mlu_available, is_npu_available
 from mmengine.hooks import Hook
@@ -24,6 +25,30 @@ class LaunchError(Exception):
 USER_ERRORS = (LaunchError, compat.CheckpointError)
 
 
+class Overrides(DictAction):
+    """mmengine's action, whose mistakes are the parser's errors."""
+
+    def __call__(self, parser: ArgumentParser, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__call__(parser, *args, **kwargs)
+        except (AssertionError, RecursionError, ValueError) as error:
+            parser.error(f'--cfg-options takes KEY=VALUE with balanced brackets ({error})')
+
+
+def device(name: str) -> torch.device:
+    """The type of a command line's ``--device``.
+
+    Raises:
+        ArgumentTypeError: no such device here.
+    """
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise ArgumentTypeError(str(error).split('\n')[0]) from error
+    return found
+
+
 class SharedWeightsHook(Hook):
     """Refuses a checkpoint that has no weight of the model, by name and shape.
 
@@ -35,9 +60,12 @@ class SharedWeightsHook(Hook):
         from beitv2_mm.engine.unwrap import unwrapped_model  # see `build_runner`
 
         model = unwrapped_model(runner)
+        given = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+        if not isinstance(given, dict):
+            raise LaunchError(f'the checkpoint holds a {type(given).__name__} for weights')
         weights = {
-            key.removeprefix('module.'): getattr(value, 'shape', None)
-            for key, value in checkpoint.get('state_dict', checkpoint).items()
+            str(key).removeprefix('module.'): getattr(value, 'shape', None)
+            for key, value in given.items()
         }
         # a model for test-time augmentation keeps the network in its `module`
         expected = {
@@ -51,7 +79,7 @@ class SharedWeightsHook(Hook):
 
 
 def _first(shapes: dict[str, Any]) -> str:
-    return ', '.join(f'{key} {tuple(shape or ())}' for key, shape in [*shapes.items()][:3])
+    return ', '.join(f'{key[:80]} {tuple(shape or ())}' for key, shape in [*shapes.items()][:3])
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -60,7 +88,7 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Overrides,
         metavar='KEY=VALUE',
         help='overrides of the config, e.g. train_cfg.max_epochs=5 model.init_cfg=None',
     )
@@ -81,13 +109,15 @@ def load_config(
     """Read a config file, apply the options and settle its work directory.
 
     Raises:
-        LaunchError: there is no such config file.
+        LaunchError: there is no such config file, or the options do not fit it.
     """
     if not Path(path).is_file():
         raise LaunchError(f'no such config file: {path}')
     cfg = Config.fromfile(path)
-    if options:
-        cfg.merge_from_dict(options)
+    try:
+        cfg.merge_from_dict(options or {})
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise LaunchError(f'--cfg-options do not fit {path}: {error}') from error
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     cfg.launcher = launcher
     return cfg

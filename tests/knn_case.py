@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import torch
-from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import DefaultSampler, default_collate
 from mmengine.runner import Runner
 from mmpretrain.datasets import PackInputs
 from mmpretrain.models import ClsDataPreprocessor
 
-from beitv2_mm.datasets import ImageFolder
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile
 from beitv2_mm.engine import KNNMetric
 from beitv2_mm.models import BEiTV2Backbone, FeatureExtractor
 from tiny import CIFAR

@@ -1,4 +1,4 @@
-"""Whether a key of --cfg-options means something: it stands in the config, or the class takes it."""
+"""Whether a key of --cfg-options means something: the config has it, or the class takes it."""
 
 import inspect
 from typing import Any
@@ -31,7 +31,7 @@ def is_known(config: Config, key: str) -> bool:
             if not word.isdigit() or int(word) >= len(node):
                 return False
             node = node[int(word)]
-        elif isinstance(node, dict) or isinstance(node, Config):
+        elif isinstance(node, (dict, Config)):
             if word not in node:
                 if name == 'default_hooks':
                     return True  # a hook more; its type is an option of its own

@@ -88,7 +88,8 @@ def _shrink_network(node: ConfigDict, folder: Path) -> None:
 
 def _shrink_transform(node: ConfigDict) -> None:
     small = {
-        'RandomResizedCrop': dict(scale=SIZE),
+        # torchvision's, then mmpretrain's
+        'RandomResizedCrop': dict(size=SIZE) if 'size' in node else dict(scale=SIZE),
         'Resize': dict(scale=(2 * SIZE, SIZE) if node.get('keep_ratio') else (SIZE, SIZE)),
         'ResizeEdge': dict(scale=SIZE + 4),
         'CenterCrop': dict(crop_size=SIZE),

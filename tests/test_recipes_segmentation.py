@@ -8,11 +8,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
-from mmseg.datasets import ADE20KDataset
 from timm.layers import DropPath
 from torch import nn
 
-from beitv2_mm.segmentation import BEiTV2Segmentor
+from beitv2_mm.segmentation import ADE20K, BEiTV2Segmentor
 from recipes import OFFICIAL, count, full_size, optimizer_groups, read, transforms
 
 MIM, IN21K = '', '_ft21k'
@@ -149,7 +148,7 @@ def test_data(recipe: Recipe, cfg: Config) -> None:
     assert steps['RandomFlip'].prob == 0.5
     assert cfg.model.data_preprocessor.size == crop
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert loader.dataset.type is ADE20KDataset and loader.dataset.reduce_zero_label
+        assert loader.dataset.type is ADE20K and loader.dataset.reduce_zero_label
     test = cfg.test_dataloader.dataset
     assert test.data_prefix.img_path == 'images/validation'
     assert transforms(test.pipeline)['Resize'].scale == recipe.resize

@@ -12,6 +12,7 @@ import sys
 import torch
 from mmengine.utils import ProgressBar
 
+from beitv2_mm import launch
 from beitv2_mm.apis import SegmentationInferencer, find_images, segment_images
 
 
@@ -39,6 +40,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--device',
+        type=launch.device,
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='where the model runs (%(default)s)',
     )
@@ -65,7 +67,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit('\nsegment_images.py: interrupted; what is written stays')
     for why in unreadable.values():
-        print(f'\nunreadable: {why}', end='', file=sys.stderr)
+        print(f'\n{why}', end='', file=sys.stderr)
     print(f'\n{len(files) - len(unreadable)} images, {len(unreadable)} unreadable: {args.out}')
 
 

@@ -13,6 +13,7 @@ import sys
 import torch
 from mmengine.utils import ProgressBar
 
+from beitv2_mm import launch
 from beitv2_mm.apis import build_tokenizer, find_images, tokenize_images
 
 
@@ -37,6 +38,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--device',
+        type=launch.device,
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='where the tokenizer runs (%(default)s)',
     )
@@ -61,8 +63,8 @@ def main() -> None:
         sys.exit(f'tokenize_images.py: {error}')
     except KeyboardInterrupt:
         sys.exit('\ntokenize_images.py: interrupted; the same command continues')
-    for file, why in result.unreadable.items():
-        print(f'\nunreadable: {file} ({why})', end='', file=sys.stderr)
+    for why in result.unreadable.values():
+        print(f'\n{why}', end='', file=sys.stderr)
     count, rows, columns = result.codes.shape
     print(
         f'\n{count} images, {rows} x {columns} codes each, {len(result.unreadable)} unreadable: '

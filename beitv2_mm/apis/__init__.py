@@ -1,5 +1,9 @@
-"""One-line use: the model zoo, inferencers for classes, features and masks, codes of files."""
+"""One-line use: the model zoo, inferencers for classes, features and masks, codes of files,
+attention."""
 
+from beitv2_mm.apis.attention import visualize_attention
+from beitv2_mm.apis.attention_model import AttentionModel, build_attention_model
+from beitv2_mm.apis.codes import build_pretrainer, visualize_codes
 from beitv2_mm.apis.inferencers import ClassificationInferencer, FeatureInferencer
 from beitv2_mm.apis.segmenter import SegmentationInferencer, segment_images
 from beitv2_mm.apis.tokenize import find_images, tokenize_images
@@ -7,10 +11,13 @@ from beitv2_mm.apis.tokenizers import build_tokenizer
 from beitv2_mm.apis.zoo import ModelInfo, config_root, get_model, list_models
 
 __all__ = [
+    'AttentionModel',
     'ClassificationInferencer',
     'FeatureInferencer',
     'ModelInfo',
     'SegmentationInferencer',
+    'build_attention_model',
+    'build_pretrainer',
     'build_tokenizer',
     'config_root',
     'find_images',
@@ -18,4 +25,6 @@ __all__ = [
     'list_models',
     'segment_images',
     'tokenize_images',
+    'visualize_attention',
+    'visualize_codes',
 ]

@@ -19,6 +19,7 @@ from mmpretrain.registry import TRANSFORMS
 from torch import Tensor
 
 from beitv2_mm.apis.zoo import get_model, list_models
+from beitv2_mm.datasets.reading import UnreadableImageError
 
 Image = str | PathLike | np.ndarray
 Model: TypeAlias = BaseModel | str | PathLike | Config  # type: ignore[valid-type]
@@ -46,7 +47,9 @@ class _Preprocessing:
             return transform(dict(img=image, img_shape=shape, ori_shape=shape))
         try:
             loaded = load(dict(img_path=str(image)))
-        except Exception as error:
+        except UnreadableImageError:
+            raise
+        except Exception as error:  # of another package's loader
             raise ValueError(f'Cannot read the image {image}: {error}') from error
         return transform(loaded)
 

@@ -16,10 +16,11 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
-from mmengine.runner import CheckpointLoader
 from PIL import Image
 
 from beitv2_mm.apis.zoo import get_model
+from beitv2_mm.checkpoint import dataset_meta
+from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
 
 ImageInput = str | PathLike | np.ndarray
@@ -103,7 +104,9 @@ class SegmentationInferencer:
         else:
             try:
                 loaded = self._load(dict(img_path=str(given)))
-            except Exception as error:
+            except UnreadableImageError:
+                raise
+            except Exception as error:  # of another package's loader
                 raise ValueError(f'Cannot read the image {given}: {error}') from error
         image = np.ascontiguousarray(loaded['img'][..., ::-1])
         loaded.update(seg_fields=[], reduce_zero_label=False)
@@ -120,10 +123,9 @@ class SegmentationInferencer:
 
 def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
     """Names and colours of the classes, as far as the checkpoint or the config tell."""
-    if isinstance(checkpoint, (str, PathLike)) and not str(checkpoint).endswith('.safetensors'):
-        stored = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='meta').get('meta')
-        meta = dict((stored or {}).get('dataset_meta') or {})
-        if meta.get('classes'):
+    if isinstance(checkpoint, (str, PathLike)):
+        meta = dataset_meta(checkpoint)
+        if 'classes' in meta:
             return meta
     dataset = config.test_dataloader.dataset
     kind = dataset['type']
@@ -135,9 +137,9 @@ def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
     }
 
 
-def _names(files: Sequence[str]) -> list[Path]:
+def result_names(files: Sequence[str]) -> list[Path]:
     """A relative name for the results of each file, without suffix where that tells them apart."""
-    absolute = [Path(file).absolute() for file in files]
+    absolute = [Path(os.path.abspath(file)) for file in files]  # no '..', which leads out
     root = Path(os.path.commonpath([path.parent for path in absolute]))
     relative = [path.relative_to(root) for path in absolute]
     stems = [path.with_suffix('') for path in relative]
@@ -164,7 +166,7 @@ def segment_images(
         Unreadable files and why.
     """
     unreadable = {}
-    for file, name in zip(files, _names(files), strict=True):
+    for file, name in zip(files, result_names(files), strict=True):
         try:
             result = inferencer(file)[0]
         except ValueError as error:

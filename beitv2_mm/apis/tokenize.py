@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from beitv2_mm.datasets.image_folder import EXTENSIONS
+from beitv2_mm.datasets.reading import UnreadableImageError, read_image
 from beitv2_mm.files import write_atomic
 
 Item = tuple[Tensor, str]
@@ -70,16 +73,14 @@ class _Images(Dataset):
     def __getitem__(self, index: int) -> Item:
         height, width = self.size
         try:
-            with Image.open(self.files[index]) as image:
-                pixels = _crop(image.convert('RGB'), height, width)
-        except Exception as error:  # decoders raise whatever they like
-            return torch.zeros(3, height, width, dtype=torch.uint8), (
-                f'{type(error).__name__}: {error}'
-            )
+            image = Image.fromarray(read_image(self.files[index]))
+        except UnreadableImageError as error:
+            return torch.zeros(3, height, width, dtype=torch.uint8), str(error)
+        pixels = centre_crop(image, height, width)
         return torch.from_numpy(np.array(pixels)).permute(2, 0, 1), ''
 
 
-def _crop(image: Image.Image, height: int, width: int) -> Image.Image:
+def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
     """The largest centred part of that aspect ratio, resized (bicubic)."""
     scale = min(image.width / width, image.height / height)
     left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
@@ -160,7 +161,7 @@ def _open_parts(out: Path, files: Sequence[str], tokenizer: nn.Module, part_size
     if not record.exists():
         parts.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(job))
-    elif json.loads(record.read_text()) != job:
+    elif record.read_bytes() != json.dumps(job).encode():
         raise ValueError(
             f'{parts} holds codes of other images, of another tokenizer or in parts of another '
             'size: give another --out, or delete that folder.'
@@ -171,13 +172,16 @@ def _open_parts(out: Path, files: Sequence[str], tokenizer: nn.Module, part_size
 def _join(parts: Sequence[Path], files: Sequence[str], num_codes: int) -> Tokenized:
     codes, reasons = [], []
     for path in parts:
-        with np.load(path) as part:
-            codes.append(part['codes'])
-            reasons += part['reasons'].tolist()
+        try:
+            with np.load(path, allow_pickle=False) as part:
+                codes.append(part['codes'])
+                reasons += part['reasons'].tolist()
+        except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f'{path} is damaged ({error}): delete it, try again.') from error
     unreadable = {file: why for file, why in zip(files, reasons, strict=True) if why}
     if len(unreadable) == len(files):
-        file, why = next(iter(unreadable.items()))
-        raise ValueError(f'Not one of the {len(files)} images can be read, e.g. {file}: {why}')
+        why = next(iter(unreadable.values()))
+        raise ValueError(f'Not one of the {len(files)} images can be read. {why}')
     kept = np.array([not why for why in reasons])
     dtype = np.uint16 if num_codes <= 2**16 else np.int32
     return Tokenized(

@@ -53,7 +53,7 @@ def _recognise(weights: dict[str, Tensor], where: str) -> dict:
         len({name.split('.')[2] for name in shapes if name.startswith(f'{part}.blocks.')})
         for part in ('encoder', 'decoder')
     ]
-    target_dims = shapes.get('decode_task_layer.2.weight', (512,))[0]
+    target_dims = (shapes.get('decode_task_layer.2.weight', (512,)) or (0,))[0]
     published = (
         shapes.get('encoder.patch_embed.proj.weight') == (base.embed_dims, 3, 16, 16)
         and shapes.get('encoder.pos_embed') == (1, 1 + 14 * 14, base.embed_dims)

@@ -3,7 +3,7 @@
 import copy
 import fnmatch
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from mmengine.config import Config
-from mmengine.fileio import load as load_yaml
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel, PretrainedInit
 from mmengine.registry import DefaultScope
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
 import beitv2_mm
-from beitv2_mm.checkpoint import load
+from beitv2_mm.checkpoint import dataset_meta, load
 from beitv2_mm.models import BEiTV2Pretrainer
 from beitv2_mm.registry import MODELS
 
@@ -56,8 +55,8 @@ def config_root() -> Path:
 def _models() -> dict[str, ModelInfo]:
     root = config_root()
     models = {}
-    for metafile in load_yaml(root / 'model-index.yml')['Import']:
-        for entry in load_yaml(root / metafile)['Models']:
+    for metafile in yaml.safe_load((root / 'model-index.yml').read_bytes())['Import']:
+        for entry in yaml.safe_load((root / metafile).read_bytes())['Models']:
             tasks = tuple(result['Task'] for result in entry.get('Results') or ())
             models[entry['Name']] = ModelInfo(
                 entry['Name'],
@@ -91,10 +90,16 @@ def model_info(name: str) -> ModelInfo:
     """
     models = _models()
     if name.lower() not in models:
-        near = get_close_matches(name.lower(), models, n=3, cutoff=0.4)
-        hint = f'Did you mean {", ".join(near)}?' if near else f'There are {", ".join(models)}.'
-        raise ValueError(f'There is no model {name!r}. {hint}')
+        raise unknown_model(name, models)
     return models[name.lower()]
+
+
+def unknown_model(name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that is not among those known; it tells the nearest."""
+    names = list(known)
+    near = get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+    hint = f'Did you mean {", ".join(near)}?' if near else f'There are {", ".join(names)}.'
+    return ValueError(f'There is no model {name!r}. {hint}')
 
 
 def get_model(
@@ -188,11 +193,10 @@ def _classes(model: nn.Module, checkpoint: str) -> list[str] | None:
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     if num_classes is None:
         return None
-    if checkpoint and not checkpoint.endswith('.safetensors'):
-        meta = CheckpointLoader.load_checkpoint(checkpoint, map_location='meta').get('meta')
-        names = ((meta or {}).get('dataset_meta') or {}).get('classes')
-        if names is not None and len(names) == num_classes:
-            return list(names)
+    if checkpoint:
+        names: list[str] = dataset_meta(checkpoint).get('classes', [])
+        if len(names) == num_classes:
+            return names
     if num_classes != 1000:
         return None
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES

@@ -9,7 +9,7 @@ pretrainer and the official, timm, mmpretrain and mmseg files all read each othe
 
 from beitv2_mm.checkpoint.adapter import Report, adapt, load
 from beitv2_mm.checkpoint.converter import FORMATS, Conversion, Row, convert, convert_file
-from beitv2_mm.checkpoint.files import Source, read, write
+from beitv2_mm.checkpoint.files import Source, dataset_meta, read, write
 from beitv2_mm.checkpoint.names import (
     SHARED_TABLE,
     StateDict,
@@ -17,7 +17,7 @@ from beitv2_mm.checkpoint.names import (
     official_name,
     to_official,
 )
-from beitv2_mm.compat import CheckpointError
+from beitv2_mm.safe_load import CheckpointError
 
 __all__ = [
     'FORMATS',
@@ -31,6 +31,7 @@ __all__ = [
     'adapt',
     'convert',
     'convert_file',
+    'dataset_meta',
     'kind_of',
     'load',
     'official_name',

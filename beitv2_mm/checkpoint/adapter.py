@@ -19,12 +19,21 @@ from beitv2_mm.checkpoint.names import (
     HEADS,
     SHARED_TABLE,
     StateDict,
+    check_plain,
     official_names,
+    shown,
     to_official,
 )
-from beitv2_mm.compat import CheckpointError
-from beitv2_mm.layers.position import NUM_CLS_ROWS, Grid, resize_bias_table, resize_pos_embed
+from beitv2_mm.layers.position import (
+    NUM_CLS_ROWS,
+    Grid,
+    resize_bias_table,
+    resize_pos_embed,
+    table_size,
+)
+from beitv2_mm.safe_load import CheckpointError
 
+MAX_PATCHES = 1 << 14  # 128 x 128: the index of so many takes 2 GiB
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -54,26 +63,42 @@ class Report:
             ('in the file alone', self.unexpected),
         ):
             if names:
-                more = f' and {len(names) - 12} more' if len(names) > 12 else ''
-                lines.append(f'  {word}: {", ".join(names[:12])}{more}')
+                lines.append(f'  {word}: ' + shown(names, 12).replace("'", ''))
         return '\n'.join(lines)
+
+
+def check_grid(grid: Grid, name: str) -> None:
+    """Raises a CheckpointError unless there are 1 to `MAX_PATCHES` patches: others fill memory."""
+    if min(grid) < 1 or grid[0] * grid[1] > MAX_PATCHES:
+        raise CheckpointError(
+            f'{name}: a grid of {grid[0]} x {grid[1]} patches; expected 1 to {MAX_PATCHES} patches.'
+        )
 
 
 def square_grid(patches: int, name: str) -> Grid:
     """(g, g) from the number of patches g * g."""
-    side = isqrt(patches)
+    side = isqrt(max(patches, 0))
+    check_grid((side, side), name)
     if side * side != patches:
-        raise CheckpointError(
-            f'{name} comes from a grid that is not square, and its rows and columns cannot be '
-            'told from its size. Pass source_grid=(rows, columns).'
-        )
+        raise _not_square(name)
     return side, side
+
+
+def _not_square(name: str) -> CheckpointError:
+    return CheckpointError(
+        f'{name} comes from a grid that is not square, and its rows and columns cannot be '
+        'told from its size. Pass source_grid=(rows, columns).'
+    )
 
 
 def table_grid(table: Tensor, name: str) -> Grid:
     """(g, g) from a bias table of (2 g - 1)^2 + 3 rows."""
-    span = square_grid(len(table) - NUM_CLS_ROWS, name)[0]
-    return (span + 1) // 2, (span + 1) // 2
+    span = isqrt(max(table.shape[0] - NUM_CLS_ROWS, 0)) if table.ndim == 2 else 0
+    side = (span + 1) // 2
+    if table.ndim != 2 or table.shape[0] != table_size((side, side)):
+        raise _not_square(name)
+    check_grid((side, side), name)
+    return side, side
 
 
 def resize(name: str, value: Tensor, target: Grid, source: Grid | None = None) -> Tensor:
@@ -86,22 +111,39 @@ def resize(name: str, value: Tensor, target: Grid, source: Grid | None = None) -
         CheckpointError: its grid is not square, or not ``source``.
     """
     leaf = name.rpartition('.')[2]
+    if leaf not in (BIAS_TABLE, 'pos_embed'):
+        return value
+    for grid in filter(None, (source, target)):
+        check_grid(grid, name)
+    if value.ndim != (2 if leaf == BIAS_TABLE else 3) or not value.is_floating_point():
+        raise CheckpointError(f'{name} cannot be {tuple(value.shape)} of {value.dtype}.')
     try:
         if leaf == BIAS_TABLE:
             return resize_bias_table(value, source or table_grid(value, name), target)
-        if leaf == 'pos_embed':
-            return resize_pos_embed(value, source or square_grid(value.shape[1] - 1, name), target)
+        return resize_pos_embed(value, source or square_grid(value.shape[1] - 1, name), target)
     except CheckpointError:
         raise
     except ValueError as error:
         raise CheckpointError(f'{name}: {error}') from None
-    return value
 
 
-def _fit(name: str, value: Tensor, module: nn.Module, source: Grid | None) -> Tensor:
+def _fit(name: str, value: Tensor, own: Tensor, module: nn.Module, source: Grid | None) -> Tensor:
     """A position tensor made to fit the module that owns ``name``; other tensors as they are."""
     target = getattr(module.get_submodule(name.rpartition('.')[0]), 'grid', None)
-    return value if target is None else resize(name, value, target, source)
+    if target is None or value.ndim != own.ndim or value.shape[-1] != own.shape[-1]:
+        return value
+    return resize(name, value, target, source)
+
+
+def _flaw(value: Tensor, own: Tensor) -> str:
+    """What is wrong with a tensor of the right shape, '' if nothing."""
+    if own.is_floating_point() and not value.is_floating_point():
+        return f'{value.dtype}, expected {own.dtype}'
+    if value.is_meta or own.is_meta:
+        return '' if own.is_meta else 'no values'
+    if value.is_floating_point() and not value.float().isfinite().all():
+        return 'NaN or infinite values'
+    return ''
 
 
 def adapt(
@@ -117,15 +159,17 @@ def adapt(
         source_grid: (rows, columns) of the source's patches; needed only where it is not square.
 
     Raises:
-        CheckpointError: nothing in common with the module, or tensors of another shape.
+        CheckpointError: nothing in common with the module, or tensors of another shape or kind, or
+            with NaN.
     """
+    check_plain(state_dict)
     source = to_official(state_dict)
     own = module.state_dict()
     wanted = official_names(own)
     shapes = {name: value.shape for name, value in own.items()}
     report = Report(unexpected=[name for name in source if name not in wanted])
     adapted: StateDict = {}
-    wrong = []
+    wrong, flaws = [], []
     for official, name in wanted.items():
         value = source.get(official)
         if value is None and official.endswith(f'attn.{BIAS_TABLE}') and SHARED_TABLE in source:
@@ -137,7 +181,7 @@ def adapt(
             report.missing.append(name)
             continue
         if value.shape != shapes[name] or source_grid is not None:
-            fitted = _fit(name, value, module, source_grid)
+            fitted = _fit(name, value, own[name], module, source_grid)
             if fitted is not value:
                 report.resized[name] = tuple(value.shape), tuple(fitted.shape)
             if value.numel() == shapes[name].numel() == 1:  # flags are scalars here, (1,) elsewhere
@@ -145,6 +189,8 @@ def adapt(
             value = fitted
         if value.shape == shapes[name]:
             adapted[name] = value
+            if flaw := _flaw(value, own[name]):
+                flaws.append(f'{name}: {flaw}')
         elif HEADS.match(official):
             report.dropped[name] = tuple(value.shape), tuple(shapes[name])
         else:
@@ -156,10 +202,16 @@ def adapt(
             'The checkpoint is of another model; set arch, patch_size and img_size to its own. '
             f'Shapes that differ: {"; ".join(wrong[:5])}{more}'
         )
+    if flaws:
+        more = f' and {len(flaws) - 5} more' if len(flaws) > 5 else ''
+        raise CheckpointError(
+            'The checkpoint is damaged, or its run had diverged: take an earlier one. '
+            f'{"; ".join(flaws[:5])}{more}'
+        )
     if not adapted:
         raise CheckpointError(
             f'The checkpoint shares no tensor with {type(module).__name__}. It has '
-            f'{list(state_dict)[:3]}, expected {list(wanted)[:3]}.'
+            f'[{shown(state_dict)}], expected [{shown(wanted)}].'
         )
     return adapted, report
 
@@ -175,7 +227,7 @@ def _below(state_dict: Mapping[str, Tensor], prefix: str) -> StateDict:
     }
     if not inner:
         raise CheckpointError(
-            f'no tensor has a name that starts with {prefix!r}. It has {list(state_dict)[:3]}.'
+            f'no tensor has a name that starts with {prefix!r}. It has [{shown(state_dict)}].'
         )
     return {name.removeprefix(last): value for name, value in to_official(inner).items()}
 

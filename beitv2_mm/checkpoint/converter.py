@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from beitv2_mm.checkpoint.adapter import resize, table_grid
+from beitv2_mm.checkpoint.adapter import check_grid, resize, table_grid
 from beitv2_mm.checkpoint.files import Source, read, write
 from beitv2_mm.checkpoint.names import (
     BIAS_TABLE,
@@ -25,11 +25,13 @@ from beitv2_mm.checkpoint.names import (
     SHARED_TABLE,
     Kind,
     StateDict,
+    check_plain,
     kind_of,
     official_names,
+    shown,
 )
-from beitv2_mm.compat import CheckpointError
-from beitv2_mm.layers.position import Grid, relative_position_index
+from beitv2_mm.layers.position import Grid, relative_position_index, table_size
+from beitv2_mm.safe_load import CheckpointError
 
 Format = Literal['beitv2_mm', 'official', 'timm', 'mmpretrain']
 # Where weights sit in a .pth of each format.
@@ -191,10 +193,15 @@ def convert(
     """
     if to not in FORMATS:
         raise CheckpointError(f'to is one of {FORMATS}, but {to!r} was given.')
+    check_plain(state_dict)
+    for given in filter(None, (source_grid, grid)):
+        check_grid(given, 'the grid')
     names = official_names(state_dict)
     if not {'blocks.0.attn.q_bias', 'encoder.blocks.0.attn.q_bias'} & names.keys():
-        raise CheckpointError(f'These are no weights of BEiT v2: {list(state_dict)[:3]}.')
+        raise CheckpointError(f'These are no weights of BEiT v2: [{shown(state_dict)}].')
     result = Conversion(kind_of(names), to)
+    if result.kind == 'tokenizer' and state_dict[names[CODEBOOK]].ndim != 2:
+        raise CheckpointError(f'{names[CODEBOOK]} is no table of codes.')
     if to == 'timm' and result.kind == 'tokenizer':
         raise CheckpointError('This is a tokenizer, and timm has none.')
     aggregates = any(name.startswith('cls_pt_layers.') for name in names)
@@ -204,13 +211,16 @@ def convert(
             value = resize(official, value, grid, source_grid)
             action = '' if value is state_dict[source] else 'resized'
         if to == 'timm' and official == SHARED_TABLE:
-            for i in range(_count(names, r'^blocks\.(\d+)\.')):
+            blocks = dict.fromkeys(m[1] for n in names if (m := re.match(r'blocks\.(\d+)\.', n)))
+            for i in blocks:
                 result.add(source, f'blocks.{i}.attn.{BIAS_TABLE}', value, action or 'copied')
             continue
         target = _NAMES[to](official, result.kind)
         if to == 'mmpretrain' and target and aggregates:  # its neck has the final norm
             target = target.replace('backbone.ln1.', 'neck.norm.')
         if official == INITIALIZED:
+            if value.numel() != 1:
+                raise CheckpointError(f'{source} has {value.numel()} values; expected one.')
             flag = value.flatten()[0]
             value = flag.bool() if to == 'beitv2_mm' else flag.float().reshape(1)
         if target is None:
@@ -225,16 +235,18 @@ def convert(
     return result
 
 
-def _count(names: Mapping[str, object], pattern: str) -> int:
-    return 1 + max((int(m[1]) for name in names if (m := re.match(pattern, name))), default=-1)
-
-
 def _make_derived(result: Conversion, grid: Grid | None) -> None:
     """The tensors that strict loading asks for, though they follow from others."""
     weights = result.state_dict
     if result.to in ('official', 'mmpretrain'):
         for name in [name for name in weights if _TABLE.search(name)]:
-            index = relative_position_index(grid or table_grid(weights[name], name)).clone()
+            used = grid or table_grid(weights[name], name)
+            if weights[name].shape[:1] != (table_size(used),):
+                raise CheckpointError(
+                    f'{name} has {tuple(weights[name].shape)}, but a grid of {used[0]} x {used[1]} '
+                    f'patches has {table_size(used)} rows. Give the grid of the source.'
+                )
+            index = relative_position_index(used).clone()
             result.add('', name.replace('bias_table', 'index'), index, 'made')
         if result.kind == 'tokenizer' and INITIALIZED not in weights:
             result.add('', INITIALIZED, torch.ones(1), 'made')

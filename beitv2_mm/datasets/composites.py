@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import zlib
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,9 @@ from rich.console import Console
 from rich.progress import track
 from torchvision.datasets import FashionMNIST
 
+from beitv2_mm.datasets.reading import read_image
+from beitv2_mm.download import timeouts
+
 CLASSES = (
     'background', 't-shirt', 'trouser', 'pullover', 'dress', 'coat',
     'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot',
@@ -28,6 +33,7 @@ DEBIAN_PACKAGE = 'dataset-fashion-mnist'
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # where that package puts the files
 MARKER = 'composites.json'
 OWN = ('images', 'masks', 'classes.txt', '.fashion')  # what an interrupted preparation leaves
+MAX_BYTES = 1 << 26  # of an unpacked idx file; the largest has 47 MB
 ITEM = 28  # pixels
 VISIBLE = 16  # grey values from which a pixel belongs to the item: below is the scan's noise
 
@@ -46,15 +52,16 @@ def read_idx(path: Path) -> np.ndarray:
         ValueError: another format, or fewer bytes than its header says.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError) as error:
+        with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
+            content = file.read(MAX_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f'{path} is not a complete gzip file ({error}).') from error
-    if len(content) < 4 or content[:3] != b'\0\0\x08':
-        raise ValueError(f'{path} is not an idx file of bytes.')
-    start = 4 + 4 * content[3]
-    shape = np.frombuffer(content[4:start], '>u4').astype(int)
+    start = 4 + 4 * content[3] if len(content) > 3 else 4
+    if content[:3] != b'\0\0\x08' or not start <= len(content) <= MAX_BYTES:
+        raise ValueError(f'{path} is not an idx file of at most {MAX_BYTES} bytes.')
+    shape = np.frombuffer(content[4:start], '>u4').tolist()
     values = np.frombuffer(content[start:], np.uint8)
-    if len(shape) != content[3] or values.size != shape.prod():
+    if values.size != prod(shape):
         raise ValueError(f'{path} holds {values.size} bytes; its header announces {shape}.')
     return values.reshape(shape)
 
@@ -134,9 +141,11 @@ def prepare(
         FileNotFoundError, ValueError: a source is missing or damaged, or has too few images.
     """
     out = Path(out).expanduser()
+    if min(counts) < 0 or seed < 0:
+        raise ValueError(f'counts are {counts} and seed is {seed}; expected none below 0.')
     record = dict(counts=list(counts), seed=seed)
     marker = out / MARKER
-    if marker.is_file() and json.loads(marker.read_text()) == record:
+    if marker.is_file() and marker.read_bytes() == json.dumps(record).encode():
         print_log(f'{out} is complete: nothing to do', logger='current')
         return
     if out.is_dir() and any(out.iterdir()) and not marker.is_file():
@@ -167,10 +176,8 @@ def prepare(
                 _empty(out / kind / split)
             for index in _progress(count, split):
                 picture, item = next(chosen)
-                background = np.asarray(Image.open(pictures[picture]).convert('RGB'))
-                image, mask = compose(
-                    background, items.images[item], int(items.labels[item]) + 1, random
-                )
+                background, label = read_image(pictures[picture]), int(items.labels[item]) + 1
+                image, mask = compose(background, items.images[item], label, random)
                 Image.fromarray(image).save(out / f'images/{split}/{index:05d}.png')
                 Image.fromarray(mask).save(out / f'masks/{split}/{index:05d}.png')
     (out / 'classes.txt').write_text('\n'.join(CLASSES) + '\n')
@@ -186,8 +193,9 @@ def _find_items(source: str, cache: Path) -> Path:
     if source not in ('auto', 'download'):
         return Path(source).expanduser()
     try:
-        for train in (True, False):
-            FashionMNIST(cache, train=train, download=True)
+        with timeouts():
+            for train in (True, False):
+                FashionMNIST(cache, train=train, download=True)
         return cache / 'FashionMNIST/raw'
     except (OSError, RuntimeError) as error:
         if source == 'download':

@@ -1,32 +1,27 @@
 """Any folder tree of images as a data set: index -> what the pipeline makes of that file."""
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from mmengine.logging import print_log
 from mmpretrain.datasets.custom import CustomDataset
 
+from beitv2_mm.datasets.skipping import SkipUnreadable
 from beitv2_mm.registry import DATASETS
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
 
 
 @DATASETS.register_module()
-class ImageFolder(CustomDataset):
+class ImageFolder(SkipUnreadable, CustomDataset):
     """All images below ``data_root``, in sorted order; hidden files and folders are ignored.
 
     Args:
         data_root: the folder.
         with_label: the folders directly below it are the classes, in sorted order.
         pipeline: transforms; the first ones load the image (``results['img']``).
-        on_error: an unreadable image is 'skip' - warned about once with its name, counted in
-            :attr:`num_unreadable`, and replaced by another image drawn from NumPy's global
-            state - or 'raise'. With ``test_mode=True`` it always raises, because a replaced
-            image would falsify an evaluation; only of images held out by ``val_images`` the
+        on_error, max_refetch: see `SkipUnreadable`. Of images held out by ``val_images`` the
             unreadable ones are left out, once, before the first is asked for.
         subset, val_images: a fixed split without labels: ``val_images`` images, drawn by
             ``split_seed``, are the 'val' subset (a tenth of a folder that has fewer than ten
@@ -35,7 +30,6 @@ class ImageFolder(CustomDataset):
             balanced. ``val_per_class`` images of each class, drawn by ``split_seed``, are the
             'val' subset; 'train' is the others, at most ``samples_per_class`` of each class (a
             smaller number gives a subset of a larger one).
-        max_refetch: unreadable images in a row after which an error is raised.
         kwargs: of mmpretrain's CustomDataset (``indices``, ``metainfo``, ``lazy_init``, ...).
     """
 
@@ -54,8 +48,6 @@ class ImageFolder(CustomDataset):
         max_refetch: int = 100,
         **kwargs: Any,
     ) -> None:
-        if on_error not in ('skip', 'raise'):
-            raise ValueError(f"on_error is {on_error!r}; expected 'skip' or 'raise'.")
         if subset not in ('train', 'val'):
             raise ValueError(f"subset is {subset!r}; expected 'train' or 'val'.")
         if (val_per_class or samples_per_class is not None) and not with_label:
@@ -73,7 +65,6 @@ class ImageFolder(CustomDataset):
                 f"subset='val' needs val_images or val_per_class >= 1, not {val_images} and "
                 f'{val_per_class}.'
             )
-        self.on_error = on_error
         self.subset = subset
         self.val_images = val_images
         self.val_per_class = val_per_class
@@ -84,23 +75,10 @@ class ImageFolder(CustomDataset):
             with_label=with_label,
             pipeline=pipeline,
             extensions=extensions,
+            on_error=on_error,
             max_refetch=max_refetch,
             **kwargs,
         )
-
-    def full_init(self) -> None:
-        """Lists the files (once); see mmengine's BaseDataset."""
-        if self._fully_initialized:
-            return
-        super().full_init()
-        # shared memory: what a worker finds unreadable is known to the others and to the main
-        # process, and in the next epoch
-        self._unreadable = torch.zeros(len(self), dtype=torch.bool).share_memory_()
-
-    @property
-    def num_unreadable(self) -> int:
-        """Files found unreadable so far, in this process and its workers."""
-        return int(self._unreadable.sum()) if self._fully_initialized else 0
 
     def is_valid_file(self, filename: str) -> bool:
         """Whether a path relative to the folder is an image that is not hidden."""
@@ -150,30 +128,13 @@ class ImageFolder(CustomDataset):
         data_list: list[dict] = super().filter_data()
         if not self.val_images or self.subset != 'val' or self.on_error == 'raise':
             return data_list
-        readable = [data for data in data_list if self._is_readable(data)]
+        readable = [data for data in data_list if self._can_load(data)]
         if not readable:
             raise RuntimeError(
                 f'Not one of the {len(data_list)} images held out of '
                 f'{os.path.abspath(self.img_prefix)} can be read; the warnings above name them.'
             )
         return readable
-
-    def _is_readable(self, data: dict) -> bool:
-        path, results = data['img_path'], dict(data)
-        try:
-            for transform in self.pipeline.transforms:
-                if 'img' in results:
-                    break
-                results = transform(results)
-        except Exception as error:  # decoders raise whatever they like
-            print_log(
-                f'Left the unreadable image {path} ({type(error).__name__}: {error}) out of the '
-                'validation.',
-                logger='current',
-                level=logging.WARNING,
-            )
-            return False
-        return True
 
     def _select(self, samples: list[tuple[str, int]]) -> list[tuple[str, int]]:
         """The subset and number per class that were asked for, in the order given."""
@@ -193,59 +154,6 @@ class ImageFolder(CustomDataset):
             val, train = np.split(rows, [self.val_per_class])
             chosen.append(val if self.subset == 'val' else train[: self.samples_per_class])
         return [samples[row] for row in np.sort(np.concatenate(chosen))]
-
-    def __getitem__(self, idx: int) -> dict:
-        """The pipeline's result for image ``idx``, or for another one where it is unreadable."""
-        for _ in range(self.max_refetch + 1):
-            data = self.prepare_data(idx)
-            if data is not None:
-                return data
-            last, idx = idx, self._rand_another()
-        raise RuntimeError(
-            f'{self.max_refetch + 1} images in a row could not be used, the last one being '
-            f'{self.get_data_info(last)["img_path"]} ({self.num_unreadable} of {len(self)} are '
-            f'known to be unreadable; the warnings above name them). Check the folder and the '
-            f'pipeline.'
-        )
-
-    def prepare_data(self, idx: int) -> dict | None:
-        """The pipeline's result; None where the image is unreadable and may be skipped."""
-        data = self.get_data_info(idx)
-        path = data['img_path']
-        for transform in self.pipeline.transforms:
-            # once there is an image, a failure is the pipeline's fault and must not look like
-            # one bad file after the other
-            loaded = isinstance(data, dict) and 'img' in data
-            try:
-                data = transform(data)
-            except Exception as error:
-                if loaded:
-                    raise RuntimeError(
-                        f'{type(transform).__name__} failed on {path}: {error}'
-                    ) from error
-                self._report(idx, path, error)
-                return None
-            if data is None:
-                # after loading, None asks for another image (mmengine's convention)
-                if not loaded or self.test_mode:
-                    self._report(idx, path, None)
-                return None
-        return data
-
-    def _report(self, idx: int, path: str, error: Exception | None) -> None:
-        reason = f'{type(error).__name__}: {error}' if error else 'the pipeline returned nothing'
-        if self.test_mode or self.on_error == 'raise':
-            raise RuntimeError(
-                f'Cannot read the image {path} ({reason}). Repair or remove the file'
-                + ('.' if self.test_mode else ", or set on_error='skip'.")
-            ) from error
-        if not self._unreadable[idx]:
-            self._unreadable[idx] = True
-            print_log(
-                f'Skipped the unreadable image {path} ({reason}); another one takes its place.',
-                logger='current',
-                level=logging.WARNING,
-            )
 
 
 def _has_folders(folder: str) -> bool:

@@ -1,12 +1,31 @@
-"""Pipeline steps of masked image modelling: results dict -> results dict."""
+"""Pipeline steps: results dict -> results dict."""
 
 from typing import Any
 
 from mmcv.transforms import BaseTransform
 
 from beitv2_mm.datasets.masking import BlockwiseMaskGenerator, to_grid
+from beitv2_mm.datasets.reading import read_image
 from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromFile(BaseTransform):
+    """Takes the place, and the name, of mmcv's: 'img' (H, W, 3) uint8 in BGR from 'img_path'.
+
+    Raises:
+        UnreadableImageError: see `beitv2_mm.datasets.reading.read_image`, whose rules hold.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Also writes 'img_shape' and 'ori_shape' (H, W)."""
+        image = read_image(results['img_path'])[..., ::-1]
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
 
 
 @TRANSFORMS.register_module()

@@ -56,7 +56,7 @@ class AdaptCheckpointHook(Hook):
         model = _own_model(runner)
         if model is None:
             return
-        if _fits(checkpoint.get('state_dict', {}), model):
+        if _fits(_weights(checkpoint), model):
             return
         adapted, report = adapt(read(checkpoint), model)
         heads = [
@@ -78,6 +78,13 @@ def _own_model(runner: Runner) -> Any:
     """The model, not wrapped; None where no part of it is of this package."""
     model = unwrapped_model(runner)
     return model if any(isinstance(m, PretrainedModule) for m in model.modules()) else None
+
+
+def _weights(checkpoint: Any) -> dict[str, Any]:
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'the checkpoint is a {type(checkpoint).__name__}; expected a dict')
+    found = checkpoint.get('state_dict', {})
+    return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _fits(state_dict: dict[str, Any], model: nn.Module) -> bool:

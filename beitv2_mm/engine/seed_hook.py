@@ -63,18 +63,3 @@ def _loader_problem(loader: DataLoader, endless: bool) -> str | None:
             'uninterrupted one. Set train_dataloader.persistent_workers=False.'
         )
     return None
-
-
-@HOOKS.register_module()
-class UnreadableImagesHook(Hook):
-    """Reports after each epoch how many images ``ImageFolder`` had to skip (on this rank)."""
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Silent where all images could be read."""
-        dataset = runner.train_loop.dataloader.dataset
-        count = getattr(dataset, 'num_unreadable', 0)
-        if count:
-            runner.logger.warning(
-                f'{count} of {len(dataset)} training images are unreadable and were replaced by '
-                f'others; the warnings above name them.'
-            )

@@ -1,13 +1,56 @@
-"""Multi-head self-attention with an additive bias: (B, N, D) -> (B, N, D)."""
+"""Multi-head self-attention with an additive bias: (B, N, D) -> (B, N, D).
+
+Where only some tokens of the result are read, the others need not be computed. What is *read* is
+None for all of them, a slice (the same tokens of every image) or indices (B, M); N becomes M.
+"""
+
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from beitv2_mm.layers.position import Grid, gather_bias, table_size
+from beitv2_mm.layers.position import BiasTable, Grid, gather_bias, resize_bias_table
+
+Read: TypeAlias = slice | Tensor | None
 
 
-class Attention(nn.Module):
+def read_tokens(x: Tensor, read: Read) -> Tensor:
+    """The tokens that are read: (B, N, D) -> (B, M, D)."""
+    if read is None:
+        return x
+    if isinstance(read, slice):
+        return x[:, read]
+    rows = torch.arange(0, x.shape[0] * x.shape[1], x.shape[1], device=x.device)[:, None] + read
+    return x.flatten(0, 1).index_select(0, rows.flatten()).view(*read.shape, -1)
+
+
+def read_rows(bias: Tensor, read: Read) -> Tensor:
+    """The rows of the bias that belong to them: (heads, N, N) -> (1 or B, heads, M, N)."""
+    if not isinstance(read, Tensor):
+        return bias[None, :, read or slice(None)]
+    return bias.index_select(1, read.flatten()).unflatten(1, read.shape).transpose(0, 1)
+
+
+def softmax_weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+    """Queries (B, heads, M, d), keys (B, heads, N, d) and bias -> (B, heads, M, N)."""
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return (logits if bias is None else logits.add_(bias)).softmax(dim=-1)
+
+
+def _lacks_kernel(bias: Tensor | None) -> bool:
+    """On CPUs, PyTorch's fused attention gives the bias no gradient; what it does instead is
+    slower than `softmax_weights` and keeps twice as much."""
+    return (
+        bias is not None
+        and bias.device.type == 'cpu'
+        and bias.requires_grad
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
+
+
+class Attention(BiasTable):
     """Self-attention whose keys have no bias of their own (queries and values have one).
 
     With ``grid`` the block owns a relative position bias table (``position='layerwise'``); without,
@@ -22,53 +65,61 @@ class Attention(nn.Module):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(grid, num_heads)
         if dim % num_heads:
             raise ValueError(f'Width {dim} cannot be split into {num_heads} heads of equal width.')
         self.num_heads = num_heads
-        self.grid = grid
+        self.head_dim = dim // num_heads
         self.attn_drop = attn_drop
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(dim))
         self.v_bias = nn.Parameter(torch.zeros(dim))
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
-        if grid is not None:
-            self.relative_position_bias_table = nn.Parameter(
-                torch.zeros(table_size(grid), num_heads)
-            )
 
     def position_bias(self, grid: Grid, bias: Tensor | None = None) -> Tensor | None:
         """The bias of this block for a patch grid: its own, else ``bias``; (heads, N, N)."""
         if self.grid is None:
             return bias
-        return gather_bias(self.relative_position_bias_table, self.grid, grid)
+        # Kept is the small table alone: the bias of many blocks at a high resolution is gigabytes.
+        return gather_bias(self.derive(resize_bias_table, grid), grid, grid)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, heads, N, D / heads)."""
-        batch, tokens, _ = x.shape
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias)
-        qkv = qkv.view(batch, tokens, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, D / heads)
+    def project(self, x: Tensor, read: Read = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the tokens that are read, (B, heads, M, D / heads), keys and values of all,
+        (B, heads, N, D / heads)."""
+        no_bias = torch.zeros_like(self.v_bias)
+        if read is None:
+            parts = [(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))]
+        else:
+            of_queries, of_others = self.qkv.weight.split([len(no_bias), 2 * len(no_bias)])
+            parts = [
+                (read_tokens(x, read), of_queries, self.q_bias),
+                (x, of_others, torch.cat([no_bias, self.v_bias])),
+            ]
+        heads = [
+            F.linear(*part).unflatten(2, (-1, self.num_heads, self.head_dim)) for part in parts
+        ]
+        q, k, v = (h for part in heads for h in part.permute(2, 0, 3, 1, 4).unbind(0))
         return q, k, v
 
     def probabilities(self, x: Tensor, grid: Grid, bias: Tensor | None = None) -> Tensor:
         """Softmax weights, for looking at: (B, heads, N, N)."""
         q, k, _ = self.project(x)
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         bias = self.position_bias(grid, bias)
-        return (logits if bias is None else logits + bias).softmax(dim=-1)
+        return softmax_weights(q, k, bias)
 
-    def forward(self, x: Tensor, grid: Grid, bias: Tensor | None = None) -> Tensor:
-        q, k, v = self.project(x)
+    def forward(
+        self, x: Tensor, grid: Grid, bias: Tensor | None = None, read: Read = None
+    ) -> Tensor:
+        q, k, v = self.project(x, read)
         bias = self.position_bias(grid, bias)
-        x = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=None if bias is None else bias.to(q.dtype),
-            dropout_p=self.attn_drop if self.training else 0.0,
-        )  # (B, heads, N, D / heads)
-        x = x.transpose(1, 2).flatten(2)  # (B, N, D)
+        if bias is not None:
+            bias = read_rows(bias, read).to(q.dtype)
+        dropout = self.attn_drop if self.training else 0.0
+        if _lacks_kernel(bias):
+            x = F.dropout(softmax_weights(q, k, bias), dropout) @ v
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        # (B, heads, M, D / heads)
+        x = x.transpose(1, 2).flatten(2)  # (B, M, D)
         return self.proj_drop(self.proj(x))

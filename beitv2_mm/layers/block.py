@@ -1,11 +1,11 @@
-"""Pre-norm transformer block: (B, N, D) -> (B, N, D)."""
+"""Pre-norm transformer block: (B, N, D) -> (B, N, D), or (B, M, D) where M tokens are read."""
 
 import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from beitv2_mm.layers.attention import Attention
+from beitv2_mm.layers.attention import Attention, Read, read_tokens
 from beitv2_mm.layers.position import Grid
 
 LAYER_NORM_EPS = 1e-6
@@ -42,9 +42,14 @@ class Block(nn.Module):
             self.gamma_1 = nn.Parameter(torch.full((dim,), float(layer_scale)))
             self.gamma_2 = nn.Parameter(torch.full((dim,), float(layer_scale)))
 
-    def forward(self, x: Tensor, grid: Grid, bias: Tensor | None = None) -> Tensor:
-        attn = self.attn(self.norm1(x), grid, bias)
-        x = x + self.drop_path(attn if self.gamma_1 is None else self.gamma_1 * attn)
+    def forward(
+        self, x: Tensor, grid: Grid, bias: Tensor | None = None, read: Read = None
+    ) -> Tensor:
+        """Tokens after the block. Those that are not ``read`` serve as keys and values alone."""
+        attn = self.attn(self.norm1(x), grid, bias, read)
+        x = read_tokens(x, read) + self.drop_path(
+            attn if self.gamma_1 is None else self.gamma_1 * attn
+        )
         mlp = self.mlp(self.norm2(x))
         return x + self.drop_path(mlp if self.gamma_2 is None else self.gamma_2 * mlp)
 
@@ -73,10 +78,15 @@ class Block(nn.Module):
 
 
 def run_block(
-    block: nn.Module, x: Tensor, grid: Grid, bias: Tensor | None, with_cp: bool = False
+    block: nn.Module,
+    x: Tensor,
+    grid: Grid,
+    bias: Tensor | None,
+    with_cp: bool = False,
+    read: Read = None,
 ) -> Tensor:
-    """``block(x, grid, bias)``; in training with ``with_cp`` its activations are computed again in
-    the backward pass and not kept."""
+    """``block(x, grid, bias, read)``; in training with ``with_cp`` its activations are computed
+    again in the backward pass and not kept."""
     if with_cp and block.training and torch.is_grad_enabled():
-        return checkpoint(block, x, grid, bias, use_reentrant=False)
-    return block(x, grid, bias)
+        return checkpoint(block, x, grid, bias, read, use_reentrant=False)
+    return block(x, grid, bias, read)

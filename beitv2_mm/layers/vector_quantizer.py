@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from beitv2_mm.layers.ranks import sum_over_ranks, world_size
 
-MAX_SCORES = 2**22  # scores held at once by the search: 16 MiB, whatever the number of tokens
+# Scores held at once by the search, whatever the number of tokens: on a CPU what its cache holds
+# (4 MiB, 1.4 times as fast as 16), on other devices enough to fill them (128 MiB).
+MAX_SCORES = 2**20
+MAX_SCORES_ON_DEVICE = 2**25
 
 
 class Quantized(NamedTuple):
@@ -25,11 +28,32 @@ class Quantized(NamedTuple):
     commitment_loss: Tensor  # scalar
 
 
-@torch.no_grad()
-def nearest_codes(latents: Tensor, codebook: Tensor) -> Tensor:
+def _argmax(scores: Tensor, block: int = 128) -> Tensor:
+    """``scores.argmax(dim=1)``: first among blocks, then within the best. PyTorch's maximum is 30
+    times as fast as its argmax on a CPU."""
+    missing = -scores.shape[1] % block
+    if missing:
+        scores = F.pad(scores, (0, missing), value=-torch.inf)
+    blocks = scores.unflatten(1, (-1, block))
+    best = blocks.amax(dim=2).argmax(dim=1)
+    rows = torch.arange(len(scores), device=scores.device)
+    return best * block + blocks[rows, best].argmax(dim=1)
+
+
+def search_codes(latents: Tensor, codebook: Tensor) -> Tensor:
     """Index of the code with the largest cosine: (M, d), (K, d), both l2-normalised -> (M,)."""
-    chunk = max(1, MAX_SCORES // len(codebook))
-    return torch.cat([(part @ codebook.T).argmax(dim=1) for part in latents.split(chunk)])
+    limit = MAX_SCORES if latents.device.type == 'cpu' else MAX_SCORES_ON_DEVICE
+    parts = latents.split(max(1, limit // len(codebook)))
+    return torch.cat([_argmax(part @ codebook.T) for part in parts])
+
+
+# An operator of its own, without gradient: a compiled graph holds it whole, for any M.
+nearest_codes = torch.library.custom_op('beitv2_mm::nearest_codes', search_codes, mutates_args=())
+
+
+@nearest_codes.register_fake
+def _(latents: Tensor, codebook: Tensor) -> Tensor:
+    return latents.new_empty(len(latents), dtype=torch.int64)
 
 
 def _sums_and_counts(latents: Tensor, codes: Tensor, num_codes: int) -> Tensor:

@@ -1,12 +1,14 @@
 """The vision transformer of every BEiT v2 network: (B, C, H, W) -> (B, 1 + N, D)."""
 
 from collections.abc import Iterator
+from operator import index
 from typing import Literal
 
 import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
+from beitv2_mm.layers.attention import Read
 from beitv2_mm.layers.block import Block, run_block
 from beitv2_mm.layers.position import Grid, RelativePositionBias, resize_pos_embed
 
@@ -132,10 +134,8 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f'Images are (B, {self.in_channels}, H, W), but {tuple(image.shape)} was given.'
             )
-        if torch.compiler.is_compiling():  # positions are constants: one graph for each image size
-            torch._dynamo.mark_static(image, 2)
-            torch._dynamo.mark_static(image, 3)
-        grid = patch_grid((image.shape[2], image.shape[3]), self.patch_size)
+        # A compiler's symbols become numbers: positions are constants, a graph for each image size.
+        grid = patch_grid((index(image.shape[2]), index(image.shape[3])), self.patch_size)
         x = self.patch_embed(image)  # (B, N, D)
         if mask is not None:
             if self.mask_token is None:
@@ -156,10 +156,22 @@ class VisionTransformer(nn.Module):
         """The bias that every block adds, (heads, 1 + N, 1 + N); None where there is none."""
         return None if self.rel_pos_bias is None else self.rel_pos_bias(grid)
 
-    def iterate_blocks(self, x: Tensor, grid: Grid, bias: Tensor | None) -> Iterator[Tensor]:
-        """The tokens (B, 1 + N, D) after each block in turn, not normalised."""
-        for block in self.blocks:
-            x = run_block(block, x, grid, bias, self.with_cp)
+    def iterate_blocks(
+        self,
+        x: Tensor,
+        grid: Grid,
+        bias: Tensor | None,
+        read: Read = None,
+        depth: int | None = None,
+    ) -> Iterator[Tensor]:
+        """The tokens (B, 1 + N, D) after each block in turn, not normalised.
+
+        ``depth`` blocks are run, by default all; after the last of them only those tokens exist
+        that are ``read``.
+        """
+        blocks = self.blocks[:depth]
+        for i, block in enumerate(blocks, start=1):
+            x = run_block(block, x, grid, bias, self.with_cp, read if i == len(blocks) else None)
             yield x
 
     def init_transformer(self, std: float = 0.02) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from beitv2_mm.layers import Block, run_block
+from beitv2_mm.layers.attention import Read
 from beitv2_mm.layers.block import LAYER_NORM_EPS
 from beitv2_mm.layers.vision_transformer import drop_path_schedule
 from beitv2_mm.models.arch import Arch, get_arch
@@ -71,10 +72,12 @@ class PatchAggregationNeck(PretrainedModule):
         if self.cls_pt_norm is not None:
             self.cls_pt_norm.reset_parameters()
 
-    def forward(self, features: MaskedFeatures) -> Tensor:
-        """Tokens after the extra blocks, CLS first, not normalised."""
+    def forward(self, features: MaskedFeatures, read: Read = None) -> Tensor:
+        """Tokens after the extra blocks, CLS first, not normalised; of the last block only those
+        that are ``read``."""
         assert features.early is not None
         x = torch.cat([features.tokens[:, :1], features.early], dim=1)
         for block in self.cls_pt_layers:
-            x = run_block(block, x, features.grid, features.bias, self.with_cp)
+            last = read if block is self.cls_pt_layers[-1] else None
+            x = run_block(block, x, features.grid, features.bias, self.with_cp, last)
         return x

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from beitv2_mm.layers import VisionTransformer
+from beitv2_mm.layers.attention import Read, read_tokens
 from beitv2_mm.layers.block import LAYER_NORM_EPS
 from beitv2_mm.layers.position import Grid
 from beitv2_mm.layers.vision_transformer import Position, Size
@@ -15,13 +16,15 @@ from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.registry import MODELS
 
 OutType = Literal['raw', 'featmap', 'avg_featmap', 'cls_token']
-OUT_TYPES = ('raw', 'featmap', 'avg_featmap', 'cls_token')
+READ_BY_OUT_TYPE: dict[str, Read] = dict(
+    raw=None, featmap=slice(1, None), avg_featmap=slice(1, None), cls_token=slice(0, 1)
+)
 
 
 class MaskedFeatures(NamedTuple):
     """What masked image modelling reads of the backbone; no tensor is normalised."""
 
-    tokens: Tensor  # (B, 1 + N, D) after the last block
+    tokens: Tensor  # (B, 1 + N, D) after the last block, or (B, M, D) where M tokens are read
     early: Tensor | None  # (B, N, D), patch tokens after the early block
     grid: Grid
     bias: Tensor | None  # (heads, 1 + N, 1 + N)
@@ -70,8 +73,10 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         size = get_arch(arch)
-        if out_type not in OUT_TYPES:
-            raise ValueError(f'out_type is one of {OUT_TYPES}, but {out_type!r} was given.')
+        if out_type not in READ_BY_OUT_TYPE:
+            raise ValueError(
+                f'out_type is one of {list(READ_BY_OUT_TYPE)}, but {out_type!r} was given.'
+            )
         super().__init__(
             img_size,
             patch_size,
@@ -119,48 +124,56 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
             mask: (B, rows, columns) or (B, N) bool, True where the mask token stands in.
         """
         x, grid = self.embed(image, mask)
+        read, depth = READ_BY_OUT_TYPE[self.out_type], self.out_indices[-1] + 1
+        blocks = self.iterate_blocks(x, grid, self.shared_bias(grid), read, depth)
         outputs = []
-        for i, x in enumerate(self.iterate_blocks(x, grid, self.shared_bias(grid))):  # noqa: B020
-            if i in self.out_indices:
-                outputs.append(self._format(x, grid, is_last=i == self.num_layers - 1))
-            if i == self.out_indices[-1]:  # nobody reads what comes after
-                break
+        for i, x in enumerate(blocks, start=1):
+            if i - 1 in self.out_indices:
+                outputs.append(
+                    self._format(
+                        x if i == depth else read_tokens(x, read), grid, i == self.num_layers
+                    )
+                )
         return tuple(outputs)
 
     def _format(self, x: Tensor, grid: Grid, is_last: bool) -> Tensor:
-        if self.out_type == 'avg_featmap':
-            return self._pool(x)
-        if self.out_type == 'cls_token':
-            x = x[:, 0]
+        """The tokens that ``out_type`` reads, in its form."""
         if is_last and self.norm is not None:
             x = self.norm(x)
         if self.out_type == 'featmap':
-            return x[:, 1:].transpose(1, 2).unflatten(2, grid).contiguous()  # (B, D, rows, columns)
-        return x
+            return x.transpose(1, 2).unflatten(2, grid).contiguous()  # (B, D, rows, columns)
+        if self.out_type == 'cls_token':
+            return x[:, 0]
+        return x if self.fc_norm is None else self.fc_norm(x.mean(dim=1))
 
-    def _pool(self, x: Tensor) -> Tensor:
-        if self.norm is not None:
-            x = self.norm(x)
-        assert self.fc_norm is not None
-        return self.fc_norm(x[:, 1:].mean(dim=1))
+    def forward_patches(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
+        """Patch tokens of the last block after the norm that this network has.
 
-    def forward_patches(self, image: Tensor) -> Tensor:
-        """Patch tokens of the last block after the norm that this network has: (B, N, D)."""
+        (B, N, D), or (B, M, D) for the ``patches`` (B, M) alone.
+        """
         x, grid = self.embed(image)
         bias = self.shared_bias(grid)
-        for x in self.iterate_blocks(x, grid, bias):  # noqa: B007, B020
+        read = slice(1, None) if patches is None else patches + 1
+        for x in self.iterate_blocks(x, grid, bias, read):  # noqa: B007, B020
             pass
         norm = self.fc_norm if self.fc_norm is not None else self.norm
-        return x[:, 1:] if norm is None else norm(x[:, 1:])
+        return x if norm is None else norm(x)
 
     def forward_masked(
-        self, image: Tensor, mask: Tensor | None, early_layer: int | None = None
+        self,
+        image: Tensor,
+        mask: Tensor | None,
+        early_layer: int | None = None,
+        read: Read = None,
     ) -> MaskedFeatures:
-        """What the MIM heads read; ``early_layer`` counts blocks from 1 (9 of 12, 21 of 24)."""
+        """What the MIM heads read; ``early_layer`` counts blocks from 1 (9 of 12, 21 of 24).
+
+        Of the last block, only the tokens that are ``read`` (CLS is 0, the first patch 1).
+        """
         x, grid = self.embed(image, mask)
         bias = self.shared_bias(grid)
         early = None
-        for i, x in enumerate(self.iterate_blocks(x, grid, bias), start=1):  # noqa: B020
+        for i, x in enumerate(self.iterate_blocks(x, grid, bias, read), start=1):  # noqa: B020
             if i == early_layer:
                 early = x[:, 1:]
         return MaskedFeatures(x, early, grid, bias)

@@ -25,6 +25,8 @@ class Frozen:
             # at another moment than an uninterrupted one.
             with torch.random.fork_rng(devices=[]):
                 self._module = self._build().requires_grad_(False).eval()
+        if torch.compiler.is_compiling():  # a graph cannot move weights: it finds them in place
+            return self._module
         module = self._module.to(device)
         return module.eval() if module.training else module
 

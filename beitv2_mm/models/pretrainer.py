@@ -1,6 +1,7 @@
 """Masked image modelling: images in [0, 1] (B, 3, H, W) and masks -> losses (paper section 2.3)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from beitv2_mm.layers.block import LAYER_NORM_EPS
+from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.models.tokenizer import UNIT_RGB, VQKDTokenizer, unit_float
@@ -17,16 +19,25 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-Masked = tuple[Tensor, Tensor]
+class Masked(NamedTuple):
+    """Where the masked patches are: nothing else needs to be computed."""
+
+    patches: Tensor  # (B, M), row by row; an image with fewer than M is filled up with others
+    valid: Tensor | None  # (B, M), False for those others; None where there are none
+
+    def flatten(self, x: Tensor) -> Tensor:
+        """What belongs to masked patches, image by image: (B, M, ...) -> (their number, ...)."""
+        x = x.flatten(0, 1)
+        return x if self.valid is None else x[self.valid.flatten()]
 
 
-def masked_patches(mask: Tensor) -> Masked:
-    """Image (M,) and patch (M,) of every masked patch, image by image and row by row.
-
-    Indexing with the mask itself would find them anew each time, and a GPU wait each time.
-    """
-    images, patches = mask.flatten(1).nonzero(as_tuple=True)
-    return images, patches
+def find_masked(mask: Tensor) -> Masked:
+    """Masks (B, rows, columns) or (B, N) bool -> the masked patches."""
+    mask = mask.flatten(1)
+    counts = mask.sum(dim=1)
+    fewest, most = counts.aminmax()
+    patches = mask.byte().sort(dim=1, descending=True, stable=True).indices[:, : int(most)]
+    return Masked(patches, None if fewest == most else mask.gather(1, patches))
 
 
 @MODELS.register_module()
@@ -105,18 +116,20 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         Args:
             image: (B, 3, H, W), normalised.
             mask: (B, rows, columns) or (B, N) bool.
-            masked: `masked_patches(mask)`, where the caller has it.
+            masked: `find_masked(mask)`, where the caller has it.
 
         Returns:
             'main' and, with a neck, 'aggregation': (M, D) each, M masked patches in all.
         """
-        images, patches = masked or masked_patches(mask)
+        masked = masked or find_masked(mask)
+        read = masked.patches + 1
         early_layer = None if self.neck is None else self.neck.early_layer
-        features = self.backbone.forward_masked(image, mask, early_layer)
-        tokens = dict(main=self.backbone.norm(features.tokens[images, patches + 1]))
+        with_cls = F.pad(read, (1, 0))  # CLS, token 0, feeds the neck
+        features = self.backbone.forward_masked(image, mask, early_layer, with_cls)
+        tokens = dict(main=self.backbone.norm(masked.flatten(features.tokens[:, 1:])))
         if self.neck is not None:
             norm = self.backbone.norm if self.neck.cls_pt_norm is None else self.neck.cls_pt_norm
-            tokens['aggregation'] = norm(self.neck(features)[images, patches + 1])
+            tokens['aggregation'] = norm(masked.flatten(self.neck(features, read)))
         return tokens
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor]:
@@ -125,9 +138,23 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         The mean patch token of the last block, normalised as a new fc_norm would.
         """
         image = (unit_float(inputs) - self.mean) / self.std
-        tokens = self.backbone.forward_masked(image, None).tokens
-        pooled = tokens[:, 1:].mean(dim=1)
+        pooled = self.backbone.forward_masked(image, None, read=slice(1, None)).tokens.mean(dim=1)
         return (F.layer_norm(pooled, pooled.shape[-1:], eps=LAYER_NORM_EPS),)
+
+    def logits_at(
+        self, image: Tensor, mask: Tensor, masked: Masked
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Logits of each branch (M, K) and target codes (M,): all that a step computes, without a
+        look at values, so that it compiles to one graph where ``masked.valid`` is None.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1].
+            mask: (B, rows, columns) or (B, N) bool.
+            masked: `find_masked(mask)`.
+        """
+        codes = masked.flatten(self.tokenizer.get_codes(image, masked.patches))
+        tokens = self.masked_tokens((image - self.mean) / self.std, mask, masked)
+        return self.head(**tokens), codes
 
     def logits_and_codes(
         self, inputs: Tensor, data_samples: list
@@ -135,15 +162,14 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         """Logits of each branch (M, K), target codes (M,) and the mask (B, N)."""
         image = unit_float(inputs)
         mask = torch.stack([sample.mask for sample in data_samples]).to(image.device).bool()
-        codes, flat = self.tokenizer.get_codes(image), mask.flatten(1)
-        if codes.shape != flat.shape:
+        rows, columns = patch_grid(image.shape[2:], self.tokenizer.encoder.patch_size)
+        if mask.shape[1:] not in ((rows, columns), (rows * columns,)):
             raise ValueError(
-                f'The tokenizer gives {codes.shape[1]} codes an image, but masks have '
-                f'{flat.shape[1]} patches: backbone, tokenizer and mask need one patch grid.'
+                f'The tokenizer gives {rows} x {columns} codes an image, but masks are '
+                f'{tuple(mask.shape[1:])}: backbone, tokenizer and mask need one patch grid.'
             )
-        masked = masked_patches(flat)
-        tokens = self.masked_tokens((image - self.mean) / self.std, mask, masked)
-        return self.head(**tokens), codes[masked], flat
+        logits, codes = self.logits_at(image, mask, find_masked(mask))
+        return logits, codes, mask.flatten(1)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Loss and accuracy of each branch."""

@@ -78,16 +78,18 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
-    def encode(self, image: Tensor) -> Tensor:
-        """Latents, not normalised, always fp32: (B, 3, H, W) in [0, 1] or uint8 -> (B, N, d)."""
-        tokens = self.encoder.forward_patches(unit_float(image) * 2 - 1)
+    def encode(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
+        """Latents, not normalised, always fp32: (B, 3, H, W) in [0, 1] or uint8 -> (B, N, d), or
+        (B, M, d) for the ``patches`` (B, M) alone."""
+        tokens = self.encoder.forward_patches(unit_float(image) * 2 - 1, patches)
         with torch.autocast(image.device.type, enabled=False):
             return self.encode_task_layer(tokens.float())
 
     @torch.no_grad()
-    def get_codes(self, image: Tensor) -> Tensor:
-        """Codes of the patches, row by row: (B, 3, H, W) in [0, 1] or uint8 -> (B, N)."""
-        return self.quantize.encode(self.encode(image))
+    def get_codes(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
+        """Codes of the patches, row by row: (B, 3, H, W) in [0, 1] or uint8 -> (B, N), or (B, M)
+        for the ``patches`` (B, M) alone."""
+        return self.quantize.encode(self.encode(image, patches))
 
     def decode(self, quantized: Tensor, grid: Grid) -> Tensor:
         """Predicted teacher features: (B, N, d) -> (B, N, target_dims)."""

@@ -1,8 +1,7 @@
 """From finished stages to a report: figures, curves, pictures of codes and masks."""
 
-import io
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from PIL import Image
+from torch import nn
 
 from beitv2_mm.apis import SegmentationInferencer
 from beitv2_mm.checkpoint import load
@@ -19,9 +19,11 @@ from beitv2_mm.datasets.cifar10 import CLASSES
 from beitv2_mm.quickstart import settings as s
 from beitv2_mm.quickstart.stages import Result, artifact, config, count_cores
 from beitv2_mm.registry import MODELS, TRANSFORMS
+from beitv2_mm.visualization.canvas import beside, to_png
 from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
 from beitv2_mm.visualization.masks import masked_images
+from beitv2_mm.visualization.prediction import draw_predictions, image_codes
 from beitv2_mm.visualization.report import (
     Accuracy,
     Picture,
@@ -31,6 +33,7 @@ from beitv2_mm.visualization.report import (
     accuracy,
 )
 from beitv2_mm.visualization.segmentation import compare_labels
+from beitv2_mm.visualization.usage import plot_usage
 
 Results = Mapping[str, Result]
 
@@ -147,10 +150,14 @@ def _mean_loss(results: Results, way: str, seeds: int) -> tuple[list[int], list[
 
 def _pictures(results: Results, scale: s.Scale, options: s.Options) -> list[Picture]:
     images = read_test_images(options.data / 'test', scale.num_images)
-    tokenizer = config(options.root / s.TOKENIZER_CONFIG, scale.tokenizer)
-    codes = tokenize(images, tokenizer, artifact(results['tokenizer'].folder))
-    pretrain = config(options.root / s.PRETRAIN_CONFIG, scale.pretrain)
-    masks = draw_masks(images[:8], pretrain)
+    tokenizer_config = config(options.root / s.TOKENIZER_CONFIG, scale.tokenizer)
+    tokenizer = _trained(tokenizer_config, artifact(results['tokenizer'].folder))
+    codes = image_codes(tokenizer, images)
+    counts = np.bincount(codes.ravel(), minlength=tokenizer.quantize.num_codes)
+    pretrain_config = config(options.root / s.PRETRAIN_CONFIG, scale.pretrain)
+    pretrainer = _trained(pretrain_config, artifact(results['pretrain'].folder))
+    masks = draw_masks(images[:8], pretrain_config)
+    predictions = draw_predictions(pretrainer, tokenizer, images[:8], masks, images[8:])
     patch_size = images.shape[1] // codes.shape[1]
     maps = [code_map(image, grid, 116) for image, grid in zip(images[:4], codes[:4], strict=True)]
     return [
@@ -160,19 +167,33 @@ def _pictures(results: Results, scale: s.Scale, options: s.Options) -> list[Pict
             'Each row is one code of the tokenizer: its share of all patches, and patches of it '
             '(outlined, with their surroundings) drawn at random from different test images. The '
             'codes lie at equal steps along the ranking by frequency.',
-            _png(code_atlas(images, codes, patch_size)),
+            to_png(code_atlas(images, codes, patch_size)),
+        ),
+        Picture(
+            'usage',
+            'How often codes are used',
+            f'Share of the patches of {len(images)} test images that each code has.',
+            to_png(plot_usage(counts)),
         ),
         Picture(
             'maps',
             'Images as codes',
             'Test images beside the codes of their patches; a colour stands for a code.',
-            _png(_row(maps)),
+            to_png(beside(maps)),
         ),
         Picture(
             'masks',
             'What the transformer sees in pretraining',
             'Test images beside their masked versions; it predicts the codes of the grey patches.',
-            _png(masked_images(images[:8], masks, patch_size)),
+            to_png(masked_images(images[:8], masks, patch_size)),
+        ),
+        Picture(
+            'predictions',
+            'What it predicts',
+            'In place of each hidden patch stands the real patch, of another test image, that is '
+            'nearest to a code: the one predicted from the visible patches, or that of the '
+            'tokenizer.',
+            to_png(predictions),
         ),
     ]
 
@@ -197,24 +218,9 @@ def _segmentations(results: Results, scale: s.Scale, options: s.Options) -> list
             'Composites, not photographs of scenes: real Fashion-MNIST items pasted on real '
             'CIFAR-10 pictures. The first of the test set, their exact masks, and what UPerNet '
             'finds on the transformer from scratch and on the pretrained one.',
-            _png(picture),
+            to_png(picture),
         )
     ]
-
-
-def _row(pictures: Sequence[Image.Image], gap: int = 12) -> Image.Image:
-    """Pictures of one size side by side."""
-    width, height = pictures[0].size
-    row = Image.new('RGBA', (len(pictures) * (width + gap) - gap, height))
-    for index, picture in enumerate(pictures):
-        row.paste(picture, (index * (width + gap), 0))
-    return row
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, 'PNG', optimize=True)
-    return buffer.getvalue()
 
 
 def read_test_images(folder: Path, count: int) -> np.ndarray:
@@ -224,15 +230,11 @@ def read_test_images(folder: Path, count: int) -> np.ndarray:
     return np.stack([np.asarray(Image.open(path).convert('RGB')) for path in mixed[:count]])
 
 
-def tokenize(images: np.ndarray, cfg: Config, checkpoint: Path, batch: int = 250) -> np.ndarray:
-    """uint8 images (M, H, W, 3) -> codes (M, rows, columns) of a trained tokenizer."""
+def _trained(cfg: Config, checkpoint: Path) -> nn.Module:
+    """The model of a config with the weights of a finished stage."""
     model = MODELS.build(cfg.model)
     load(model, checkpoint)
-    model.eval()
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    codes = torch.cat([model.get_codes(part) for part in pixels.split(batch)])
-    rows, columns = model.encoder.grid
-    return codes.reshape(len(images), rows, columns).numpy()
+    return model.eval()
 
 
 def draw_masks(images: np.ndarray, cfg: Config) -> np.ndarray:

@@ -6,6 +6,7 @@ The registries import this folder, so it must do without mmseg: its names then e
 from typing import NoReturn
 
 __all__ = [
+    'ADE20K',
     'BEiTV2FCNHead',
     'BEiTV2Segmentor',
     'BEiTV2UPerHead',
@@ -19,7 +20,7 @@ try:
     # mmseg's own: a runner builds it first, and mmcv-lite needs this package before it
     from mmseg.visualization import SegLocalVisualizer
 
-    from beitv2_mm.segmentation.dataset import ImageMaskFolder
+    from beitv2_mm.segmentation.dataset import ADE20K, ImageMaskFolder
     from beitv2_mm.segmentation.load_mask import LoadMask
     from beitv2_mm.segmentation.segmentor import BEiTV2Segmentor
     from beitv2_mm.segmentation.upernet_head import BEiTV2FCNHead, BEiTV2UPerHead, pyramid_levels

@@ -1,4 +1,4 @@
-"""A folder of images and a folder of masks as a data set of mmseg."""
+"""ADE20K, or any folder of images and folder of masks, as a data set of mmseg."""
 
 import os
 from collections.abc import Sequence
@@ -6,17 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmseg.datasets import BaseSegDataset
+from mmseg.datasets import ADE20KDataset, BaseSegDataset
 
 from beitv2_mm.datasets.image_folder import EXTENSIONS
+from beitv2_mm.datasets.reading import UnreadableImageError, read_labels
+from beitv2_mm.datasets.skipping import SkipUnreadable
 from beitv2_mm.registry import DATASETS
-from beitv2_mm.segmentation.load_mask import IGNORE, check_labels, read_mask
+from beitv2_mm.segmentation.load_mask import IGNORE, check_labels
 
 MAX_CHECKED = 200  # masks read before training starts
 
 
 @DATASETS.register_module()
-class ImageMaskFolder(BaseSegDataset):
+class ADE20K(SkipUnreadable, ADE20KDataset):
+    """mmseg's ADE20K; a pair with an unreadable image or mask is skipped in training."""
+
+
+@DATASETS.register_module()
+class ImageMaskFolder(SkipUnreadable, BaseSegDataset):
     """Images below one folder and their masks, of the same relative name, below another.
 
     Masks have one label a pixel, from 0; 255 is ignored. Hidden files are left out.
@@ -30,7 +37,8 @@ class ImageMaskFolder(BaseSegDataset):
         palette: an (R, G, B) for each class; None makes one.
         img_suffix: extensions of images, any case.
         reduce_zero_label: 0 is unlabelled background, and classes have labels from 1.
-        kwargs: of mmseg's BaseSegDataset.
+        kwargs: of mmseg's BaseSegDataset and of `SkipUnreadable`: a pair with an unreadable image
+            or mask is skipped.
 
     Raises:
         FileNotFoundError: a folder, images, or a mask (named) is missing.
@@ -133,7 +141,12 @@ class ImageMaskFolder(BaseSegDataset):
         classes, highest, zero_in = self.metainfo['classes'], -1, ''
         for i in np.unique(np.linspace(0, len(data) - 1, MAX_CHECKED, dtype=int)):
             path = data[i]['seg_map_path']
-            mask = read_mask(path)
+            try:
+                mask = read_labels(path)
+            except UnreadableImageError:
+                if self.on_error == 'raise':
+                    raise
+                continue  # skipped, and named, when its turn comes
             check_labels(mask, path, classes, self.reduce_zero_label)
             highest = max(highest, int(mask.max(initial=-1, where=mask != IGNORE)))
             zero_in = zero_in or (path if (mask == 0).any() else '')

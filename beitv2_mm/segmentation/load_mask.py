@@ -1,36 +1,14 @@
 """Masks from files, checked: path -> one label a pixel, (H, W) uint8."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine import fileio
-from PIL import Image
 
+from beitv2_mm.datasets.reading import read_labels
 from beitv2_mm.registry import TRANSFORMS
 
 IGNORE = 255  # mmseg's mark of pixels without label
-
-
-def read_mask(path: str) -> np.ndarray:
-    """Labels (H, W) as stored; palette images give their indices.
-
-    Raises:
-        ValueError: no image, or more than one channel.
-    """
-    try:
-        mask = np.asarray(Image.open(io.BytesIO(fileio.get(path))))
-    except FileNotFoundError as error:
-        raise ValueError(f'There is no mask {path}.') from error
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f'Cannot read the mask {path}: {error}') from error
-    if mask.ndim != 2:
-        raise ValueError(
-            f'The mask {path} has {mask.shape[2]} channels; expected one label a pixel '
-            '(grey or palette PNG), not colours.'
-        )
-    return mask.astype(np.int64)
 
 
 def check_labels(
@@ -67,7 +45,7 @@ class LoadMask(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         path, reduce_zero_label = results['seg_map_path'], results['reduce_zero_label']
-        mask = read_mask(path)
+        mask = read_labels(path)
         size = tuple(results.get('ori_shape', mask.shape))
         if size != mask.shape:
             raise ValueError(

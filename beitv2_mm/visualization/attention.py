@@ -11,8 +11,17 @@ def attention_probabilities(model: VisionTransformer, image: Tensor, block: int 
     """Attention of one block: (B, 3, H, W), normalised -> (B, heads, 1 + N, 1 + N).
 
     The bias is resized to the image's grid. Blocks after ``block`` are not run.
+
+    Args:
+        block: from 0; negative ones count from the end.
+
+    Raises:
+        ValueError: there is no such block.
     """
-    index = range(len(model.blocks))[block]
+    count = len(model.blocks)
+    if not -count <= block < count:
+        raise ValueError(f'There is no block {block}: blocks are 0 to {count - 1}, -1 is the last.')
+    index = block % count
     x, grid = model.embed(image)
     bias = model.shared_bias(grid)
     for before in model.blocks[:index]:
@@ -29,7 +38,10 @@ def query_map(attention: Tensor, grid: tuple[int, int], row: int, column: int) -
         ValueError: the patch lies outside the grid.
     """
     if not (0 <= row < grid[0] and 0 <= column < grid[1]):
-        raise ValueError(f'Patch ({row}, {column}) lies outside the {grid[0]} x {grid[1]} grid.')
+        raise ValueError(
+            f'Patch ({row}, {column}) lies outside the {grid[0]} x {grid[1]} grid: rows are 0 to '
+            f'{grid[0] - 1}, columns 0 to {grid[1] - 1}.'
+        )
     return attention[:, 1 + row * grid[1] + column, 1:].unflatten(1, grid)
 
 

@@ -1,6 +1,9 @@
 """What the pictures share. Their background is transparent and their text a middle grey, so that
 one file reads well on a light and on a dark page."""
 
+import io
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,10 +22,60 @@ def enlarge(pixels: np.ndarray, height: int, width: int) -> Image.Image:
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def write(picture: Image.Image, xy: tuple[int, int], text: str, size: int = 14) -> None:
+def write(
+    picture: Image.Image,
+    xy: tuple[int, int],
+    text: str,
+    size: int = 14,
+    fill: tuple[int, ...] = INK,
+) -> None:
     """Draw `text` with its left edge and vertical middle at `xy`."""
     font = ImageFont.load_default(size)
-    ImageDraw.Draw(picture).text(xy, text, fill=INK, font=font, anchor='lm')
+    ImageDraw.Draw(picture).text(xy, text, fill=fill, font=font, anchor='lm')
+
+
+def outline(picture: Image.Image, box: tuple[float, float, float, float]) -> None:
+    """Draw a rectangle (left, top, right, bottom; right and bottom outside) that is visible on
+    every photograph: a dark line around a light one."""
+    left, top, right, bottom = box
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((left - 1, top - 1, right, bottom), outline=(20, 20, 20))
+    draw.rectangle((left, top, right - 1, bottom - 1), outline=(255, 255, 255))
+
+
+def beside(
+    pictures: Sequence[Image.Image], gap: int = 12, columns: int | None = None
+) -> Image.Image:
+    """Pictures in rows of `columns` (None: one row); a column is as wide, and every row as high, as
+    what is largest in it."""
+    columns = min(columns or len(pictures), len(pictures))
+    widths = [max(picture.width for picture in pictures[c::columns]) for c in range(columns)]
+    height = max(picture.height for picture in pictures)
+    lines = -(-len(pictures) // columns)
+    sheet = new_canvas(sum(widths) + gap * (columns - 1), lines * (height + gap) - gap)
+    for index, picture in enumerate(pictures):
+        line, column = divmod(index, columns)
+        left = sum(widths[:column]) + gap * column
+        sheet.paste(picture, (left, line * (height + gap)))
+    return sheet
+
+
+def spread(total: int, count: int) -> np.ndarray:
+    """`count` indices at equal steps below `total`, or all where there are fewer."""
+    return np.linspace(0, total - 1, min(total, count)).round().astype(int)
+
+
+def on_white(picture: Image.Image) -> np.ndarray:
+    """uint8 (H, W, 3), for backends that know no transparency."""
+    white = Image.new('RGBA', picture.size, 'white')
+    return np.array(Image.alpha_composite(white, picture.convert('RGBA')).convert('RGB'))
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """The PNG file of a picture."""
+    buffer = io.BytesIO()
+    picture.save(buffer, 'PNG', optimize=True)
+    return buffer.getvalue()
 
 
 def check_images(images: np.ndarray, patch_size: int) -> tuple[int, int]:

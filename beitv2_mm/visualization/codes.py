@@ -3,9 +3,16 @@
 import colorsys
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from beitv2_mm.visualization.canvas import check_images, check_patches, enlarge, new_canvas, write
+from beitv2_mm.visualization.canvas import (
+    check_images,
+    check_patches,
+    enlarge,
+    new_canvas,
+    outline,
+    write,
+)
 
 GAP = 4
 LABEL_WIDTH = 104
@@ -78,10 +85,7 @@ def _patch_in_context(
     if (height, width) != (patch_size, patch_size):
         x0, x1 = ((x - left + d) * tile // width for d in (0, patch_size))
         y0, y1 = ((y - top + d) * tile // height for d in (0, patch_size))
-        draw = ImageDraw.Draw(window)
-        # A dark line around a light one is visible on every photograph.
-        draw.rectangle((x0 - 1, y0 - 1, x1, y1), outline=(20, 20, 20))
-        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=(255, 255, 255))
+        outline(window, (x0, y0, x1, y1))
     return window
 
 

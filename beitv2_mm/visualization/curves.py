@@ -116,17 +116,22 @@ def _draw(axes: Axes, panel: Panel) -> None:
             strong = smooth(values, 0.8)
         marker = 'o' if len(values) < 12 else None
         axes.plot(steps, strong, color=colour, linewidth=1.8, marker=marker, ms=3.5, label=label)
-    axes.set_title(panel.title, color=INK, fontsize=11, loc='left', fontweight='bold')
-    axes.set_xlabel(panel.x_label, color=INK, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
+    style_axes(axes, panel.title, panel.x_label)
     if panel.percent:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, 0), min(high, 101))
         axes.yaxis.set_major_formatter('{x:g} %')
-    axes.tick_params(colors=INK, labelsize=9)
+    if panel.curves:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+
+
+def style_axes(axes: Axes, title: str, x_label: str) -> None:
+    """The look of every diagram: readable on light and on dark pages."""
+    axes.set_title(title, color=INK, fontsize=11, loc='left', fontweight='bold')
+    axes.set_xlabel(x_label, color=INK, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9, min_n_ticks=1))
+    axes.tick_params(which='both', colors=INK, labelsize=9)
     axes.grid(color=INK, alpha=0.2, linewidth=0.6)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ('left', 'bottom'))
         spine.set_color(INK)
-    if panel.curves:
-        axes.legend(frameon=False, labelcolor=INK, fontsize=9)

@@ -1,4 +1,4 @@
-"""`report.html`: one page without scripts or references to other files."""
+"""HTML pages without references to other files, and the report's."""
 
 import base64
 from collections.abc import Sequence
@@ -75,23 +75,23 @@ def render(report: 'Report') -> str:
     """The page of a report as HTML text."""
     parts = [
         _headline(report),
-        _section('Results', _table((), report.rows(), ('', 'number', 'note'), total=True)),
+        section('Results', table((), report.rows(), ('', 'number', 'note'), total=True)),
         _segmentation(report),
-        *(_picture(picture) for picture in report.pictures),
+        *(figure(picture) for picture in report.pictures),
         '<div class="two">' + _stages(report) + _machine(report) + '</div>',
-        _section('What these figures do not show', _list(report.limits)),
-        _section('How to go on', ''.join(
+        section('What these figures do not show', _list(report.limits)),
+        section('How to go on', ''.join(
             f'<div>{escape(purpose)}</div><pre>{escape(line)}</pre>'
             for purpose, line in report.commands
         )),
         _settings(report),
     ]  # fmt: skip
-    return PAGE.format(
-        title=escape(report.title),
-        summary=escape(report.summary),
-        style=STYLE,
-        body='\n'.join(parts),
-    )
+    return page(report.title, report.summary, '\n'.join(parts))
+
+
+def page(title: str, summary: str, body: str) -> str:
+    """A whole page; `body` is HTML, the others are plain text."""
+    return PAGE.format(title=escape(title), summary=escape(summary), style=STYLE, body=body)
 
 
 def duration(seconds: float) -> str:
@@ -106,24 +106,30 @@ def duration(seconds: float) -> str:
 
 def _headline(report: 'Report') -> str:
     scratch = max(report.scratch, report.scratch_layer_decay, key=lambda result: result.mean)
-    figures = [
+    values = [
         ('', f'{scratch.mean:.1f} %', 'top-1 from scratch'),
         ('', f'{report.pretrained.mean:.1f} %', 'top-1 pretrained'),
         ('main', f'{report.gain:+.1f}', 'points gained by pretraining'),
         ('', f'{report.codebook_usage:.1f} %', 'of the codebook in use'),
     ]
+    return figures(values)
+
+
+def figures(values: Sequence[tuple[str, str, str]]) -> str:
+    """A row of large numbers, each (kind, value, label); the kind 'main' stands out."""
     cells = (
         f'<div class="{kind}"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
-        for kind, value, label in figures
+        for kind, value, label in values
     )
     return '<div class="figures">' + ''.join(cells) + '</div>'
 
 
-def _section(title: str, body: str) -> str:
+def section(title: str, body: str) -> str:
+    """A card with a heading; `body` is HTML."""
     return f'<section><h2>{escape(title)}</h2>\n{body}\n</section>'
 
 
-def _table(
+def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str], total: bool = False
 ) -> str:
     """A table of plain text; `kinds` are the columns' classes, `total` stresses the last row."""
@@ -138,9 +144,10 @@ def _table(
     return '<div class="scroll"><table>' + '\n'.join(lines) + '</table></div>'
 
 
-def _picture(picture: 'Picture') -> str:
+def figure(picture: 'Picture') -> str:
+    """A section with one picture."""
     data = base64.b64encode(picture.png).decode()
-    return _section(
+    return section(
         picture.title,
         f'<figure><figcaption>{escape(picture.caption)}</figcaption>'
         f'<img alt="{escape(picture.title)}" src="data:image/png;base64,{data}"></figure>',
@@ -155,18 +162,18 @@ def _segmentation(report: 'Report') -> str:
         for score in report.segmentation
     ]
     head = ('', 'mIoU', 'mean class accuracy', 'pixel accuracy')
-    table = _table(head, rows, ('', 'number', 'number', 'number'))
-    return _section('Segmentation of composites', table)
+    content = table(head, rows, ('', 'number', 'number', 'number'))
+    return section('Segmentation of composites', content)
 
 
 def _stages(report: 'Report') -> str:
     rows = [(stage.name, duration(stage.seconds)) for stage in report.stages]
     rows.append(('all stages', duration(sum(stage.seconds for stage in report.stages))))
-    return _section('What ran, and how long', _table((), rows, ('', 'number'), total=True))
+    return section('What ran, and how long', table((), rows, ('', 'number'), total=True))
 
 
 def _machine(report: 'Report') -> str:
-    return _section('Machine', _table((), list(report.machine.items()), ('', '')))
+    return section('Machine', table((), list(report.machine.items()), ('', '')))
 
 
 def _list(items: Sequence[str]) -> str:
@@ -178,5 +185,5 @@ def _settings(report: 'Report') -> str:
         (name, config, ', '.join(f'{key}={value}' for key, value in changes.items()) or 'nothing')
         for name, config, changes in report.settings
     ]
-    table = _table(('training', 'config', 'changed in it'), rows, ('', '', ''))
-    return f'<section><details><summary>Settings</summary>{table}</details></section>'
+    rows_table = table(('training', 'config', 'changed in it'), rows, ('', '', ''))
+    return f'<section><details><summary>Settings</summary>{rows_table}</details></section>'

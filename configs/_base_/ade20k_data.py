@@ -1,12 +1,13 @@
 """ADE20K (tools/prepare_ade20k.py) at 512 px, and testing at six scales with flips."""
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip, RandomResize, Resize, TestTimeAug
+from mmcv.transforms import RandomFlip, RandomResize, Resize, TestTimeAug
 from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
-from mmseg.datasets import ADE20KDataset, PackSegInputs, PhotoMetricDistortion, RandomCrop
+from mmseg.datasets import PackSegInputs, PhotoMetricDistortion, RandomCrop
 from mmseg.evaluation import IoUMetric
 from mmseg.models import SegTTAModel
 
-from beitv2_mm.segmentation import LoadMask
+from beitv2_mm.datasets import LoadImageFromFile
+from beitv2_mm.segmentation import ADE20K, LoadMask
 
 data_root = 'data/ade/ADEChallengeData2016'
 train_pipeline = [
@@ -62,7 +63,7 @@ train_dataloader = dict(
     sampler=dict(type=InfiniteSampler, shuffle=True),
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(
-        type=ADE20KDataset,
+        type=ADE20K,
         data_root=data_root,
         data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
         reduce_zero_label=True,
@@ -76,7 +77,7 @@ val_dataloader = dict(
     sampler=dict(type=DefaultSampler, shuffle=False),
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(
-        type=ADE20KDataset,
+        type=ADE20K,
         data_root=data_root,
         data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
         reduce_zero_label=True,

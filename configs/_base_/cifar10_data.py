@@ -3,11 +3,11 @@
 100 images of each class are held out of the training folder to choose settings on.
 """
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmcv.transforms import RandomFlip
 from mmengine.dataset import DefaultSampler, default_collate
 from mmpretrain.datasets import PackInputs, RandomResizedCrop
 
-from beitv2_mm.datasets import ImageFolder, epoch_worker_init
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile, epoch_worker_init
 
 val_per_class = 100
 

@@ -1,8 +1,10 @@
 """Further fine-tuning at 384 px of a classifier trained at 224 px; evaluation without crop."""
 
-from mmcv.transforms import LoadImageFromFile, Resize
+from mmcv.transforms import Resize
 from mmengine.config import read_base
 from mmpretrain.datasets import PackInputs
+
+from beitv2_mm.datasets import LoadImageFromFile
 
 with read_base():
     from .classifier import *
@@ -13,7 +15,7 @@ model.update(
 )
 train_pipeline[1].update(scale=384)
 test_pipeline = [
-    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
+    dict(type=LoadImageFromFile),
     dict(type=Resize, scale=(384, 384), interpolation='bicubic', backend='pillow'),
     dict(type=PackInputs),
 ]

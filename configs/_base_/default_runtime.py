@@ -9,7 +9,12 @@ from mmengine.hooks import (
 )
 from mmengine.visualization import LocalVisBackend, Visualizer
 
-from beitv2_mm.engine import AdaptCheckpointHook, EpochSeedHook, UnreadableImagesHook
+from beitv2_mm.engine import (
+    AdaptCheckpointHook,
+    EpochSeedHook,
+    RunPageHook,
+    UnreadableImagesHook,
+)
 
 # Pure-Python configs name classes: no scope has to be searched.
 default_scope = None
@@ -25,6 +30,7 @@ custom_hooks = [
     dict(type=EpochSeedHook),
     dict(type=UnreadableImagesHook),
     dict(type=AdaptCheckpointHook),  # load_from takes any layout, under any project's tools
+    dict(type=RunPageHook),  # curves and pictures in work_dir/run.html
 ]
 
 env_cfg = dict(

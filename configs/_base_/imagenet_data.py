@@ -1,6 +1,6 @@
 """ImageNet-1k for fine-tuning at 224 px: RandAugment (m9, std 0.5), random erasing 0.25."""
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmcv.transforms import RandomFlip
 from mmengine.dataset import DefaultSampler, default_collate
 from mmpretrain.datasets import (
     CenterCrop,
@@ -12,10 +12,10 @@ from mmpretrain.datasets import (
 )
 from mmpretrain.evaluation import Accuracy
 
-from beitv2_mm.datasets import ImageFolder, epoch_worker_init
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile, epoch_worker_init
 
 train_pipeline = [
-    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
+    dict(type=LoadImageFromFile),
     dict(type=RandomResizedCrop, scale=224, interpolation='bicubic', backend='pillow'),
     dict(type=RandomFlip, prob=0.5),
     dict(
@@ -56,7 +56,7 @@ train_dataloader = dict(
 )
 
 test_pipeline = [
-    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
+    dict(type=LoadImageFromFile),
     dict(type=ResizeEdge, scale=256, edge='short', interpolation='bicubic', backend='pillow'),
     dict(type=CenterCrop, crop_size=224),
     dict(type=PackInputs),

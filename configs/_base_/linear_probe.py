@@ -5,11 +5,13 @@ needed to bring features of any network to one scale. Probing an earlier block i
 after masked image modelling: model.backbone.out_indices=8.
 """
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
 from mmengine.optim import OptimWrapper
 from mmpretrain.datasets import PackInputs, RandomResizedCrop
 from mmpretrain.models import CrossEntropyLoss
+
+from beitv2_mm.datasets import LoadImageFromFile
 
 with read_base():
     from .classifier import *
@@ -22,7 +24,7 @@ model.update(
 model.head.loss = dict(type=CrossEntropyLoss)
 
 train_pipeline = [
-    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
+    dict(type=LoadImageFromFile),
     dict(type=RandomResizedCrop, scale=224, interpolation='bicubic', backend='pillow'),
     dict(type=RandomFlip, prob=0.5),
     dict(type=PackInputs),

@@ -5,7 +5,7 @@ from mmengine.optim import CosineAnnealingLR, LinearLR
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import AdamW
 
-from beitv2_mm.engine import mixed_precision
+from beitv2_mm.engine import AttentionPicturesHook, PredictionPicturesHook, mixed_precision
 from beitv2_mm.models import (
     BEiTV2Backbone,
     BEiTV2Pretrainer,
@@ -70,3 +70,5 @@ param_scheduler = [
     ),
 ]
 auto_scale_lr = dict(base_batch_size=2048)
+
+custom_hooks = custom_hooks + [dict(type=PredictionPicturesHook), dict(type=AttentionPicturesHook)]

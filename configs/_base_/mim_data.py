@@ -1,15 +1,15 @@
 """Images for masked image modelling: one random crop serves backbone and tokenizer."""
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmcv.transforms import RandomFlip
 from mmengine.dataset import DefaultSampler, default_collate
 from mmpretrain.datasets import CenterCrop, ColorJitter, PackInputs, RandomResizedCrop, ResizeEdge
 
-from beitv2_mm.datasets import BlockwiseMask, ImageFolder, epoch_worker_init
+from beitv2_mm.datasets import BlockwiseMask, ImageFolder, LoadImageFromFile, epoch_worker_init
 from beitv2_mm.engine import MIMMetric
 
 block_mask = dict(type=BlockwiseMask, patch_size=16, num_masked=75, min_block=16, min_aspect=0.3)
 train_pipeline = [
-    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
+    dict(type=LoadImageFromFile),
     dict(type=ColorJitter, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.0, backend='cv2'),
     dict(type=RandomFlip, prob=0.5),
     dict(
@@ -35,7 +35,7 @@ train_dataloader = dict(
 )
 
 val_pipeline = [
-    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
+    dict(type=LoadImageFromFile),
     dict(type=ResizeEdge, scale=256, edge='short', interpolation='bicubic', backend='pillow'),
     dict(type=CenterCrop, crop_size=224),
     block_mask,

@@ -3,12 +3,11 @@
 The bank holds 100 images of each class, 300 MB for a network of width 768.
 """
 
-from mmcv.transforms import LoadImageFromFile
 from mmengine.config import read_base
 from mmengine.dataset import DefaultSampler, default_collate
 from mmpretrain.datasets import CenterCrop, PackInputs, ResizeEdge
 
-from beitv2_mm.datasets import ImageFolder
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile
 from beitv2_mm.engine import KNNHook, KNNMetric, MIMMetric
 
 with read_base():
@@ -31,7 +30,7 @@ val_evaluator = [
                 with_label=True,
                 samples_per_class=100,
                 pipeline=[
-                    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
+                    dict(type=LoadImageFromFile),
                     dict(
                         type=ResizeEdge,
                         scale=256,

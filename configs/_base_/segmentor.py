@@ -10,7 +10,7 @@ from mmseg.engine import SegVisualizationHook
 from mmseg.models import CrossEntropyLoss, SegDataPreProcessor
 from torch.optim import AdamW
 
-from beitv2_mm.engine import mixed_precision
+from beitv2_mm.engine import SegmentationPicturesHook, mixed_precision
 from beitv2_mm.models import BEiTV2Backbone
 from beitv2_mm.segmentation import (
     BEiTV2FCNHead,
@@ -107,3 +107,4 @@ default_hooks.update(
 )
 log_processor = dict(by_epoch=False)
 visualizer = dict(type=SegLocalVisualizer, vis_backends=[dict(type=LocalVisBackend)])
+custom_hooks = custom_hooks + [dict(type=SegmentationPicturesHook)]

@@ -5,7 +5,7 @@ from mmengine.optim import CosineAnnealingLR, LinearLR
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import AdamW
 
-from beitv2_mm.engine import CodebookHook, mixed_precision
+from beitv2_mm.engine import CodebookHook, CodePicturesHook, mixed_precision
 from beitv2_mm.models import TimmTeacher, VQKDTokenizer
 
 with read_base():
@@ -45,4 +45,4 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=512)
 
-custom_hooks = custom_hooks + [dict(type=CodebookHook)]
+custom_hooks = custom_hooks + [dict(type=CodebookHook), dict(type=CodePicturesHook, interval=10)]

@@ -1,14 +1,14 @@
 """Images for tokenizer training: one random crop, [0, 1]. Any folder of images will do."""
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmcv.transforms import RandomFlip
 from mmengine.dataset import DefaultSampler, default_collate
 from mmpretrain.datasets import CenterCrop, PackInputs, RandomResizedCrop, ResizeEdge
 
-from beitv2_mm.datasets import ImageFolder, epoch_worker_init
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile, epoch_worker_init
 from beitv2_mm.engine import TokenizerMetric
 
 train_pipeline = [
-    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
+    dict(type=LoadImageFromFile),
     dict(
         type=RandomResizedCrop,
         scale=224,
@@ -32,7 +32,7 @@ train_dataloader = dict(
 )
 
 val_pipeline = [
-    dict(type=LoadImageFromFile, imdecode_backend='pillow'),
+    dict(type=LoadImageFromFile),
     dict(type=ResizeEdge, scale=256, edge='short', interpolation='bicubic', backend='pillow'),
     dict(type=CenterCrop, crop_size=224),
     dict(type=PackInputs),

@@ -4,7 +4,7 @@ Command: python tools/quickstart.py, which runs it from the pretrained backbone 
 Hardware: two CPU cores, a minute a run. Measured figures: README.md (quickstart).
 """
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
@@ -15,6 +15,7 @@ from mmpretrain.evaluation import Accuracy
 from mmpretrain.models import ClsDataPreprocessor, ImageClassifier, LabelSmoothLoss, LinearClsHead
 from torch.optim import AdamW
 
+from beitv2_mm.datasets import LoadImageFromFile
 from beitv2_mm.models import BEiTV2Backbone
 
 with read_base():

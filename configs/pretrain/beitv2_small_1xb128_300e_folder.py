@@ -10,6 +10,7 @@ Hardware: one GPU of 16 GB. Published: nothing. Measured here: nothing.
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.fast_pipelines import *
     from .._base_.mim import *
 
 model.update(
@@ -29,6 +30,8 @@ param_scheduler[1].update(eta_min_ratio=1e-5 / 5e-4)
 auto_scale_lr.update(base_batch_size=128)
 
 # 2000 images, or a tenth of a small folder, are kept out of training to validate on.
-train_dataloader.update(dataset=dict(data_root='data/images', val_images=2000))
+train_dataloader.update(
+    dataset=dict(data_root='data/images', val_images=2000, pipeline=fast_mim_pipeline)
+)
 val_dataloader.update(dataset=dict(data_root='data/images', subset='val', val_images=2000))
 test_dataloader = val_dataloader

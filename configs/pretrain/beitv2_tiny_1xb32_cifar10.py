@@ -4,7 +4,7 @@ Command: python tools/quickstart.py, which runs it with the paths of its data an
 Hardware: two CPU cores, some minutes. Measured figures: README.md.
 """
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
@@ -12,8 +12,8 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.datasets import PackInputs, RandomResizedCrop
 from torch.optim import AdamW
 
-from beitv2_mm.datasets import BlockwiseMask
-from beitv2_mm.engine import MIMMetric
+from beitv2_mm.datasets import BlockwiseMask, LoadImageFromFile
+from beitv2_mm.engine import AttentionPicturesHook, MIMMetric, PredictionPicturesHook
 from beitv2_mm.models import (
     BEiTV2Backbone,
     BEiTV2Pretrainer,
@@ -106,3 +106,7 @@ param_scheduler = [
 auto_scale_lr = dict(base_batch_size=32)
 
 default_hooks.update(logger=dict(type=LoggerHook, interval=20))
+custom_hooks = custom_hooks + [
+    dict(type=PredictionPicturesHook, num_images=250),
+    dict(type=AttentionPicturesHook),
+]

@@ -10,7 +10,7 @@ from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import AdamW
 
-from beitv2_mm.engine import CodebookHook, TokenizerMetric
+from beitv2_mm.engine import CodebookHook, CodePicturesHook, TokenizerMetric
 from beitv2_mm.models import TimmTeacher, VQKDTokenizer
 
 with read_base():
@@ -56,4 +56,7 @@ param_scheduler = [
 auto_scale_lr = dict(base_batch_size=64)
 
 default_hooks.update(logger=dict(type=LoggerHook, interval=10))
-custom_hooks = custom_hooks + [dict(type=CodebookHook, interval=10)]
+custom_hooks = custom_hooks + [
+    dict(type=CodebookHook, interval=10),
+    dict(type=CodePicturesHook, num_images=250),
+]

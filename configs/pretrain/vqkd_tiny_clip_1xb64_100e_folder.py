@@ -12,6 +12,7 @@ recipe leaves most of 8192 codes unused.
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.fast_pipelines import *
     from .._base_.tokenizer import *
 
 model.update(
@@ -25,6 +26,8 @@ test_evaluator = val_evaluator
 auto_scale_lr.update(base_batch_size=64)
 
 # 2000 images, or a tenth of a small folder, are kept out of training to validate on.
-train_dataloader.update(dataset=dict(data_root='data/images', val_images=2000))
+train_dataloader.update(
+    dataset=dict(data_root='data/images', val_images=2000, pipeline=fast_tokenizer_pipeline)
+)
 val_dataloader.update(dataset=dict(data_root='data/images', subset='val', val_images=2000))
 test_dataloader = val_dataloader

@@ -7,12 +7,13 @@ Command: python tools/prepare_composites.py --cifar data/cifar10 --out data/comp
 Hardware: two CPU cores, minutes. Published: nothing. Measured here: nothing.
 """
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
 from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
 from mmseg.datasets import PackSegInputs
 from mmseg.evaluation import IoUMetric
 
+from beitv2_mm.datasets import LoadImageFromFile
 from beitv2_mm.segmentation import ImageMaskFolder, LoadMask
 
 with read_base():

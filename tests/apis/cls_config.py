@@ -1,4 +1,3 @@
-from mmcv.transforms import LoadImageFromFile
 from mmengine.config import read_base
 from mmengine.dataset import DefaultSampler, default_collate
 from mmengine.runner import TestLoop
@@ -6,7 +5,7 @@ from mmpretrain.datasets import CenterCrop, PackInputs, ResizeEdge
 from mmpretrain.evaluation import Accuracy
 from mmpretrain.models import ClsDataPreprocessor, ImageClassifier, LinearClsHead
 
-from beitv2_mm.datasets import ImageFolder
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile
 from beitv2_mm.models import BEiTV2Backbone
 
 with read_base():
@@ -40,7 +39,7 @@ test_dataloader = dict(
         with_label=True,
         test_mode=True,
         pipeline=[
-            dict(type=LoadImageFromFile, imdecode_backend='pillow'),
+            dict(type=LoadImageFromFile),
             dict(type=ResizeEdge, scale=64, interpolation='bicubic', backend='pillow'),
             dict(type=CenterCrop, crop_size=64),
             dict(type=PackInputs),

@@ -54,7 +54,7 @@ def test_codes_of_a_folder(
     captured = capsys.readouterr()
     assert '21 images, 4 x 6 codes each, 1 unreadable: codes.npz' in captured.out
     assert 'ETA' in captured.out
-    assert 'unreadable: images/dog/broken.png (UnidentifiedImageError' in captured.err
+    assert '\nCannot read images/dog/broken.png: no image (' in captured.err
     with np.load('codes.npz') as file:
         codes, files = file['codes'], file['files'].tolist()
         assert file['unreadable'].tolist() == ['images/dog/broken.png'] and file['num_codes'] == 24
@@ -105,7 +105,7 @@ def test_mistakes_end_with_one_line(tool: Callable[..., None]) -> None:
         ((DATA,), dict(config=None), r'vqkd\.pth is none of the published tokenizers.*--config'),
         (('gone',), {}, '^tokenize_images.py: There is no file or folder gone'),
         (('empty',), {}, 'There is no image in empty or below'),
-        (('bad.png',), {}, 'Not one of the 1 images can be read, e.g. bad.png: Unidentified'),
+        (('bad.png',), {}, r'Not one of the 1 images can be read. Cannot read bad\.png: empty'),
         ((DATA,), dict(out='codes.txt'), r'Codes are written to a \.npz file, but codes\.txt'),
     ):
         with pytest.raises(SystemExit, match=message) as error:

@@ -105,7 +105,7 @@ def test_two_final_norms_are_refused() -> None:
     peer = mmpretrain_mim(neck=True)
     peer.backbone.ln1 = nn.LayerNorm(32)
     with pytest.raises(
-        CheckpointError, match=r'ln1\.weight and .*norm\.weight|norm\.weight and .*ln1\.weight'
+        CheckpointError, match=r"ln1\.weight' and .*norm\.weight|norm\.weight' and .*ln1\.weight"
     ):
         adapt(peer.state_dict(), nets.pretrainer())
 

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmcv.transforms import RandomFlip
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.runner import Runner
 from mmpretrain.datasets.transforms import ColorJitter, PackInputs, RandomResizedCrop
 
-from beitv2_mm.datasets import BlockwiseMask, ImageFolder, epoch_worker_init
+from beitv2_mm.datasets import BlockwiseMask, ImageFolder, LoadImageFromFile, epoch_worker_init
 
 CIFAR = Path(__file__).parents[1] / 'data' / 'cifar10'
 LOAD = [dict(type=LoadImageFromFile), dict(type=PackInputs)]
@@ -43,7 +43,7 @@ def folder(tmp_path):
 def logged(monkeypatch):
     messages = []
     monkeypatch.setattr(
-        'beitv2_mm.datasets.image_folder.print_log', lambda text, **kwargs: messages.append(text)
+        'beitv2_mm.datasets.skipping.print_log', lambda text, **kwargs: messages.append(text)
     )
     return messages
 
@@ -125,7 +125,7 @@ def test_unreadable_image_of_the_hold_out_is_left_out(tmp_path, logged):
     assert dataset[0]['inputs'].shape == (3, 32, 32)
     assert len(logged) == 1 and bad in logged[0] and 'out of the validation' in logged[0]
     strict = ImageFolder(str(tmp_path), on_error='raise', **settings)
-    with pytest.raises(RuntimeError, match='Cannot read the image'):
+    with pytest.raises(RuntimeError, match=r'Cannot read .*: no image'):
         strict[names(strict).index(bad)]
     Path(other).write_bytes(b'')
     with pytest.raises(RuntimeError, match='Not one of the 2 images held out'):

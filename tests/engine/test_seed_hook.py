@@ -6,15 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmcv.transforms import LoadImageFromFile
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.datasets.transforms import PackInputs
 
-from beitv2_mm.datasets import BlockwiseMask, ImageFolder, epoch_worker_init
+from beitv2_mm.datasets import BlockwiseMask, ImageFolder, LoadImageFromFile, epoch_worker_init
 from beitv2_mm.datasets.seeding import seed_generators
-from beitv2_mm.engine import EpochSeedHook, UnreadableImagesHook
+from beitv2_mm.engine import EpochSeedHook
 
 CIFAR = str(Path(__file__).parents[1] / 'data' / 'cifar10')
 PIPELINE = [
@@ -195,15 +194,3 @@ def test_warns_of_loaders_that_defeat_it(settings, message):
     else:
         assert len(warnings) == 1
         assert re.search(message, warnings[0])
-
-
-def test_unreadable_images_are_reported_after_an_epoch(tmp_path):
-    (tmp_path / 'broken.png').write_bytes(b'none')
-    dataset = ImageFolder(str(tmp_path), pipeline=PIPELINE, max_refetch=1)
-    runner, warnings = stand_in(SimpleNamespace(dataset=dataset))
-    UnreadableImagesHook().after_train_epoch(runner)
-    assert not warnings
-    with pytest.raises(RuntimeError, match='2 images in a row'):
-        dataset[0]
-    UnreadableImagesHook().after_train_epoch(runner)
-    assert warnings[0].startswith('1 of 1 training images are unreadable')

@@ -23,11 +23,42 @@ def test_attention_is_the_formula_with_and_without_bias():
     assert not torch.allclose(attention(x, GRID, None), attention(x, GRID, bias))
 
 
+@pytest.mark.parametrize('grid', [None, GRID])
+@pytest.mark.parametrize(
+    'read', [slice(0, 1), slice(1, None), torch.tensor([[0, 4, 6], [2, 1, 5], [0, 3, 1]])]
+)
+def test_tokens_that_are_read_do_not_need_the_others(grid, read):
+    torch.manual_seed(0)
+    block = randomize(Block(16, 4, layer_scale=0.1, grid=grid)).train()
+    inputs = torch.randn(3, 7, 16, requires_grad=True), torch.randn(4, 7, 7, requires_grad=True)
+    whole, part = block(inputs[0], GRID, inputs[1]), block(inputs[0], GRID, inputs[1], read)
+    rows = torch.arange(3)[:, None] if isinstance(read, torch.Tensor) else slice(None)
+    torch.testing.assert_close(part, whole[rows, read])
+    leaves = [inputs[0], *([] if grid else inputs[1:]), *block.parameters()]
+    grads = [torch.autograd.grad(out.square().sum(), leaves) for out in (whole[rows, read], part)]
+    torch.testing.assert_close(*grads)
+
+
 def test_keys_have_no_bias():
     attention = randomize(Attention(16, 4))
     q, k, v = attention.project(torch.zeros(1, 7, 16))
     assert (k == 0).all()
     assert (q != 0).any() and (v != 0).any()
+
+
+@pytest.mark.parametrize('read', [None, torch.tensor([[0, 4], [2, 1]])])
+def test_bias_with_and_without_gradient_give_the_same(read):
+    """On a CPU the fused kernel serves the second alone."""
+    torch.manual_seed(0)
+    attention, grads = randomize(Attention(16, 4)).train(), []
+    x, bias = torch.randn(2, 7, 16), torch.randn(4, 7, 7)
+    for given in (bias, bias.clone().requires_grad_()):
+        attention.zero_grad()
+        out = attention(x, GRID, given, read)
+        out.square().sum().backward()
+        grads.append([out.detach(), *(p.grad for p in attention.parameters())])
+    torch.testing.assert_close(*grads)
+    assert given.grad.abs().sum() > 0
 
 
 def test_own_table_has_precedence_over_the_shared_bias():
@@ -42,7 +73,8 @@ def test_width_and_heads_must_fit():
 
 
 @pytest.mark.parametrize('layer_scale', [None, 1.0])
-def test_peer_bug_drop_path_once_a_branch(layer_scale):
+@pytest.mark.parametrize('read', [None, torch.tensor([[3, 0, 5]]).expand(4000, -1)])
+def test_peer_bug_drop_path_once_a_branch(layer_scale, read):
     """An image keeps a branch with 1 - rate, scaled by 1 / (1 - rate); twice would square both."""
     rate, images = 0.4, 4000
     block = Block(8, 2, layer_scale=layer_scale, drop_path=rate).train()
@@ -56,7 +88,7 @@ def test_peer_bug_drop_path_once_a_branch(layer_scale):
         block.mlp.fc2.weight.zero_()
         block.mlp.fc2.bias.fill_(100.0)
     torch.manual_seed(0)
-    out = block(torch.zeros(images, 7, 8), GRID)
+    out = block(torch.zeros(images, 7, 8), GRID, read=read)
     assert len(draws) == 2
     keep = 1 - rate
     per_image = out[:, 0, 0].detach()

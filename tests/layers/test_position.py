@@ -1,9 +1,11 @@
 """Relative position index, bias tables and position embeddings on any grid."""
 
+import copy
 from collections import defaultdict
 
 import pytest
 import torch
+from torch import nn
 
 from beitv2_mm.layers import (
     RelativePositionBias,
@@ -107,6 +109,85 @@ def test_training_after_inference_mode():
         bias((4, 6))
     bias((4, 6)).sum().backward()
     assert bias.relative_position_bias_table.grad is not None
+
+
+def step(optimizer, **settings):
+    def change(bias):
+        table = bias.relative_position_bias_table
+        table.grad = torch.ones_like(table)
+        optimizer([table], lr=0.1, **settings).step()
+
+    return change
+
+
+CHANGES = dict(
+    load=lambda bias: bias.load_state_dict(
+        {'relative_position_bias_table': torch.ones(table_size((4, 4)), 2)}
+    ),
+    assign=lambda bias: bias.load_state_dict(
+        {'relative_position_bias_table': torch.ones(table_size((4, 4)), 2)}, assign=True
+    ),
+    half=lambda bias: bias.half(),
+    there_and_back=lambda bias: bias.half().float(),
+    sgd=step(torch.optim.SGD),
+    adamw=step(torch.optim.AdamW),
+    foreach=step(torch.optim.AdamW, foreach=True),
+    fused=step(torch.optim.AdamW, fused=True),
+    average=lambda bias: bias.relative_position_bias_table.data.mul_(2),  # mmengine's EMAHook
+    inference=torch.inference_mode()(
+        lambda bias: bias.relative_position_bias_table.add_(1)  # in place of a normal tensor
+    ),
+    replaced=lambda bias: setattr(
+        bias, 'relative_position_bias_table', nn.Parameter(torch.ones(table_size((4, 4)), 2))
+    ),
+)
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize('grid', [(4, 4), (3, 6)])
+def test_bias_is_kept_until_its_table_changes(change, grid):
+    torch.manual_seed(0)
+    bias = RelativePositionBias((4, 4), 2).eval()
+    with torch.no_grad():
+        bias.relative_position_bias_table.normal_()
+        first = bias(grid)
+        assert bias(grid) is first
+    change(bias)
+    with torch.no_grad():
+        table = bias.relative_position_bias_table
+        expected = position.gather_bias(table, (4, 4), grid)
+        assert torch.equal(bias(grid), expected)
+        assert bias(grid).dtype == table.dtype
+        assert not torch.equal(expected, first)
+
+
+def test_bias_is_kept_for_one_grid_and_one_module():
+    bias = RelativePositionBias((4, 4), 2).eval()
+    with torch.no_grad():
+        small, large = bias((3, 3)), bias((5, 5))
+        assert small.shape == (2, 10, 10) and large.shape == (2, 26, 26)
+        twin = copy.deepcopy(bias)
+        twin.relative_position_bias_table.fill_(1)
+        torch.testing.assert_close(twin((5, 5)), torch.ones(2, 26, 26))
+        assert bias((5, 5)) is large
+    assert bias((5, 5)).requires_grad  # wherever gradients may be asked for
+    bias.relative_position_bias_table.requires_grad_(False)
+    with torch.inference_mode():
+        kept = bias((5, 5))
+    q = torch.randn(1, 2, 26, 4, requires_grad=True)
+    nn.functional.scaled_dot_product_attention(
+        q, q, q, attn_mask=bias((5, 5))[None]
+    ).sum().backward()
+    assert bias((5, 5)) is kept
+
+
+def test_compiled_bias_follows_its_table():
+    bias = RelativePositionBias((4, 4), 2).eval()
+    compiled = torch.compile(bias, fullgraph=True, backend='eager')
+    for value in (1.0, 2.0):
+        with torch.no_grad():
+            bias.relative_position_bias_table.fill_(value)
+            torch.testing.assert_close(compiled((3, 6)), torch.full((2, 19, 19), value))
 
 
 def test_index_is_in_no_checkpoint():

@@ -71,6 +71,15 @@ def test_peer_bug_fullgraph_compile(position, backend):
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_any_batch_compiles_to_one_graph():
+    torch._dynamo.reset()
+    model = randomize(backbone(arch={**ARCH, 'num_layers': 1}))
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend='eager')
+    for count, size in ((2, (32, 32)), (3, (32, 32)), (4, (32, 48))):
+        image = torch.randn(count, 3, *size)
+        torch.testing.assert_close(compiled(image)[0], model(image)[0])
+
+
 def test_peer_bug_eval_returns_the_model():
     model = backbone(frozen_stages=1)
     assert model.eval() is model
@@ -126,6 +135,18 @@ def test_out_indices():
     for wrong in (3, -4, (0, 7)):
         with pytest.raises(ValueError, match='a network of 3 lacks'):
             backbone(out_indices=wrong)
+
+
+@pytest.mark.parametrize(
+    ('out_type', 'tokens'), [('raw', 17), ('featmap', 16), ('avg_featmap', 16), ('cls_token', 1)]
+)
+def test_last_block_computes_what_the_output_reads(out_type, tokens):
+    seen = []
+    model = backbone(out_type=out_type, out_indices=(0, 1))
+    for block in model.blocks:
+        block.mlp.register_forward_hook(lambda _, __, out: seen.append(out.shape[1]))
+    model(torch.randn(1, 3, 32, 32))
+    assert seen == [17, tokens]
 
 
 def test_blocks_after_the_last_output_are_not_run():

@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement
 
 from beitv2_mm.models import BEiTV2Pretrainer, PatchAggregationNeck
 from beitv2_mm.models.backbone import MaskedFeatures
+from beitv2_mm.models.pretrainer import find_masked
 from tiny import (
     ARCH,
     NUM_CODES,
@@ -51,6 +52,85 @@ def test_checkpoint_holds_no_tokenizer():
     trained = {id(p) for p in model.parameters()}
     assert not trained & {id(p) for p in model.tokenizer.parameters()}
     assert copy.deepcopy(model).tokenizer is model.tokenizer
+
+
+def uneven_masks():
+    """Masks with 1, 4, 0 and 8 patches."""
+    mask = torch.zeros(4, 4, 4, dtype=torch.bool)
+    mask[0, 0, :1], mask[1, 1], mask[3, :, :2] = True, True, True
+    return mask
+
+
+@pytest.mark.parametrize('mask', [masks(4), uneven_masks()], ids=['even', 'uneven'])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(),
+        dict(separate=True, position='absolute'),
+        dict(with_cp=True),
+        dict(neck=False, position='layerwise'),
+    ],
+)
+def test_tail_on_masked_tokens_alone_equals_all_of_it(settings, mask):
+    """Losses and every gradient; the tokenizer's codes too."""
+    model, image = randomize(build_pretrainer(**settings)).train(), cifar_images(4)
+    codes = model.tokenizer.get_codes(image)[mask.flatten(1)]
+    features = model.backbone.forward_masked(image, mask, model.neck and model.neck.early_layer)
+    norm, tokens = model.backbone.norm, dict(main=features.tokens)
+    if model.neck:
+        tokens['aggregation'] = model.neck(features)
+    masked = {name: x[:, 1:][mask.flatten(1)] for name, x in tokens.items()}
+    own_norm = model.neck and model.neck.cls_pt_norm
+    branches = {
+        name: (own_norm if own_norm and name == 'aggregation' else norm)(x)
+        for name, x in masked.items()
+    }
+    expected = model.head.loss(model.head(**branches), codes)
+    model.mean.zero_(), model.std.fill_(1)  # the image is normalised
+    found = model.loss(image, [BaseDataElement(mask=m) for m in mask])
+    torch.testing.assert_close(found, expected)
+    gradients = []
+    for losses in (expected, found):
+        total = sum(value for name, value in losses.items() if name.startswith('loss'))
+        parameters = list(model.parameters())
+        gradients.append(torch.autograd.grad(total, parameters))
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_a_step_compiles_to_one_graph(dynamic):
+    """Tokenizer, backbone, neck and head."""
+    torch._dynamo.reset()
+    model = build_pretrainer().train()
+    compiled = torch.compile(
+        model.logits_at,
+        fullgraph=True,
+        dynamic=dynamic,
+        backend='eager' if dynamic else 'aot_eager',
+    )
+    for count in (2, 3)[: 1 + dynamic]:
+        mask = masks(count)
+        batch = cifar_images(count), mask, find_masked(mask)
+        logits, codes = compiled(*batch)
+        torch.testing.assert_close((logits, codes), model.logits_at(*batch))
+        model.head.loss(logits, codes)['loss_aggregation'].backward()
+
+
+def test_nothing_is_computed_that_nobody_reads():
+    model, rows = build_pretrainer(), {}
+    last = dict(
+        backbone=model.backbone.blocks[-1].mlp,
+        neck=model.neck.cls_pt_layers[-1].mlp,
+        tokenizer=model.tokenizer.encoder.blocks[-1].mlp,
+        task_layer=model.tokenizer.encode_task_layer,
+        before=model.backbone.blocks[-2].mlp,
+    )
+    for name, module in last.items():
+        module.register_forward_pre_hook(
+            lambda _, inputs, name=name: rows.update({name: inputs[0].shape[1]})
+        )
+    model.loss(cifar_images(4), samples(4, masked=6))
+    assert rows == dict(backbone=7, neck=6, tokenizer=6, task_layer=6, before=17)
 
 
 def test_it_learns_the_codes():
@@ -152,8 +232,7 @@ def test_gradient_checkpointing_equals_plain():
 
 def test_predict_writes_the_accuracy_of_each_image():
     model = build_pretrainer().eval()
-    mask = torch.zeros(3, 4, 4, dtype=torch.bool)
-    mask[0, 0, :1], mask[1, 1, :], mask[2, :, :2] = True, True, True  # 1, 4 and 8 patches
+    mask = uneven_masks()[[0, 1, 3]]
     images = cifar_images(3)
     codes = model.tokenizer.get_codes(images)
     with torch.no_grad():
@@ -192,10 +271,10 @@ def test_grids_that_do_not_match_are_refused():
     config = pretrainer_config()
     config['tokenizer']['encoder'] = dict(config['tokenizer']['encoder'], patch_size=16)
     model = BEiTV2Pretrainer(**config)
-    with pytest.raises(ValueError, match='gives 4 codes an image, but masks have 16 patches'):
+    with pytest.raises(ValueError, match=r'gives 2 x 2 codes an image, but masks are \(4, 4\)'):
         model.loss(cifar_images(2), samples(2))
     turned = [BaseDataElement(mask=torch.ones(6, 2, dtype=torch.bool)) for _ in range(2)]
-    with pytest.raises(ValueError, match='2 x 6 patches need a mask of that shape'):
+    with pytest.raises(ValueError, match=r'2 x 6 codes an image, but masks are \(6, 2\)'):
         build_pretrainer().loss(torch.rand(2, 3, 16, 48), turned)
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmcv.transforms import LoadImageFromFile, Resize
+from mmcv.transforms import Resize
 from mmseg.datasets import PackSegInputs, RandomCrop
 from mmseg.models import SegDataPreProcessor
 from PIL import Image
 
+from beitv2_mm.datasets import LoadImageFromFile
 from beitv2_mm.segmentation import ImageMaskFolder, LoadMask
 
 STEPS = [dict(type=LoadImageFromFile), dict(type=LoadMask), dict(type=PackSegInputs)]
@@ -103,18 +104,21 @@ def test_what_the_first_look_does_not_see_is_found_when_read(tmp_path: Path) -> 
     write(tmp_path, {'x': mask(0)})
     data = build(tmp_path)
     Image.fromarray(mask(0)[:5]).save(tmp_path / 'masks/x.png')
-    with pytest.raises(ValueError, match=r'x\.png is 5 x 12, but its image .*x\.JPG is 8 x 12'):
+    with pytest.raises(RuntimeError, match=r'x\.png is 5 x 12, but its image .*x\.JPG is 8 x 12'):
         data[0]
     Image.fromarray(mask(77)).save(tmp_path / 'masks/x.png')
-    with pytest.raises(ValueError, match=r'Label 77 in the mask .*x\.png'):
+    with pytest.raises(RuntimeError, match=r'Label 77 in the mask .*x\.png'):
         data[0]
     sixteen = Image.fromarray(np.full((8, 12), 256 + 1, np.uint16))
     sixteen.save(tmp_path / 'masks/x.png')
-    with pytest.raises(ValueError, match='Label 257'):
+    with pytest.raises(RuntimeError, match='Label 257'):
         data[0]
     (tmp_path / 'masks/x.png').write_bytes(b'no image')
-    with pytest.raises(ValueError, match=r'Cannot read the mask .*x\.png'):
+    with pytest.raises(RuntimeError, match=r'101 images in a row could not be used.*1 of 1'):
         data[0]
+    assert data.unreadable() == {str(tmp_path / 'images/x.JPG'): 'no image'}
+    with pytest.raises(ValueError, match=r'Cannot read .*x\.png: no image'):
+        build(tmp_path, on_error='raise')
 
 
 def test_masks_are_checked_after_the_image_was_resized(tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""Images -> pictures of their codes, and of what a pretrained model predicts of them."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from torch import nn
+
+from beitv2_mm.apis.attention import load_image
+from beitv2_mm.apis.zoo import get_model
+from beitv2_mm.checkpoint import CheckpointError, Source, load
+from beitv2_mm.datasets.masking import BlockwiseMaskGenerator
+from beitv2_mm.files import write_atomic
+from beitv2_mm.models import BEiTV2Pretrainer
+from beitv2_mm.visualization.canvas import beside, spread, to_png
+from beitv2_mm.visualization.codes import code_atlas, code_map
+from beitv2_mm.visualization.page import figure, page
+from beitv2_mm.visualization.prediction import draw_predictions, image_codes
+from beitv2_mm.visualization.report import Picture
+from beitv2_mm.visualization.usage import plot_usage
+
+MASKED_SHARE = 75 / 196  # the paper's
+CAPTIONS = {
+    'maps': (
+        'Images as codes',
+        'Images beside the codes of their patches; a colour stands for a code.',
+    ),
+    'atlas': (
+        'What codes look like',
+        'Each row is one code: its share of all patches, and patches of it (outlined, with their '
+        'surroundings) drawn at random from different images. The codes lie at equal steps along '
+        'the ranking by frequency.',
+    ),
+    'usage': (
+        'How often codes are used',
+        'Share of the patches that each code has, in the images of this page.',
+    ),
+    'predictions': (
+        'What is predicted of hidden patches',
+        'In place of each hidden patch stands the real patch, of another image, that is nearest to '
+        "a code: the one predicted from the visible patches, or the tokenizer's own.",
+    ),
+}
+
+
+def build_pretrainer(
+    config: str | PathLike | Config, weights: Source, tokenizer: nn.Module
+) -> BaseModel:
+    """A pretrained model in eval mode that predicts the codes of that tokenizer.
+
+    Args:
+        config: a name of `list_models` or a config.
+
+    Raises:
+        CheckpointError: no whole pretraining checkpoint (the head is needed too), or for another
+            tokenizer.
+    """
+    model = get_model(config)
+    if not isinstance(model, BEiTV2Pretrainer):
+        raise CheckpointError(f'{config} is no masked image modelling but {type(model).__name__}.')
+    report = load(model, weights)
+    lost = [*report.missing, *report.dropped]
+    if lost:
+        raise CheckpointError(f'The pretraining weights do not fit {config}: they lack {lost[:3]}.')
+    patch_sizes = tuple(model.backbone.patch_size), tuple(tokenizer.encoder.patch_size)
+    num_codes = model.head.num_codes, tokenizer.quantize.num_codes
+    if num_codes[0] != num_codes[1] or patch_sizes[0] != patch_sizes[1]:
+        raise CheckpointError(
+            f'The pretraining predicts {num_codes[0]} codes of patches of {patch_sizes[0]} pixels, '
+            f'but the tokenizer has {num_codes[1]} of {patch_sizes[1]}: give the one that it was '
+            'pretrained with.'
+        )
+    return model
+
+
+def visualize_codes(
+    files: Sequence[str],
+    tokenizer: nn.Module,
+    out: str | PathLike,
+    pretrainer: nn.Module | None = None,
+    num_maps: int = 8,
+    num_groups: int = 16,
+    max_images: int = 500,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda count: None,
+) -> dict[str, str]:
+    """Writes ``out``/maps.png, atlas.png, usage.png, with a pretrainer predictions.png, and
+    codes.html with all of them.
+
+    Args:
+        files: see `beitv2_mm.apis.find_images`; of more than ``max_images`` a part at equal steps
+            is read.
+        num_maps: images shown beside their codes and predictions, at equal steps.
+        num_groups: codes in the atlas.
+        seed: of masks and patches.
+        progress: called with the number of images read since the last call.
+
+    Returns:
+        Unreadable files and why.
+
+    Raises:
+        ValueError: not one image can be read.
+    """
+    (rows, columns), patch = tokenizer.encoder.grid, tokenizer.encoder.patch_size
+    steps = spread(len(files), max_images)
+    unreadable, read = {}, []
+    for file in (files[step] for step in steps):
+        try:
+            image = load_image(file, (rows * patch[0], columns * patch[1]))
+        except ValueError as error:
+            unreadable[file] = str(error)
+        else:
+            read.append(np.asarray(image))
+        progress(1)
+    if not read:
+        raise ValueError(f'Not one of the {len(steps)} images can be read.')
+    images = np.stack(read)
+    codes = image_codes(tokenizer, images)
+    counts = np.bincount(codes.ravel(), minlength=tokenizer.quantize.num_codes)
+    shown = spread(len(images), num_maps)
+    maps = [code_map(images[index], codes[index]) for index in shown]
+    pictures = {
+        'maps': beside(maps, columns=2),
+        'atlas': code_atlas(images, codes, patch[0], num_groups, seed=seed),
+        'usage': plot_usage(counts),
+    }
+    others = np.delete(images, shown, axis=0)
+    if pretrainer is not None and len(others):
+        masks = _draw_masks(len(shown), (rows, columns), seed)
+        pictures['predictions'] = draw_predictions(
+            pretrainer, tokenizer, images[shown], masks, others
+        )
+    found = [Picture(name, *CAPTIONS[name], to_png(made)) for name, made in pictures.items()]
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for picture in found:
+        write_atomic(out / f'{picture.name}.png', picture.png)
+    summary = f'{len(images)} images of {rows} x {columns} patches, {len(counts)} codes.'
+    body = '\n'.join(figure(picture) for picture in found)
+    write_atomic(out / 'codes.html', page('Codes of images', summary, body).encode())
+    return unreadable
+
+
+def _draw_masks(count: int, grid: tuple[int, int], seed: int) -> np.ndarray:
+    """Block-wise masks (count, rows, columns) with the paper's share of masked patches."""
+    num_masked = max(1, round(MASKED_SHARE * grid[0] * grid[1]))
+    draw = BlockwiseMaskGenerator(grid, num_masked, min_block=min(16, max(1, num_masked // 5)))
+    state = np.random.get_state()
+    np.random.seed(seed)
+    masks = np.stack([draw() for _ in range(count)])
+    np.random.set_state(state)
+    return masks

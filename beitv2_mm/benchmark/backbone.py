@@ -1,0 +1,132 @@
+"""The network alone: forward, and forward with backward, against timm and mmpretrain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from beitv2_mm.benchmark.work import OURS, Settings, Step, Work, scramble
+from beitv2_mm.checkpoint import convert
+from beitv2_mm.models import BEiTV2Backbone
+from beitv2_mm.models.arch import Arch
+
+PATCH = 16
+
+
+def mmpretrain_arch(arch: Arch) -> dict[str, int]:
+    """The same sizes in mmpretrain's words."""
+    return dict(
+        embed_dims=arch.embed_dims,
+        num_layers=arch.num_layers,
+        depth=arch.num_layers,
+        num_heads=arch.num_heads,
+        feedforward_channels=int(arch.embed_dims * arch.mlp_ratio),
+    )
+
+
+def transformer_products(tokens: int, width: int, mlp_ratio: float) -> list[tuple[int, int, int]]:
+    """The four products of a block: q, k and v; projection; both layers of the MLP."""
+    hidden = int(width * mlp_ratio)
+    return [
+        (tokens, width, 3 * width),
+        (tokens, width, width),
+        (tokens, width, hidden),
+        (tokens, hidden, width),
+    ]
+
+
+@dataclass(frozen=True)
+class Backbone(Work):
+    """Pooled features of a batch, with gradients of all weights or without."""
+
+    size: int = 224
+    batch_size: int = 4
+    backward: bool = False
+
+    implementations = (OURS, 'timm', 'mmpretrain')
+
+    @property
+    def name(self) -> str:
+        what = 'forward + backward' if self.backward else 'forward'
+        return f'{self.settings.arch} backbone {what}, {self.batch_size} x {self.size} px'
+
+    def products(self) -> list[tuple[int, int, int]]:
+        tokens = self.batch_size * ((self.size // PATCH) ** 2 + 1)
+        return transformer_products(tokens, self.arch.embed_dims, self.arch.mlp_ratio)
+
+    def build(self, implementation: str) -> Step:
+        module = getattr(self, f'_{implementation}')().to(self.settings.device)
+        module.train(self.backward)
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randn(self.batch_size, 3, self.size, self.size, generator=generator)
+        image = image.to(self.settings.device)
+
+        def features() -> Tensor:
+            with self.settings.autocast():
+                output = module(image)
+            return output[0] if isinstance(output, tuple) else output
+
+        def forward() -> Tensor:
+            with torch.inference_mode():
+                return features()
+
+        def both() -> Tensor:
+            module.zero_grad()
+            features().float().square().mean().backward()
+            gradient = module.cls_token.grad
+            assert gradient is not None
+            return gradient
+
+        return Step(both if self.backward else forward, module)
+
+    def _beitv2_mm(self) -> nn.Module:
+        module = BEiTV2Backbone(self.arch, self.size, PATCH)
+        module.init_weights()
+        return scramble(module)
+
+    def _timm(self) -> nn.Module:
+        from timm.models.beit import Beit
+
+        arch = self.arch
+        return Beit(
+            img_size=self.size,
+            patch_size=PATCH,
+            embed_dim=arch.embed_dims,
+            depth=arch.num_layers,
+            num_heads=arch.num_heads,
+            mlp_ratio=arch.mlp_ratio,
+            init_values=arch.layer_scale_init_value,
+            use_rel_pos_bias=True,
+            use_abs_pos_emb=False,
+            num_classes=0,
+            global_pool='avg',
+        )
+
+    def _mmpretrain(self) -> nn.Module:
+        from mmpretrain.models import BEiTViT
+
+        return BEiTViT(
+            arch=mmpretrain_arch(self.arch),
+            img_size=self.size,
+            patch_size=PATCH,
+            norm_cfg=dict(type='LN', eps=1e-6),
+            layer_scale_init_value=self.arch.layer_scale_init_value,
+            final_norm=False,
+        )
+
+    def share_weights(self, modules: Mapping[str, nn.Module | None]) -> None:
+        ours = modules.get(OURS)
+        for name in ('timm', 'mmpretrain'):
+            peer = modules.get(name)
+            if ours is not None and peer is not None:
+                peer.load_state_dict(convert(ours.state_dict(), name).state_dict, strict=True)
+
+
+def backbone(settings: Settings) -> list[Work]:
+    """At 224 and 384 pixels, without gradients and with them."""
+    return [
+        Backbone(settings, size, settings.batch_size or 4, backward)
+        for size in settings.sizes(224, 384)
+        for backward in (False, True)
+    ]

@@ -1,0 +1,113 @@
+"""Input pipelines of masked image modelling, image by image in one process."""
+
+import functools
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.datasets import CustomDataset, PackInputs
+from PIL import Image
+from torchvision.transforms import v2
+
+from beitv2_mm.benchmark.backbone import PATCH
+from beitv2_mm.benchmark.pretrain import MASKED
+from beitv2_mm.benchmark.work import OURS, Settings, Step, Work, peer_config
+from beitv2_mm.datasets import ImageFolder, LinearColorJitter
+
+COUNT = 32  # images of a turn
+
+
+@dataclass(frozen=True)
+class Pipeline(Work):
+    """All images of a folder once: decoding, crop, flip, jitter, mask."""
+
+    size: int = 224
+
+    implementations = (OURS, 'beitv2_mm, reference order', 'mmpretrain')
+    measures_memory = False
+
+    @property
+    def name(self) -> str:
+        source = self.settings.images or f'{COUNT} generated JPEG files of 500 x 375 px'
+        return f'MIM input pipeline, an image, {self.size} px, {source}'
+
+    @property
+    def num_masked(self) -> int:
+        """Of the patches: 75 of 196."""
+        return round(MASKED * (self.size // PATCH) ** 2)
+
+    def build(self, implementation: str) -> Step:
+        folder = self.settings.images or generated_images()
+        if implementation == 'mmpretrain':
+            pipeline = Config.fromfile(
+                peer_config('mmpretrain', '_base_/datasets/imagenet_bs256_beitv2.py')
+            ).train_pipeline
+            crop, mask = pipeline[3], pipeline[4]
+            crop.update(size=self.size, second_size=self.size)
+            mask.update(
+                input_size=(self.size // PATCH,) * 2,
+                num_masking_patches=self.num_masked,
+                max_num_patches=self.num_masked,
+                min_num_patches=min(16, self.num_masked),
+            )
+            with DefaultScope.overwrite_default_scope('mmpretrain'):
+                data = CustomDataset(folder, with_label=False, pipeline=pipeline)
+        else:
+            data = ImageFolder(folder, pipeline=self._own_pipeline(implementation == OURS))
+        count = min(len(data), COUNT)
+
+        def run() -> None:
+            for i in range(count):
+                data[i]
+
+        return Step(run, units=count)
+
+    def _own_pipeline(self, crop_first: bool) -> list[dict]:
+        crop = dict(
+            type=v2.RandomResizedCrop,
+            size=self.size,
+            scale=(0.2, 1.0),
+            interpolation='bicubic',
+            antialias=True,
+        )
+        jitter = LinearColorJitter if crop_first else v2.ColorJitter
+        colors = dict(type=jitter, brightness=0.4, contrast=0.4, saturation=0.4)
+        flip = dict(type=v2.RandomHorizontalFlip)
+        steps = [crop, flip, colors] if crop_first else [colors, flip, crop]
+        return [
+            dict(type='beitv2_mm.LoadImage'),
+            dict(type='beitv2_mm.TorchvisionTransforms', transforms=steps),
+            dict(
+                type='beitv2_mm.BlockwiseMask',
+                patch_size=PATCH,
+                num_masked=self.num_masked,
+                min_block=min(16, self.num_masked),
+            ),
+            dict(type=PackInputs),
+        ]
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix='beitv2_mm_benchmark_')
+
+
+def generated_images() -> str:
+    """A folder of `COUNT` JPEG files of 500 x 375 pixels, smooth shapes with noise, that is deleted
+    when the process ends."""
+    folder = Path(_folder().name)
+    rng = np.random.default_rng(0)
+    for i in range(COUNT):
+        shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        noise = rng.normal(0, 8, (375, 500, 3))
+        pixels = np.asarray(shapes.resize((500, 375), Image.Resampling.BICUBIC)) + noise
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f'{i}.jpg', quality=90)
+    return str(folder)
+
+
+def data(settings: Settings) -> list[Work]:
+    """The pipeline at 224 pixels."""
+    return [Pipeline(settings, size) for size in settings.sizes(224)]

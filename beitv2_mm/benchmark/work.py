@@ -1,0 +1,135 @@
+"""What is compared: one piece of work, and how each implementation does it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from beitv2_mm.benchmark.memory import peak_beyond_start
+from beitv2_mm.models.arch import Arch, get_arch
+
+OURS = 'beitv2_mm'
+
+
+class NotTheSameError(RuntimeError):
+    """Two implementations give different results, so their times cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run of the benchmark is asked for; None and () leave it to the piece of work."""
+
+    arch: str = 'base'
+    image_size: tuple[int, ...] = ()
+    batch_size: int | None = None
+    num_codes: int = 8192
+    device: str = 'cpu'
+    precision: str = 'fp32'
+    compile: bool = False
+    rounds: int = 5
+    threads: int = 1
+    images: str | None = None
+    index_size: int = 1_200_000
+    workers: tuple[int, ...] = (1, 16)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of matrix products."""
+        return torch.bfloat16 if self.precision == 'bf16' else torch.float32
+
+    def autocast(self) -> torch.autocast:
+        """The context that every implementation runs in."""
+        return torch.autocast(self.device, self.dtype, enabled=self.precision == 'bf16')
+
+    def sizes(self, *usual: int) -> tuple[int, ...]:
+        """Image sizes: those asked for, or the usual ones."""
+        return self.image_size or usual
+
+
+class Step(NamedTuple):
+    """An implementation, ready to run."""
+
+    run: Callable[[], Any]  # the work once; what it returns is compared
+    module: nn.Module | None = None  # holds the weights, and is what gets compiled
+    units: int = 1  # images in a run, where the time of an image is meant
+    in_full: Callable[[], Any] | None = None  # what memory is measured of; None for two runs
+
+
+@dataclass(frozen=True)
+class Work:
+    """One piece of work; subclasses say how it is built. Instances are sent to other processes."""
+
+    settings: Settings
+
+    implementations: ClassVar[tuple[str, ...]] = (OURS,)
+    measures_memory: ClassVar[bool] = True
+    start_method: ClassVar[str] = 'forkserver'  # of the processes that memory is measured in
+
+    @property
+    def name(self) -> str:
+        """As it stands in the table."""
+        raise NotImplementedError
+
+    @property
+    def arch(self) -> Arch:
+        """Sizes of the network."""
+        return get_arch(self.settings.arch)
+
+    def build(self, implementation: str) -> Step:
+        """An implementation with weights of its own."""
+        raise NotImplementedError
+
+    def share_weights(self, modules: Mapping[str, nn.Module | None]) -> None:
+        """Gives all implementations the same weights; one that has none needs nothing."""
+
+    def products(self) -> list[tuple[int, int, int]]:
+        """Plain matrix products (m, k) @ (k, n) whose speed is the limit; none where the work is
+        something else."""
+        return []
+
+    def compare(self, ours: Any, theirs: Any) -> None:
+        """Raises `NotTheSameError` where two results differ by more than rounding.
+
+        In half precision, rounding of a deep network differs too much to tell: 2e-3 of the
+        largest value becomes 10 %.
+        """
+        if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor):
+            return
+        if ours.shape != theirs.shape:
+            raise NotTheSameError(
+                f'{self.name}: shapes {tuple(ours.shape)} and {tuple(theirs.shape)} differ.'
+            )
+        largest = theirs.detach().abs().max().clamp_min(1e-12)
+        difference = float((ours.detach().float() - theirs.detach()).abs().max() / largest)
+        bound = 2e-3 if self.settings.precision == 'fp32' else 0.1
+        if not difference <= bound:
+            raise NotTheSameError(
+                f'{self.name}: results differ by {difference:.1%} of the largest.'
+            )
+
+    def peak_memory(self, run: Callable[[], Any]) -> float | None:
+        """MiB that ``run`` needs on top of weights and inputs, which are there."""
+        return peak_beyond_start(run, self.settings.device)
+
+    def available(self) -> list[str]:
+        """Implementations whose package is installed, this package first."""
+        return [name for name in self.implementations if find_spec(name.split(',')[0])]
+
+
+def peer_config(package: str, path: str) -> Path:
+    """A config file that an installed OpenMMLab package brings along."""
+    spec = find_spec(package)
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / '.mim/configs' / path
+
+
+@torch.no_grad()
+def scramble(module: nn.Module) -> nn.Module:
+    """Moves every parameter a little, so that none is zero and could hide that it is not used."""
+    for parameter in module.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    return module

@@ -1,0 +1,94 @@
+"""Checkpoint files -> plain objects: nothing in them is run, and every failure is one line."""
+
+import functools
+import os
+import pickle
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from safetensors.torch import load_file
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, must not be, or is of another model; one line."""
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """mmengine's loader for paths (it logs the function's name); .safetensors files too."""
+    filename = os.path.expanduser(filename)
+    if filename.endswith('.safetensors'):
+        return load_file(filename, device=str(map_location or 'cpu'))
+    _check_format(filename)
+    return torch.load(filename, map_location=map_location, weights_only=True)
+
+
+def _check_format(filename: str) -> None:
+    """Refuses what ``weights_only`` is no protection from: before torch 2.6 TorchScript and tar
+    files run code (CVE-2025-32434), and compressed records may fill the memory."""
+    with open(filename, 'rb') as file:
+        is_zip = file.read(4) == b'PK\3\4'  # as torch tells them apart
+    if is_zip:
+        with zipfile.ZipFile(filename) as archive:
+            members = archive.infolist()
+        if any(member.filename.endswith('constants.pkl') for member in members):
+            raise CheckpointError(f'{filename} holds TorchScript code, refused: save a state dict')
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise CheckpointError(f'{filename} is compressed, refused: torch.save never does that')
+    elif tarfile.is_tarfile(filename):
+        raise CheckpointError(
+            f'{filename} is a tar file of PyTorch before 1.0, refused: save it anew'
+        )
+
+
+def weights_only_torch() -> ModuleType:
+    """PyTorch as a module whose ``load`` runs no code, for loaders of others."""
+    module = ModuleType('torch')
+    module.__dict__.update(torch.__dict__)
+    module.__dict__['load'] = functools.partial(torch.load, weights_only=True)
+    module.__dict__['__getattr__'] = lambda name: getattr(torch, name)
+    return module
+
+
+def naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
+    """mmengine's ``load_checkpoint``, every failure a CheckpointError that names the file."""
+
+    @functools.wraps(load)
+    def load_checkpoint(filename: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            checkpoint = load(filename, *args, **kwargs)
+        except CheckpointError:
+            raise
+        except FileNotFoundError:
+            raise CheckpointError(
+                f'There is no checkpoint {filename}: give the path of a file, or a URL'
+            ) from None
+        except pickle.UnpicklingError as error:
+            # The rest of torch's message says how to switch the check off.
+            found = re.search(r'GLOBAL ([\w.]+)|(a checkpoint may ask .*)', str(error))
+            if found is None:
+                raise CheckpointError(f'{filename} is no checkpoint') from None
+            raise CheckpointError(
+                f'{filename} holds code beside its weights, refused: {found[1] or found[2]}'
+            ) from None
+        except Exception as error:  # unpicklers raise whatever they like
+            reason = str(error).strip().split('\n')[0] or 'it is empty'
+            if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
+                reason = f'it is damaged ({type(error).__name__}: {reason})'
+            raise CheckpointError(f'{filename} cannot be read: {reason}') from error
+        _drop_config(checkpoint, filename)
+        return checkpoint
+
+    return load_checkpoint
+
+
+def _drop_config(checkpoint: Any, filename: str) -> None:
+    """mmengine runs the text under ``meta.config``, of old versions' files, when it resumes."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if isinstance(meta, dict) and meta.pop('config', None) is not None:
+        print_log(f'{filename}: its config, which is code, is left out', 'current')

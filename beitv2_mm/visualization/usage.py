@@ -1,0 +1,48 @@
+"""How often each code is used: counts (K,) -> a histogram."""
+
+import io
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from beitv2_mm.visualization.curves import COLOURS, INK, style_axes
+
+
+def plot_usage(counts: np.ndarray, title: str = 'Codes by frequency') -> Image.Image:
+    """Counts (K,) -> picture of the codes' shares, the most frequent first, on a log scale, beside
+    the share that each would have if all were used alike.
+
+    Raises ValueError where nothing was counted.
+    """
+    counts = np.sort(np.asarray(counts, dtype=float))[::-1]
+    if counts.ndim != 1 or counts.sum() <= 0:
+        raise ValueError(f'There are no codes to count: counts of shape {counts.shape}, all zero.')
+    shares = 100 * counts / counts.sum()
+    used = int((counts > 0).sum())
+    perplexity = np.exp(-sum(p * np.log(p) for p in shares[:used] / 100))
+    figure = Figure(figsize=(8, 3), dpi=130, layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    equal, lowest = 100 / len(counts), shares[used - 1] / 2
+    axes.fill_between(
+        np.arange(used + 1), np.append(shares[:used], shares[used - 1]), lowest,
+        step='post', color=COLOURS[0], linewidth=0,
+    )  # fmt: skip
+    axes.axhline(equal, color=COLOURS[1], linewidth=1.4, linestyle='--', label='all codes alike')
+    axes.set_yscale('log')
+    axes.set_xlim(0, len(counts))
+    axes.set_ylim(bottom=lowest)
+    axes.yaxis.set_major_formatter('{x:g} %')
+    axes.yaxis.set_minor_formatter('')
+    style_axes(
+        axes,
+        f'{title}: {used} of {len(counts)} used ({100 * used / len(counts):.1f} %), '
+        f'perplexity {perplexity:.0f}',
+        'codes, the most frequent first',
+    )
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', transparent=True)
+    return Image.open(buffer).convert('RGBA')

@@ -1,0 +1,146 @@
+"""Every subcommand at a tiny size: rows and pictures, no claims about speed."""
+
+import json
+import logging
+import runpy
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from beitv2_mm.benchmark import NotTheSameError, Settings, measure
+from beitv2_mm.benchmark.backbone import Backbone
+from beitv2_mm.benchmark.memory import family_memory, peak_beyond_start
+from beitv2_mm.benchmark.segment import Segment
+from beitv2_mm.benchmark.work import OURS, Step, Work
+from beitv2_mm.benchmark.workers import Loader
+
+TOOL = str(Path(__file__).parents[2] / 'tools/benchmark.py')
+TINY = ['--arch', 'tiny', '--image-size', '64', '--batch-size', '1', '--rounds', '2']
+SMALL = ['--num-codes', '64', '--threads', '1', '--index-size', '5000', '--workers', '1']
+PEERS = dict(
+    backbone={'timm', 'mmpretrain'},
+    pretrain={'mmpretrain'},
+    tokenizer={'mmpretrain'},
+    segment={'mmseg'},
+    data={'beitv2_mm, reference order', 'mmpretrain'},
+    memory={'mmpretrain'},
+    scaling={'timm', 'mmpretrain'},
+)
+WORKS = dict(backbone=2, pretrain=1, tokenizer=1, segment=2, data=1, memory=1, scaling=7)
+FIELDS = {'work', 'implementation', 'median_seconds', 'peak_memory_mb', 'share_of_limit'}
+LINUX = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs /proc')
+
+
+@pytest.fixture(autouse=True)
+def log_again():
+    """The tool silences the libraries' log for its process."""
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, 'argv', [TOOL, *arguments])
+    runpy.run_path(TOOL, run_name='__main__')
+
+
+@pytest.mark.parametrize('suite', PEERS)
+def test_subcommand(suite, tmp_path, monkeypatch, capsys):
+    picture, rows = tmp_path / 'rows.png', tmp_path / 'rows.json'
+    files = ['--json', str(rows), '--plot', str(picture)]
+    rounds = ['--rounds', '1'] if suite == 'scaling' else []  # of its many pieces of work
+    run(monkeypatch, suite, *TINY, *SMALL, *files, *rounds)
+    rows = json.loads(rows.read_text())
+    assert all(set(row) >= FIELDS for row in rows)
+    assert len({row['work'] for row in rows}) == WORKS[suite]
+    assert {row['implementation'] for row in rows} == {OURS} | PEERS[suite]
+    for row in rows:
+        assert row['median_seconds'] > 0 and row['speed_ratio'] > 0
+        assert 'PyTorch' in row['machine'] and 'fp32' in row['machine']
+        assert (row['share_of_limit'] is None) == (suite in ('data', 'memory'))
+        if sys.platform.startswith('linux'):
+            assert (row['peak_memory_mb'] is None) == (suite == 'data')
+        if row['implementation'] == OURS:
+            assert row['speed_ratio'] == 1
+    with Image.open(picture) as image:
+        assert image.width > 500
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in PEERS[suite])
+
+
+def test_half_precision_and_images_of_ones_own(tmp_path, monkeypatch):
+    rows = tmp_path / 'rows.json'
+    run(monkeypatch, 'backbone', *TINY, *SMALL, '--precision', 'bf16', '--json', str(rows))
+    assert all('bf16' in row['machine'] for row in json.loads(rows.read_text()))
+    Image.new('RGB', (80, 70)).save(tmp_path / 'a.jpg')
+    run(monkeypatch, 'data', *TINY, '--images', str(tmp_path), '--json', str(rows))
+    assert str(tmp_path) in json.loads(rows.read_text())[0]['work']
+    with pytest.raises(SystemExit, match='nowhere'):
+        run(monkeypatch, 'data', *TINY, '--images', str(tmp_path / 'nowhere'))
+
+
+class Different(Work):
+    """Two that do not do the same."""
+
+    implementations = (OURS, 'timm')
+    measures_memory = False
+
+    @property
+    def name(self):
+        return 'sum'
+
+    def build(self, implementation):
+        return Step(lambda: torch.tensor([1.0, 2.0 if implementation == OURS else 2.1]))
+
+
+def test_different_results_are_refused():
+    settings = Settings(rounds=1)
+    with pytest.raises(NotTheSameError, match='sum: results differ'):
+        measure(Different(settings))
+    measure(Different(replace(settings, precision='bf16')))
+
+
+@pytest.mark.parametrize('work', [Backbone, Segment])
+def test_a_changed_weight_is_noticed(work):
+    """The comparison before the timing can fail: it is of outputs that depend on every block."""
+    settings = Settings(arch='tiny', rounds=1)
+    one = work(settings, 64, 1)
+    names = one.available()[:2]
+    steps = {name: one.build(name) for name in names}
+    one.share_weights({name: step.module for name, step in steps.items()})
+    one.compare(*(step.run() for step in steps.values()))
+    module = steps[OURS].module
+    backbone = getattr(module, 'backbone', module)
+    nn.init.normal_(backbone.blocks[3].mlp.fc2.weight)
+    with pytest.raises(NotTheSameError):
+        one.compare(*(step.run() for step in steps.values()))
+
+
+@LINUX
+def test_peak_memory_of_this_process():
+    def run():
+        held = torch.ones(64, 2**20)  # 256 MiB
+        return held.sum()
+
+    run()
+    assert 250 < peak_beyond_start(run, 'cpu') < 300
+    assert peak_beyond_start(lambda: None, 'cpu') < 50
+
+
+@LINUX
+def test_loader_memory_does_not_grow_with_the_index():
+    """Six workers over an index need little more than one; a Python list is copied by each."""
+
+    def memory(workers, serialize=True):
+        before = family_memory()
+        loader = Loader(Settings(index_size=200_000), workers, serialize)
+        return loader.peak_memory(loader.build(OURS).in_full) - before
+
+    one, many, plain = memory(1), memory(6), memory(6, serialize=False)
+    assert (many - one) / 5 < 20  # MiB a worker
+    assert plain > many + 40
+    assert (family_memory() + many) / (family_memory() + one) < 1.3

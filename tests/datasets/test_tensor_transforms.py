@@ -1,0 +1,196 @@
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import LoadImageFromFile
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from PIL import Image
+from torchvision.transforms import v2
+
+from beitv2_mm.datasets import ImageFolder, LinearColorJitter, LoadImage, TorchvisionTransforms
+from beitv2_mm.datasets.tensor_transforms import decode, to_array, to_tensor
+from tiny import CIFAR
+
+FILES = sorted(CIFAR.rglob('*.png'))
+CROP = dict(type=v2.RandomResizedCrop, size=48, scale=(0.2, 1.0), interpolation='bicubic')
+
+
+def picture(mode='RGB', size=(150, 117)):
+    """Real images side by side, enlarged: (width, height) of ``size``."""
+    rows = [np.hstack([np.array(Image.open(f)) for f in FILES[i : i + 5]]) for i in (0, 5, 10)]
+    return Image.fromarray(np.vstack(rows)).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ('mode', 'name', 'options'),
+    [
+        ('RGB', 'a.jpg', {'quality': 90}),
+        ('RGB', 'a.jpg', {'quality': 70, 'progressive': True, 'subsampling': 0}),
+        ('RGB', 'misnamed.png', {'format': 'JPEG'}),
+        ('L', 'grey.jpg', {}),
+        ('CMYK', 'cmyk.jpg', {}),
+        ('RGB', 'a.png', {}),
+        ('P', 'palette.png', {}),
+        ('RGBA', 'alpha.png', {}),
+        ('LA', 'greyalpha.png', {}),
+        ('I;16', '16bit.png', {}),
+        ('1', 'bilevel.png', {}),
+        ('RGB', 'a.webp', {}),
+    ],
+)
+def test_pixels_are_those_of_the_usual_loader(tmp_path, mode, name, options):
+    image = picture('L') if mode == 'I;16' else picture(mode)
+    if mode == 'I;16':
+        image = Image.fromarray(np.array(image).astype(np.uint16) * 257)
+    path = save(tmp_path / name, image, **options)
+    usual = LoadImageFromFile(imdecode_backend='pillow')(dict(img_path=path))
+    ours = LoadImage()(dict(img_path=path))
+    assert ours['img'].dtype == np.uint8 and ours['img'].shape == (117, 150, 3)
+    assert np.array_equal(ours['img'], usual['img'])
+    assert ours['img_shape'] == usual['img_shape'] and ours['ori_shape'] == usual['ori_shape']
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
+def test_exif_rotation(tmp_path, orientation, mode):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / 'a.jpg', picture(mode), exif=exif)
+    usual = LoadImageFromFile(imdecode_backend='pillow')(dict(img_path=path))['img']
+    assert np.array_equal(LoadImage()(dict(img_path=path))['img'], usual)
+    assert usual.shape[:2] == ((117, 150) if orientation < 5 else (150, 117))
+
+
+@pytest.mark.parametrize('keep', [0, 2, 300, 2500])
+def test_damaged_jpeg_is_an_error(tmp_path, keep):
+    path = save(tmp_path / 'a.jpg', picture())
+    content = Path(path).read_bytes()
+    assert len(content) > 3000
+    with pytest.raises(Exception):  # noqa: B017, PT011  decoders raise whatever they like
+        decode(content[:keep])
+    (tmp_path / 'a.jpg').write_bytes(content[:keep])
+    save(tmp_path / 'b.jpg', picture())
+    dataset = ImageFolder(str(tmp_path), pipeline=[dict(type=LoadImage)])
+    np.random.seed(0)
+    assert dataset[0]['img_path'].endswith('b.jpg')
+    assert dataset.num_unreadable == 1
+
+
+def test_no_copy_between_array_and_tensor():
+    image = torch.randint(0, 256, (5, 7, 3), dtype=torch.uint8).permute(2, 0, 1)
+    array = to_array(image)
+    assert np.array_equal(array[..., 0], image[2].numpy())  # BGR
+    again = to_tensor(array)
+    assert torch.equal(again, image) and again.data_ptr() == image.data_ptr()
+    assert torch.equal(to_tensor(np.ascontiguousarray(array)), image)
+
+
+def test_crop_and_resize_are_pillows():
+    """Bicubic with antialiasing: at most 2 levels off anywhere, a hundredth on average."""
+    image = picture(size=(500, 375))
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    differences = []
+    for top, left, height, width in [(0, 0, 375, 500), (13, 20, 300, 310), (50, 60, 150, 170)]:
+        ours = v2.functional.resized_crop(
+            tensor,
+            top,
+            left,
+            height,
+            width,
+            [224, 224],
+            v2.InterpolationMode.BICUBIC,
+            antialias=True,
+        )
+        box = image.crop((left, top, left + width, top + height))
+        theirs = np.array(box.resize((224, 224), Image.Resampling.BICUBIC))
+        differences.append(np.abs(ours.permute(1, 2, 0).numpy().astype(int) - theirs))
+    assert max(d.max() for d in differences) <= 2
+    assert np.mean(differences) < 0.01
+
+
+def jitter(factors, order):
+    """Ours and torchvision's with given factors, on pixels that no step clips."""
+    image = (to_tensor(np.array(picture())[..., ::-1]) * 0.4 + 70).byte()
+    single = dict(brightness=(factors[0],) * 2, contrast=(factors[1],) * 2)
+    ours = LinearColorJitter(**single, saturation=(factors[2],) * 2)
+    ours.get_params = lambda *ranges: (torch.tensor(order), *factors, None)
+    expected = image
+    functional = v2.functional
+    steps = [functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation]
+    for step in order:
+        if step < 3:
+            expected = steps[step](expected, factors[step])
+    return ours(image), expected
+
+
+@pytest.mark.parametrize('order', [(0, 1, 2, 3), (1, 3, 2, 0), (2, 0, 3, 1), (3, 2, 1, 0)])
+def test_linear_jitter_is_torchvisions_without_its_clipping(order):
+    for factors in ((0.9, 0.8, 0.7), (0.6, 1.2, 0.9), (1.0, 1.0, 1.3)):
+        ours, expected = jitter(factors, order)
+        assert ours.dtype == torch.uint8
+        # torchvision cuts fractions off at each of three steps, here they are rounded at the end
+        difference = ours.float() - expected.float()
+        assert difference.min() >= -1 and difference.max() <= 4
+
+
+def test_linear_jitter_draws_what_torchvision_draws():
+    image = to_tensor(np.array(picture(size=(64, 64)))[..., ::-1])
+    settings = dict(brightness=0.4, contrast=0.4, saturation=0.4)
+    statistics = []
+    for kind in (LinearColorJitter, v2.ColorJitter):
+        torch.manual_seed(0)
+        transform = kind(**settings)
+        images = torch.stack([transform(image) for _ in range(400)]).float()
+        mean = images.mean(dim=(1, 2, 3))
+        contrast = images.std(dim=(1, 2, 3))
+        statistics.append(torch.stack([mean.mean(), mean.std(), contrast.mean(), contrast.std()]))
+    torch.testing.assert_close(*statistics, rtol=0.1, atol=0)
+
+
+def test_transforms_by_class_and_by_name():
+    image = np.array(picture())
+    results = []
+    for crop in (CROP, {**CROP, 'type': 'torchvision.transforms.v2.RandomResizedCrop'}):
+        transform = ROOT_TRANSFORMS.build(
+            dict(type='beitv2_mm.TorchvisionTransforms', transforms=[crop])
+        )
+        torch.manual_seed(0)
+        results.append(transform(dict(img=image)))
+    assert np.array_equal(results[0]['img'], results[1]['img'])
+    assert results[0]['img'].shape == (48, 48, 3) and results[0]['img_shape'] == (48, 48)
+    assert 'RandomResizedCrop' in repr(transform)
+
+
+def test_result_is_bgr_again():
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[:, :2, 2] = 200  # red, left
+    transform = TorchvisionTransforms([dict(type=v2.RandomHorizontalFlip, p=1.0)])
+    result = transform(dict(img=image))['img']
+    assert np.array_equal(result, image[:, ::-1])
+
+
+def test_fast():
+    """Decoding, crop, flip and jitter of a 500 x 375 file; the bound is for busy machines."""
+    content = io.BytesIO()
+    picture(size=(500, 375)).save(content, 'JPEG', quality=90)
+    steps = TorchvisionTransforms(
+        [
+            {**CROP, 'size': 224},
+            dict(type=v2.RandomHorizontalFlip),
+            dict(type=LinearColorJitter, brightness=0.4, contrast=0.4, saturation=0.4),
+        ]
+    )
+    seconds = []
+    for _ in range(20):
+        start = time.perf_counter()
+        steps(dict(img=decode(content.getvalue())))
+        seconds.append(time.perf_counter() - start)
+    assert np.median(seconds) < 20e-3
