@@ -3,8 +3,10 @@
 Command: python tools/prepare_composites.py --cifar data/cifar10 --out data/composites
     python tools/train.py configs/segmentation/beitv2_tiny_1xb32_500i_composites.py \
     --cfg-options model.backbone.init_cfg.1.checkpoint=PRETRAINED.pth
-    (from scratch: model.backbone.init_cfg.1.checkpoint=None)
-Hardware: two CPU cores, minutes. Published: nothing. Measured here: nothing.
+    (from scratch: model.backbone.init_cfg.1.checkpoint=None
+    optim_wrapper.paramwise_cfg.layer_decay_rate=1.0)
+Hardware: two CPU cores, two minutes. Published: nothing.
+Measured here: 39.8 mIoU from the quickstart's pretraining, 37.4 from scratch (README.md).
 """
 
 from mmcv.transforms import RandomFlip
