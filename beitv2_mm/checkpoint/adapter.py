@@ -115,7 +115,8 @@ def resize(name: str, value: Tensor, target: Grid, source: Grid | None = None) -
         return value
     for grid in filter(None, (source, target)):
         check_grid(grid, name)
-    if value.ndim != (2 if leaf == BIAS_TABLE else 3) or not value.is_floating_point():
+    fits = value.ndim == (2 if leaf == BIAS_TABLE else 3) and value.numel()
+    if not fits or not value.is_floating_point():
         raise CheckpointError(f'{name} cannot be {tuple(value.shape)} of {value.dtype}.')
     try:
         if leaf == BIAS_TABLE:

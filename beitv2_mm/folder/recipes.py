@@ -167,8 +167,10 @@ def _resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
     """The steps' sizes; masks cover two fifths of the patches in blocks of a twelfth at least."""
     for step in pipeline:
         kind = _kind(step)
-        if kind == 'RandomResizedCrop':
-            step.scale = size.pixels
+        if kind == 'TorchvisionTransforms':
+            _resize(step.transforms, size)
+        elif kind == 'RandomResizedCrop':
+            step['size' if 'size' in step else 'scale'] = size.pixels  # torchvision's, mmpretrain's
         elif kind == 'ResizeEdge':
             step.scale = round(size.pixels * 8 / 7)
         elif kind == 'CenterCrop':

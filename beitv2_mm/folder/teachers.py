@@ -103,9 +103,6 @@ def _build(name: str, projection: bool, weights: Path | None, grid: int) -> Teac
         convolutional = not hasattr(timm.create_model(name, pretrained=False), 'num_prefix_tokens')
     if convolutional:
         settings.update(input_size=16 * grid, stride=16)  # a feature for every patch
-        if weights is not None:  # strict, which networks cut to their features are not
-            overlay = dict(state_dict=read(weights))
-            timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     teacher = TimmTeacher(**settings).eval()  # type: ignore[arg-type]
     features = teacher(torch.zeros(1, 3, teacher.input_size, teacher.input_size), (grid, grid))
     return Teacher(settings, features.shape[-1], convolutional)

@@ -5,12 +5,13 @@ latents by an exponential moving average (EMA), summed over all ranks.
 """
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
 
 from beitv2_mm.layers.ranks import sum_over_ranks, world_size
 
@@ -54,6 +55,11 @@ nearest_codes = torch.library.custom_op('beitv2_mm::nearest_codes', search_codes
 @nearest_codes.register_fake
 def _(latents: Tensor, codebook: Tensor) -> Tensor:
     return latents.new_empty(len(latents), dtype=torch.int64)
+
+
+@register_flop_formula(torch.ops.beitv2_mm.nearest_codes)
+def _(latents: Any, codebook: Any, **kwargs: Any) -> int:
+    return 2 * latents[0] * latents[1] * codebook[0]  # shapes (M, d) and (K, d)
 
 
 def _sums_and_counts(latents: Tensor, codes: Tensor, num_codes: int) -> Tensor:

@@ -33,6 +33,10 @@ class TimmTeacher(BaseModule):
         mean, std: normalisation of the [0, 1] image; None for the model's own.
         resample: allow a feature grid other than the tokens' grid.
         model_kwargs: more arguments of ``timm.create_model``.
+
+    Raises:
+        ValueError: timm knows no such model, or it has no head to project with.
+        RuntimeError: the checkpoint is of another network.
     """
 
     mean: Tensor
@@ -68,6 +72,8 @@ class TimmTeacher(BaseModule):
         if not self.is_transformer:  # up to the stage that is read, and no further
             info = timm.create_model(model, features_only=True, pretrained=False).feature_info
             stages = [i for i, r in enumerate(info.reduction()) if r <= stride] or [0]
+            if checkpoint is not None:  # of a network cut short, timm takes any weights silently
+                timm.create_model(model, pretrained=True, **kwargs)
             kwargs.update(features_only=True, out_indices=(stages[-1],))
         elif input_size is not None:
             kwargs['img_size'] = input_size

@@ -47,7 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pretraining_leaves_configs_checkpoints_and_a_report(folder: Path) -> None:
     out = folder / 'pretrained'
     report = json.loads((out / 'report.json').read_text())
-    assert {'curves', 'codes', 'maps', 'masks'} == set(report['pictures'])
+    drawn = {'curves', 'codes', 'usage', 'maps', 'masks', 'predictions'}
+    assert set(report['pictures']) == drawn
     assert 'finetune CLASSES --from' in (out / 'report.html').read_text()
     for name in ('tokenizer', 'pretrain'):
         assert (out / name / 'epoch_1.pth').is_file()

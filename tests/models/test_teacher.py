@@ -54,6 +54,8 @@ def test_weights_of_another_network_are_refused(tmp_path):
     build(tmp_path, 'test_resnet', input_size=64)
     with pytest.raises(RuntimeError, match='(?i)missing|unexpected'):
         build(tmp_path, checkpoint=str(tmp_path / 'test_resnet.safetensors'))
+    with pytest.raises(RuntimeError, match='(?i)missing|unexpected'):  # a convolutional one, too
+        build(tmp_path, 'test_efficientnet', checkpoint=str(tmp_path / 'test_resnet.safetensors'))
 
 
 @pytest.mark.parametrize('model', ['test_efficientnet', 'test_resnet', 'test_convnext'])
