@@ -6,13 +6,16 @@ The graph takes RGB images in [0, 1], (B, 3, H, W), and normalises them itself.
 import importlib
 import io
 from collections.abc import Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from beitv2_mm.files import write_atomic
 from beitv2_mm.models import BEiTV2Pretrainer, VQKDTokenizer
@@ -120,7 +123,7 @@ def export(
     with torch.no_grad():  # caches of constants are filled by real tensors, not by the tracer's
         model(images)
     dynamic = {'images': {0: torch.export.Dim('batch')}} if batch is None else None
-    with torch.no_grad():
+    with torch.no_grad(), nullcontext() if path.suffix == '.pt2' else _PlainAttention():
         program = torch.export.export(model, (images,), dynamic_shapes=dynamic)
     content = _to_bytes(program) if path.suffix == '.pt2' else _to_onnx(program)
     check = images if batch else torch.rand(3, *images.shape[1:])
@@ -132,6 +135,17 @@ def export(
         )
     write_atomic(path, content)
     return worst
+
+
+class _PlainAttention(TorchFunctionMode):
+    """ONNX writes attention out as products, whose result lies in memory as (B, heads, N, d); the
+    fused kernel's does not, and the graph would take views that the products have not."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return result.contiguous() if func is F.scaled_dot_product_attention else result
 
 
 def _to_bytes(program: torch.export.ExportedProgram) -> bytes:
