@@ -13,9 +13,12 @@ import time
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from mmengine import fileio
 from mmengine.logging import print_log
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 
 Reason = Literal[
     'missing', 'empty', 'read error', 'no image', 'damaged', 'too large', 'unsupported', 'other'
@@ -46,14 +49,16 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Raises:
         UnreadableImageError: there are no pixels, or no telling what they mean.
     """
-    image = open_image(path)
+    return _pixels(path, open_image(path))
+
+
+def _pixels(path: str | os.PathLike, image: Image.Image) -> np.ndarray:
     try:
-        pixels = np.array(_to_rgb(_upright(image)))
+        return np.array(_to_rgb(_upright(image)))
     except Exception as error:  # conversions raise whatever they like
         raise _unreadable(path, 'unsupported', f'{image.format} of mode {image.mode}', error) from (
             error
         )
-    return pixels
 
 
 def read_labels(path: str | os.PathLike) -> np.ndarray:
@@ -80,12 +85,34 @@ def open_image(path: str | os.PathLike) -> Image.Image:
     Raises:
         UnreadableImageError: see `read_image`.
     """
+    return _load(path, *_check(path))
+
+
+def read_tensor(path: str | os.PathLike) -> Tensor:
+    """What `read_image` gives as a (3, H, W) tensor, uint8, RGB; most JPEG files are decoded by
+    torchvision, to the same pixels in less time.
+
+    Raises:
+        UnreadableImageError: see `read_image`.
+    """
+    content, image = _check(path)
+    if image.format == 'JPEG' and image.mode in ('RGB', 'L'):
+        _check_end(path, content, image)
+        coded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        try:
+            return decode_jpeg(coded, ImageReadMode.RGB, apply_exif_orientation=True)
+        except RuntimeError as error:
+            raise _unreadable(path, 'damaged', 'JPEG', error) from error
+    return torch.from_numpy(_pixels(path, _load(path, content, image))).permute(2, 0, 1)
+
+
+def _check(path: str | os.PathLike) -> tuple[bytes, ImageFile.ImageFile]:
+    """The file's content and the image, whose header alone has been read."""
     content = read_bytes(path)
     if not content:
         raise _unreadable(path, 'empty', 'it has no byte')
-    stream = io.BytesIO(content)
     try:
-        image = Image.open(stream, formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise _unreadable(path, 'no image', f'it is none of {", ".join(FORMATS)}') from error
     except Image.DecompressionBombError as error:
@@ -97,11 +124,21 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         raise _unreadable(path, 'too large', f'{width} x {height} pixels, limit {MAX_PIXELS}')
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise _unreadable(path, 'too large', f'{width} x {height}, thinner than 1:{MAX_ASPECT}')
+    return content, image
+
+
+def _check_end(path: str | os.PathLike, content: bytes, image: ImageFile.ImageFile) -> None:
+    assert image.fp is not None
+    if content.find(b'\xff\xd9', image.fp.tell()) < 0:  # the decoder would paint the rest grey
+        raise _unreadable(path, 'damaged', f'{image.format}: it has no end')
+
+
+def _load(path: str | os.PathLike, content: bytes, image: ImageFile.ImageFile) -> Image.Image:
+    if image.format in ('JPEG', 'MPO'):
+        _check_end(path, content, image)
     try:
         if image.format == 'PNG':  # loading stops at the last row, whatever the checksums say
             Image.open(io.BytesIO(content), formats=FORMATS).verify()
-        if image.format in ('JPEG', 'MPO') and content.find(b'\xff\xd9', stream.tell()) < 0:
-            raise OSError('it has no end')  # the decoder would paint the rest grey
         image.load()
     except Exception as error:
         raise _unreadable(path, 'damaged', f'{image.format}', error) from error

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 
 from beitv2_mm.datasets.masking import BlockwiseMaskGenerator, to_grid
@@ -20,9 +21,13 @@ class LoadImageFromFile(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Also writes 'img_shape' and 'ori_shape' (H, W)."""
-        image = read_image(results['img_path'])[..., ::-1]
+        image = self.read(results['img_path'])
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
+
+    def read(self, path: str) -> np.ndarray:
+        """The pixels of a file, (H, W, 3) uint8, BGR."""
+        return read_image(path)[..., ::-1]
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'

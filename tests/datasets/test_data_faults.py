@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from mmpretrain.datasets import PackInputs
 
 from beitv2_mm.datasets import (
     ImageFolder,
+    LoadImage,
     LoadImageFromFile,
     UnreadableImageError,
     read_image,
@@ -46,6 +48,19 @@ def remove_vanishing(folder: Path) -> None:
     number = [kind.name for kind in KINDS].index('vanished after listing')
     for path in folder.glob(f'{number:02d}_*'):
         path.unlink()
+
+
+def outcome(reader: Callable[[str], np.ndarray], path: str) -> str | list:
+    try:
+        return reader(path).tolist()
+    except UnreadableImageError as error:
+        return error.reason
+
+
+def test_the_faster_loader_keeps_the_rules(faulty: tuple[Path, dict]) -> None:
+    for path in faulty[1]:
+        faster = outcome(lambda path: LoadImage().read(path)[..., ::-1], path)
+        assert faster == outcome(read_image, path), path
 
 
 def test_every_kind_has_its_outcome_and_the_docs_tell_it(faulty: tuple[Path, dict]) -> None:
