@@ -21,6 +21,7 @@ import torch
 from mmengine.config import Config
 from mmengine.config import config as mm_config
 from mmengine.registry import MODELS
+from torch.distributed.run import get_args_parser
 
 import beitv2_mm
 from beitv2_mm import launch
@@ -85,6 +86,9 @@ def unfold(command: Command, folder: Path) -> list[str]:
     In place of python and srun stand programs that write down how they are called.
     """
     words = list(command.words)
+    if words[0] == 'torchrun':
+        called = get_args_parser().parse_args(words[1:])
+        return ['python', called.training_script, *called.training_script_args]
     if words[0] != 'bash':
         return words
     for name in ('python', 'srun'):
