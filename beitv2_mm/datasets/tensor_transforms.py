@@ -9,14 +9,12 @@ import torch
 from mmcv import imfrombytes
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine import fileio
-from torchvision import transforms as v1
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from beitv2_mm.registry import TRANSFORMS
 
 JPEG = b'\xff\xd8\xff'
-GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue
 
 
 def decode(content: bytes) -> np.ndarray:
@@ -65,42 +63,6 @@ class LoadImage(LoadImageFromFile):
         image = decode(fileio.get(results['img_path'], backend_args=self.backend_args))
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
-
-
-class LinearColorJitter(v1.ColorJitter):
-    """Brightness, contrast and saturation in random order as one linear map: (3, H, W) uint8, RGB.
-
-    The factors are those of torchvision's ColorJitter. It rounds and clips after every step, this
-    one once at the end: colours that one step clips and another brings back are not lost.
-    Hue is not part of it, being no linear map.
-    """
-
-    def __init__(
-        self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0
-    ) -> None:
-        super().__init__(brightness, contrast, saturation)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        order, brightness, contrast, saturation, _ = self.get_params(
-            self.brightness, self.contrast, self.saturation, self.hue
-        )
-        pixels = image.flatten(1).float()  # (3, H W)
-        mean = pixels.mean(dim=1).numpy()
-        matrix: np.ndarray = np.eye(3, dtype=np.float32)
-        offset: np.ndarray = np.zeros(3, np.float32)
-        for step in order.tolist():
-            if step == 0 and brightness is not None:
-                matrix, offset = brightness * matrix, brightness * offset
-            elif step == 1 and contrast is not None:
-                grey = GREY @ (matrix @ mean + offset)
-                matrix, offset = contrast * matrix, contrast * offset + (1 - contrast) * grey
-            elif step == 2 and saturation is not None:
-                blend = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * GREY
-                matrix, offset = blend @ matrix, blend @ offset
-        changed = torch.addmm(
-            torch.from_numpy(offset).float()[:, None], torch.from_numpy(matrix).float(), pixels
-        )
-        return changed.round_().clamp_(0, 255).byte().view_as(image)
 
 
 @TRANSFORMS.register_module()
