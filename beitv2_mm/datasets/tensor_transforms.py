@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from beitv2_mm.datasets.reading import read_tensor
 from beitv2_mm.datasets.transforms import LoadImageFromFile
 from beitv2_mm.registry import TRANSFORMS
-
-GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
@@ -34,42 +31,6 @@ class LoadImage(LoadImageFromFile):
 
     def read(self, path: str) -> np.ndarray:
         return to_array(read_tensor(path))
-
-
-class LinearColorJitter(v1.ColorJitter):
-    """Brightness, contrast and saturation in random order as one linear map: (3, H, W) uint8, RGB.
-
-    The factors are those of torchvision's ColorJitter. It rounds and clips after every step, this
-    one once at the end: colours that one step clips and another brings back are not lost.
-    Hue is not part of it, being no linear map.
-    """
-
-    def __init__(
-        self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0
-    ) -> None:
-        super().__init__(brightness, contrast, saturation)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        order, brightness, contrast, saturation, _ = self.get_params(
-            self.brightness, self.contrast, self.saturation, self.hue
-        )
-        pixels = image.flatten(1).float()  # (3, H W)
-        mean = pixels.mean(dim=1).numpy()
-        matrix: np.ndarray = np.eye(3, dtype=np.float32)
-        offset: np.ndarray = np.zeros(3, np.float32)
-        for step in order.tolist():
-            if step == 0 and brightness is not None:
-                matrix, offset = brightness * matrix, brightness * offset
-            elif step == 1 and contrast is not None:
-                grey = GREY @ (matrix @ mean + offset)
-                matrix, offset = contrast * matrix, contrast * offset + (1 - contrast) * grey
-            elif step == 2 and saturation is not None:
-                blend = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * GREY
-                matrix, offset = blend @ matrix, blend @ offset
-        changed = torch.addmm(
-            torch.from_numpy(offset).float()[:, None], torch.from_numpy(matrix).float(), pixels
-        )
-        return changed.round_().clamp_(0, 255).byte().view_as(image)
 
 
 @TRANSFORMS.register_module()
