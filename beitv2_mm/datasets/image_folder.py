@@ -1,12 +1,16 @@
 """Any folder tree of images as a data set: index -> what the pipeline makes of that file."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from mmengine.fileio import get_file_backend
+from mmengine.logging import print_log
 from mmpretrain.datasets.custom import CustomDataset
 
+from beitv2_mm.datasets.packed import pack_uri
 from beitv2_mm.datasets.skipping import SkipUnreadable
 from beitv2_mm.registry import DATASETS
 
@@ -18,7 +22,7 @@ class ImageFolder(SkipUnreadable, CustomDataset):
     """All images below ``data_root``, in sorted order; hidden files and folders are ignored.
 
     Args:
-        data_root: the folder.
+        data_root: the folder, or its pack (``images.tar``, see `beitv2_mm.datasets.packing`).
         with_label: the folders directly below it are the classes, in sorted order.
         pipeline: transforms; the first ones load the image (``results['img']``).
         on_error, max_refetch: see `SkipUnreadable`. Of images held out by ``val_images`` the
@@ -71,7 +75,7 @@ class ImageFolder(SkipUnreadable, CustomDataset):
         self.samples_per_class = samples_per_class
         self.split_seed = split_seed
         super().__init__(
-            data_root=os.path.expanduser(data_root),
+            data_root=pack_uri(os.path.expanduser(data_root)),
             with_label=with_label,
             pipeline=pipeline,
             extensions=extensions,
@@ -85,8 +89,32 @@ class ImageFolder(SkipUnreadable, CustomDataset):
         hidden = any(part.startswith('.') for part in filename.split('/'))
         return super().is_valid_file(filename) and not hidden
 
-    def _find_samples(self) -> list:
-        """File names below the folder, with the class index if ``with_label``."""
+    def files(self) -> list[str]:
+        """All images, as sorted names relative to the folder.
+
+        Raises:
+            FileNotFoundError: there is no folder, or no image in it.
+            PackError: a pack that is none, or damaged.
+        """
+        files = sorted(filter(self.is_valid_file, self._list(list_dir=False, recursive=True)))
+        if not files:
+            raise FileNotFoundError(
+                f'There is no image in {_shown(self.img_prefix)} or below; files ending in '
+                f'{", ".join(sorted(self.extensions))} (any case) were looked for. Check '
+                f'data_root, or pass extensions=(...).'
+            )
+        return files
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly below, sorted: the classes, with images or without."""
+        return sorted(name for name in self._list(list_file=False) if not name.startswith('.'))
+
+    def path(self, name: str) -> str:
+        """The 'img_path' of one of `files`."""
+        path: str = self._backend.join_path(self.img_prefix, name)
+        return path
+
+    def _list(self, **what: bool) -> Iterator[str]:
         folder = self.img_prefix
         if '://' not in folder and not os.path.isdir(folder):  # other backends report themselves
             raise FileNotFoundError(
@@ -94,28 +122,54 @@ class ImageFolder(SkipUnreadable, CustomDataset):
                 f'({self.data_root!r}) in the config, or --cfg-options train_dataloader.dataset.'
                 f'data_root=DIR.'
             )
-        if self.with_label and not _has_folders(folder):
+        yield from self._backend.list_dir_or_file(folder, **what)
+
+    @property
+    def _backend(self) -> Any:
+        return get_file_backend(self.img_prefix, enable_singleton=True)
+
+    def _find_samples(self) -> list:
+        """File names below the folder, with the class index if ``with_label``."""
+        if self.val_images:
+            return self._hold_out(self._labelled() if self.with_label else self.files())
+        return self._select(self._labelled()) if self.with_label else self.files()
+
+    def _labelled(self) -> list[tuple[str, int]]:
+        """Files in class folders and the class index, class by class."""
+        folders = self.folders()
+        if not folders:
             raise FileNotFoundError(
-                f'{os.path.abspath(folder)} has no class folders; with_label=True expects one '
+                f'{_shown(self.img_prefix)} has no class folders; with_label=True expects one '
                 f'folder of images per class. Use with_label=False for images without labels.'
             )
-        try:
-            samples = super()._find_samples()
-        except RuntimeError as error:  # mmpretrain's message names a dict, not the folder
+        if self.CLASSES is None:
+            self._metainfo['classes'] = tuple(folders)
+        elif len(self.CLASSES) != len(folders):
+            raise ValueError(
+                f'{_shown(self.img_prefix)} has {len(folders)} class folders; metainfo names '
+                f'{len(self.CLASSES)} classes. They must agree.'
+            )
+        labels = {folder: label for label, folder in enumerate(folders)}
+        parts = sorted(file.split('/', 1) for file in self.files() if '/' in file)
+        if not parts:
             raise FileNotFoundError(
-                f'There is no image in {os.path.abspath(folder)} or below; files ending in '
-                f'{", ".join(sorted(self.extensions))} (any case) were looked for. Check '
-                f'data_root, or pass extensions=(...).'
-            ) from error
-        if self.val_images:
-            return self._hold_out(samples)
-        return self._select(samples) if self.with_label else samples
+                f'The class folders {", ".join(folders)} in {_shown(self.img_prefix)} have no '
+                'image. Use with_label=False for images outside of class folders.'
+            )
+        empty = set(folders) - {folder for folder, _ in parts}
+        if empty:
+            print_log(
+                f'No image in the class folders {", ".join(sorted(empty))}.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        return [(f'{folder}/{file}', labels[folder]) for folder, file in parts]
 
     def _hold_out(self, samples: list) -> list:
         """The subset that was asked for, in the order given."""
         if len(samples) < 2:
             raise ValueError(
-                f'{os.path.abspath(self.img_prefix)} has one image; val_images='
+                f'{_shown(self.img_prefix)} has one image; val_images='
                 f'{self.val_images} needs at least two, one to train on and one to validate on.'
             )
         size = max(1, min(self.val_images, len(samples) // 10))
@@ -132,7 +186,7 @@ class ImageFolder(SkipUnreadable, CustomDataset):
         if not readable:
             raise RuntimeError(
                 f'Not one of the {len(data_list)} images held out of '
-                f'{os.path.abspath(self.img_prefix)} can be read; the warnings above name them.'
+                f'{_shown(self.img_prefix)} can be read; the warnings above name them.'
             )
         return readable
 
@@ -156,7 +210,6 @@ class ImageFolder(SkipUnreadable, CustomDataset):
         return [samples[row] for row in np.sort(np.concatenate(chosen))]
 
 
-def _has_folders(folder: str) -> bool:
-    if '://' in folder:
-        return True
-    return any(e.is_dir() and not e.name.startswith('.') for e in os.scandir(folder))
+def _shown(folder: str) -> str:
+    """As errors name it."""
+    return folder if '://' in folder else os.path.abspath(folder)

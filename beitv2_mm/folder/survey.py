@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
-from beitv2_mm.apis.tokenize import find_images
+from beitv2_mm.datasets import ImageFolder
+from beitv2_mm.datasets.packed import PackError
+from beitv2_mm.datasets.reading import UnreadableImageError, open_image
 
 SAMPLE = 64  # images whose size is looked at
 
@@ -27,34 +27,33 @@ class Survey:
 
 
 def survey(folder: Path) -> Survey:
-    """Count the images below a folder and look at some of them.
+    """Count the images below a folder, or in its pack, and look at some of them.
 
     Raises:
         FolderError: no such folder, no image in it, or not one of a sample can be read.
     """
-    if not folder.is_dir():
-        raise FolderError(f'There is no folder {folder.absolute()}.')
+    if not folder.exists():
+        raise FolderError(f'There is no folder {folder.absolute()}, and no pack of that name.')
+    data = ImageFolder(str(folder), lazy_init=True)
     try:
-        files = find_images([folder])
-    except FileNotFoundError as error:
+        files = data.files()
+    except (FileNotFoundError, PackError) as error:
         raise FolderError(str(error)) from error
     sides, reasons = [], []
     for file in files[:: -(-len(files) // SAMPLE)]:
         try:
-            with Image.open(file) as image:
-                sides.append(min(image.size))
-        except OSError as error:
-            reasons.append(f'{file}: {error}')
+            sides.append(min(open_image(data.path(file)).size))
+        except UnreadableImageError as error:
+            reasons.append(str(error))
     if not sides:
         raise FolderError(
             f'Not one of {len(reasons)} images in {folder} can be read, e.g. {reasons[0]}'
         )
-    return Survey(folder, len(files), round(statistics.median(sides)), _classes(folder, files))
+    return Survey(folder, len(files), round(statistics.median(sides)), _classes(files))
 
 
-def _classes(folder: Path, files: list[str]) -> dict[str, int]:
-    places = [Path(file).relative_to(folder).parts for file in files]
-    return dict(sorted(Counter(parts[0] for parts in places if len(parts) > 1).items()))
+def _classes(files: list[str]) -> dict[str, int]:
+    return dict(sorted(Counter(file.split('/')[0] for file in files if '/' in file).items()))
 
 
 def require_classes(found: Survey) -> None:
