@@ -72,11 +72,11 @@ class Pack:
         if zlib.crc32(content) != int(trailer[3], 16):
             raise self._error('the checksum of its index is wrong')
         # Arrays and one string, no lists: forked workers share them, see docs/performance.md.
-        self._names = content[:size]
-        self._ends = np.flatnonzero(np.frombuffer(self._names, np.uint8) == 0)
+        self._index = content
+        self._ends = np.flatnonzero(np.frombuffer(content, np.uint8, size) == 0)
         self._table = np.frombuffer(content, TABLE, count, offset=size)
         starts, sizes = self._table['start'], self._table['size']
-        if len(self._ends) != count or not self._names.endswith(b'\0' if count else b''):
+        if len(self._ends) != count or (count and self._ends[-1] != size - 1):
             raise self._error(f'its index has {len(self._ends)} names instead of {count}')
         if (starts < 0).any() or (sizes < 0).any() or (sizes > start - starts).any():
             raise self._error('images lie outside of the file')
@@ -96,7 +96,7 @@ class Pack:
         return content
 
     def _name(self, row: int) -> bytes:
-        return self._names[int(self._ends[row - 1]) + 1 if row else 0 : int(self._ends[row])]
+        return self._index[int(self._ends[row - 1]) + 1 if row else 0 : int(self._ends[row])]
 
     def names(self) -> Iterator[str]:
         """All, sorted; folders without images end with a slash."""

@@ -64,6 +64,24 @@ def test_labels_are_the_folders():
     assert dataset[3]['inputs'].shape == (3, 32, 32)
 
 
+def test_hidden_folders_are_no_classes(tmp_path):
+    """Notebooks leave .ipynb_checkpoints; it was a class, and its images were labelled."""
+    shutil.copytree(CIFAR, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(CIFAR / 'cat', tmp_path / '.ipynb_checkpoints')
+    shutil.copytree(CIFAR / 'cat', tmp_path / 'dog/.thumbnails')
+    ours, theirs = (ImageFolder(str(root), with_label=True) for root in (tmp_path, CIFAR))
+    assert ours.metainfo['classes'] == theirs.metainfo['classes']
+    assert ours.get_gt_labels().tolist() == theirs.get_gt_labels().tolist()
+    with pytest.raises(ValueError, match='10 class folders; metainfo names 2 classes'):
+        ImageFolder(str(CIFAR), with_label=True, metainfo=dict(classes=('a', 'b')))
+    (tmp_path / 'new').mkdir()
+    with pytest.raises(FileNotFoundError, match='class folders new in .* have no image'):
+        shutil.copy(next(CIFAR.rglob('*.png')), tmp_path / 'new.png')
+        for name in os.listdir(CIFAR):
+            shutil.rmtree(tmp_path / name)
+        ImageFolder(str(tmp_path), with_label=True)
+
+
 def test_balanced_disjoint_subsets(tmp_path):
     for name in ('x', 'y'):
         (tmp_path / name).mkdir()
