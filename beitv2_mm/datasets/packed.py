@@ -55,7 +55,7 @@ class Pack:
             self._file = open(path, 'rb')  # noqa: SIM115  as long as the process
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f'There is no pack {os.path.abspath(path)}. Check data_root in the config, or '
+                f'There is no pack {path}. Check data_root in the config, or '
                 '--cfg-options train_dataloader.dataset.data_root=FILE.tar.'
             ) from error
         length = self._file.seek(0, os.SEEK_END)
@@ -83,7 +83,7 @@ class Pack:
 
     def _error(self, why: str) -> PackError:
         return PackError(
-            f'{os.path.abspath(self.path)} is no pack of images, or was cut or damaged: {why}. '
+            f'{self.path} is no pack of images, or was cut or damaged: {why}. '
             'Expected is a file that tools/pack_images.py wrote: copy it again, or make one from '
             'the folder of images.'
         )
@@ -178,7 +178,7 @@ class PackBackend(fileio.BaseStorageBackend):
 
 def _split(uri: str | os.PathLike) -> tuple[Pack, str]:
     """The pack, and the name in it: the first part that ends as a pack and is no folder."""
-    path = os.fspath(uri).removeprefix(PREFIX)
+    path = os.path.join(os.getcwd(), os.fspath(uri).removeprefix(PREFIX))
     for found in re.finditer(rf'{re.escape(SUFFIX)}(?=/|$)', path):
         if not _is_folder(path[: found.end()]):
             return open_pack(path[: found.end()]), path[found.end() + 1 :]

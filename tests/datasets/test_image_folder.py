@@ -75,10 +75,10 @@ def test_hidden_folders_are_no_classes(tmp_path):
     with pytest.raises(ValueError, match='10 class folders; metainfo names 2 classes'):
         ImageFolder(str(CIFAR), with_label=True, metainfo=dict(classes=('a', 'b')))
     (tmp_path / 'new').mkdir()
+    shutil.copy(next(CIFAR.rglob('*.png')), tmp_path / 'new.png')
+    for name in os.listdir(CIFAR):
+        shutil.rmtree(tmp_path / name)
     with pytest.raises(FileNotFoundError, match='class folders new in .* have no image'):
-        shutil.copy(next(CIFAR.rglob('*.png')), tmp_path / 'new.png')
-        for name in os.listdir(CIFAR):
-            shutil.rmtree(tmp_path / name)
         ImageFolder(str(tmp_path), with_label=True)
 
 
