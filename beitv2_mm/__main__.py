@@ -33,7 +33,9 @@ def parse_args() -> argparse.Namespace:
         description='Train a classifier from a pretraining, on a folder of images for each class.',
     )
     for command in (pretrain, finetune):
-        command.add_argument('folder', type=Path, metavar='FOLDER', help='images, in any subfolder')
+        command.add_argument(
+            'folder', type=Path, metavar='FOLDER', help='images, in any subfolder, or their pack'
+        )
         command.add_argument(
             '--out', type=Path, required=True, metavar='DIR', help='configs, checkpoints, report'
         )
