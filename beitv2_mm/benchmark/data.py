@@ -22,10 +22,7 @@ COUNT = 32  # images of a turn
 
 @dataclass(frozen=True)
 class Pipeline(Work):
-    """All images of a folder once: decoding, crop, flip, jitter, mask.
-
-    Ours leaves the jitter to the device (`JitterPreprocessor`): it is not part of this time.
-    """
+    """All images of a folder once: decoding, crop, flip, jitter, mask."""
 
     size: int = 224
 
@@ -76,12 +73,17 @@ class Pipeline(Work):
             interpolation='bicubic',
             antialias=True,
         )
-        colors = dict(type=v2.ColorJitter, brightness=0.4, contrast=0.4, saturation=0.4)
+        strengths = dict(brightness=0.4, contrast=0.4, saturation=0.4)
         flip = dict(type=v2.RandomHorizontalFlip)
-        steps = [crop, flip] if crop_first else [colors, flip, crop]
+        exact = [dict(type=v2.ColorJitter, **strengths), flip, crop]
+        fast = dict(type='beitv2_mm.LinearColorJitter', **strengths)
         return [
             dict(type='beitv2_mm.LoadImage'),
-            dict(type='beitv2_mm.TorchvisionTransforms', transforms=steps),
+            dict(
+                type='beitv2_mm.TorchvisionTransforms',
+                transforms=[crop, flip] if crop_first else exact,
+            ),
+            *([fast] if crop_first else []),
             dict(
                 type='beitv2_mm.BlockwiseMask',
                 patch_size=PATCH,

@@ -25,7 +25,7 @@ class Row:
     work: str
     implementation: str
     median_seconds: float | None  # of one run, or of an image; None where only memory is meant
-    peak_memory_mb: float | None  # on top of weights and inputs
+    peak_memory_mb: float | None  # on top of weights, inputs and the optimizer's state
     share_of_limit: float | None  # time of plain matrix products of as many FLOPs / median_seconds
     speed_ratio: float | None = None  # its time / this package's time
     memory_ratio: float | None = None  # this package's memory / its memory
@@ -173,24 +173,14 @@ def quiet() -> None:
     logging.disable(logging.WARNING)
 
 
-def _load_kernels(work: Work) -> None:
-    """What libraries allocate once, on their first product, is nobody's peak."""
-    device = work.settings.device
-    weight = torch.randn(64, 64, device=device, requires_grad=True)
-    with work.settings.autocast():
-        (torch.randn(64, 64, device=device) @ weight).float().sum().backward()
-
-
 def peak_memory(work: Work, name: str) -> float | None:
     """Peak memory of an implementation in MiB; to be called in a process of its own."""
     quiet()
     torch.set_num_threads(work.settings.threads)
     step = _build(work, [name])[name]
-    _load_kernels(work)
-    gc.collect()
-
-    def twice() -> None:
-        step.run()
-        step.run()
-
-    return work.peak_memory(step.in_full or twice)
+    if step.in_full is not None:
+        return work.peak_memory(step.in_full)
+    step.run()  # now there are kernels and the optimizer's state
+    if step.module is not None:
+        step.module.zero_grad()  # gradients are part of the next step
+    return work.peak_memory(step.run)

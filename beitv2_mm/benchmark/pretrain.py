@@ -60,7 +60,10 @@ class Pretrain(Work):
         model.train()
         weights = [p for p in model.parameters() if p.requires_grad]
         optimizer = OptimWrapper(
-            torch.optim.AdamW(weights, lr=1e-5, betas=(0.9, 0.98), weight_decay=0.05),
+            # fused, as our recipes have it
+            torch.optim.AdamW(
+                weights, lr=1e-5, betas=(0.9, 0.98), weight_decay=0.05, fused=implementation == OURS
+            ),
             clip_grad=dict(max_norm=3.0),
         )
         data = self._batch(two_views=implementation != OURS)
@@ -90,6 +93,7 @@ class Pretrain(Work):
     def _beitv2_mm(self) -> BaseModel:
         arch = self.arch
         common = dict(arch=arch, img_size=self.size, patch_size=PATCH)
+        recompute = dict(with_cp='selective')  # as our recipes have it
         model = BEiTV2Pretrainer(
             backbone=dict(
                 type='beitv2_mm.BEiTV2Backbone',
@@ -97,8 +101,14 @@ class Pretrain(Work):
                 out_type='raw',
                 with_mask_token=True,
                 **common,
+                **recompute,
             ),
-            neck=dict(type='beitv2_mm.PatchAggregationNeck', arch=arch, early_layer=self.early),
+            neck=dict(
+                type='beitv2_mm.PatchAggregationNeck',
+                arch=arch,
+                early_layer=self.early,
+                **recompute,
+            ),
             head=dict(
                 type='beitv2_mm.MIMHead', embed_dims=arch.embed_dims, num_codes=self.num_codes
             ),

@@ -56,7 +56,7 @@ class Step(NamedTuple):
     run: Callable[[], Any]  # the work once; what it returns is compared
     module: nn.Module | None = None  # holds the weights, and is what gets compiled
     units: int = 1  # images in a run, where the time of an image is meant
-    in_full: Callable[[], Any] | None = None  # what memory is measured of; None for two runs
+    in_full: Callable[[], Any] | None = None  # what memory is measured of; None for a run
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Work:
             )
 
     def peak_memory(self, run: Callable[[], Any]) -> float | None:
-        """MiB that ``run`` needs on top of weights and inputs, which are there."""
+        """MiB that ``run`` needs on top of weights, inputs and the optimizer's state."""
         return peak_beyond_start(run, self.settings.device)
 
     def available(self) -> list[str]:

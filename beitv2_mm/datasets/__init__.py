@@ -1,3 +1,4 @@
+from beitv2_mm.datasets.color_jitter import LinearColorJitter
 from beitv2_mm.datasets.image_folder import ImageFolder
 from beitv2_mm.datasets.masking import BlockwiseMaskGenerator
 from beitv2_mm.datasets.reading import UnreadableImageError, read_image
@@ -9,6 +10,7 @@ __all__ = [
     'BlockwiseMask',
     'BlockwiseMaskGenerator',
     'ImageFolder',
+    'LinearColorJitter',
     'LoadImage',
     'LoadImageFromFile',
     'TorchvisionTransforms',

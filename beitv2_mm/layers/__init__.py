@@ -1,7 +1,7 @@
 """Plain PyTorch layers: nothing here knows OpenMMLab."""
 
 from beitv2_mm.layers.attention import Attention
-from beitv2_mm.layers.block import Block, run_block
+from beitv2_mm.layers.block import Block
 from beitv2_mm.layers.position import (
     RelativePositionBias,
     relative_position_index,
@@ -25,7 +25,6 @@ __all__ = [
     'relative_position_index',
     'resize_bias_table',
     'resize_pos_embed',
-    'run_block',
     'spherical_kmeans',
     'table_size',
     'to_pair',

@@ -4,11 +4,13 @@ Where only some tokens of the result are read, the others need not be computed. 
 None for all of them, a slice (the same tokens of every image) or indices (B, M); N becomes M.
 """
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from beitv2_mm.layers.position import BiasTable, Grid, gather_bias, resize_bias_table
 
@@ -36,6 +38,15 @@ def softmax_weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     """Queries (B, heads, M, d), keys (B, heads, N, d) and bias -> (B, heads, M, N)."""
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return (logits if bias is None else logits.add_(bias)).softmax(dim=-1)
+
+
+def recomputed(function: Callable, *args: object) -> Any:
+    """``function(*args)``, whose intermediate results the backward pass computes again."""
+    return checkpoint(function, *args, use_reentrant=False)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
+    return F.dropout(softmax_weights(q, k, bias), dropout) @ v
 
 
 def _lacks_kernel(bias: Tensor | None) -> bool:
@@ -108,18 +119,34 @@ class Attention(BiasTable):
         bias = self.position_bias(grid, bias)
         return softmax_weights(q, k, bias)
 
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        read: Read = None,
+        recompute: bool = False,
+    ) -> Tensor:
+        """Queries, keys, values of `project` and bias of `position_bias` -> (B, M, D).
+
+        With ``recompute`` the softmax weights (B, heads, M, N) are not kept for the backward pass.
+        """
+        if bias is not None:
+            bias = read_rows(bias, read).to(q.dtype)
+        dropout = self.attn_drop if self.training else 0.0
+        if _lacks_kernel(bias):
+            args = q, k, v, bias, dropout
+            x = recomputed(_attend, *args) if recompute else _attend(*args)
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        # (B, heads, M, D / heads)
+        return x.transpose(1, 2).flatten(2)
+
     def forward(
         self, x: Tensor, grid: Grid, bias: Tensor | None = None, read: Read = None
     ) -> Tensor:
         q, k, v = self.project(x, read)
         bias = self.position_bias(grid, bias)
-        if bias is not None:
-            bias = read_rows(bias, read).to(q.dtype)
-        dropout = self.attn_drop if self.training else 0.0
-        if _lacks_kernel(bias):
-            x = F.dropout(softmax_weights(q, k, bias), dropout) @ v
-        else:
-            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-        # (B, heads, M, D / heads)
-        x = x.transpose(1, 2).flatten(2)  # (B, M, D)
+        x = self.attend(q, k, v, bias, read)
         return self.proj_drop(self.proj(x))

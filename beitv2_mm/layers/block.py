@@ -1,14 +1,17 @@
 """Pre-norm transformer block: (B, N, D) -> (B, N, D), or (B, M, D) where M tokens are read."""
 
+from typing import Literal, TypeAlias
+
 import torch
+import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from beitv2_mm.layers.attention import Attention, Read, read_tokens
+from beitv2_mm.layers.attention import Attention, Read, read_tokens, recomputed
 from beitv2_mm.layers.position import Grid
 
 LAYER_NORM_EPS = 1e-6
+WithCp: TypeAlias = bool | Literal['selective']
 
 
 class Block(nn.Module):
@@ -16,6 +19,10 @@ class Block(nn.Module):
 
     ``layer_scale`` is the start of gamma_1 and gamma_2; None or 0 leaves them out. Each branch is
     dropped once, with rate ``drop_path``.
+
+    ``with_cp`` saves memory in training: True keeps the block's input alone and computes the rest
+    again in the backward pass; 'selective' does so only with what costs little, norms, GELU,
+    softmax and layer scale (Korthikanti et al. 2022, section 5).
     """
 
     def __init__(
@@ -28,8 +35,12 @@ class Block(nn.Module):
         grid: Grid | None = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
+        with_cp: WithCp = False,
     ) -> None:
         super().__init__()
+        if with_cp not in (False, True, 'selective'):
+            raise ValueError(f"with_cp is False, True or 'selective', but {with_cp!r} was given.")
+        self.with_cp = with_cp
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.attn = Attention(dim, num_heads, grid, attn_drop, proj_drop)
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
@@ -46,12 +57,37 @@ class Block(nn.Module):
         self, x: Tensor, grid: Grid, bias: Tensor | None = None, read: Read = None
     ) -> Tensor:
         """Tokens after the block. Those that are not ``read`` serve as keys and values alone."""
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            if self.with_cp != 'selective':
+                return recomputed(self._plain, x, grid, bias, read)
+            if not torch.compiler.is_compiling():  # which makes the same choice by itself
+                return self._selective(x, grid, bias, read)
+        return self._plain(x, grid, bias, read)
+
+    def _plain(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
         attn = self.attn(self.norm1(x), grid, bias, read)
         x = read_tokens(x, read) + self.drop_path(
             attn if self.gamma_1 is None else self.gamma_1 * attn
         )
         mlp = self.mlp(self.norm2(x))
         return x + self.drop_path(mlp if self.gamma_2 is None else self.gamma_2 * mlp)
+
+    def _selective(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
+        """`_plain`, of which only inputs of norms, products and the GELU are kept. No product with
+        weights is computed again, for a recomputation ends where it has found what was kept."""
+        attn, mlp = self.attn, self.mlp
+        q, k, v = recomputed(lambda x: attn.project(self.norm1(x), read), x)
+        bias = attn.position_bias(grid, bias)
+        out = attn.attend(q, k, v, bias, read, recompute=True)
+        out = recomputed(_scaled_linear, attn.proj, out, self.gamma_1)
+        x = read_tokens(x, read) + self.drop_path(attn.proj_drop(out))
+        hidden = recomputed(lambda x: mlp.fc1(self.norm2(x)), x)
+        out = recomputed(
+            lambda h, gamma: _scaled_linear(mlp.fc2, mlp.drop1(mlp.act(h)), gamma),
+            hidden,
+            self.gamma_2,
+        )
+        return x + self.drop_path(mlp.drop2(out))
 
     def init_weights(self, depth: int, std: float = 0.02) -> None:
         """Truncated normal weights; those that end a branch are divided by sqrt(2 * depth).
@@ -77,16 +113,8 @@ class Block(nn.Module):
             self.mlp.fc2.weight.div_((2 * depth) ** 0.5)
 
 
-def run_block(
-    block: nn.Module,
-    x: Tensor,
-    grid: Grid,
-    bias: Tensor | None,
-    with_cp: bool = False,
-    read: Read = None,
-) -> Tensor:
-    """``block(x, grid, bias, read)``; in training with ``with_cp`` its activations are computed
-    again in the backward pass and not kept."""
-    if with_cp and block.training and torch.is_grad_enabled():
-        return checkpoint(block, x, grid, bias, read, use_reentrant=False)
-    return block(x, grid, bias, read)
+def _scaled_linear(layer: nn.Linear, x: Tensor, gamma: Tensor | None) -> Tensor:
+    """``gamma * layer(x)`` without a tensor for ``layer(x)``: the weights are scaled."""
+    if gamma is None:
+        return layer(x)
+    return F.linear(x, gamma[:, None] * layer.weight, gamma * layer.bias)

@@ -69,24 +69,28 @@ def _geometric_offsets(source: int, target: int) -> np.ndarray:
 
 
 @torch.compiler.assume_constant_result
-def _resize_matrix(source: int, target: int, device: torch.device) -> Tensor:
-    """Cubic spline interpolation along one axis as a matrix, (2 target - 1, 2 source - 1)."""
-    return _spline_matrix(source, target, device)
+def _resize_matrices(source: Grid, target: Grid, device: torch.device) -> Tensor:
+    """Cubic spline interpolation along both axes as matrices, (2 target - 1, 2 source - 1) each,
+    flat, one after the other: torch 2.14 takes two constants of one function for the same."""
+    return _matrices(source, target, device)
 
 
 @lru_cache(maxsize=64)
-def _spline_matrix(source: int, target: int, device: torch.device) -> Tensor:
+def _matrices(source: Grid, target: Grid, device: torch.device) -> Tensor:
+    axes = [_spline_matrix(*axis).ravel() for axis in zip(source, target, strict=True)]
+    return _constant(np.concatenate(axes).astype(np.float32), device)
+
+
+def _spline_matrix(source: int, target: int) -> np.ndarray:
     identity = np.eye(2 * source - 1)
     if source == target:
-        matrix = identity
-    elif source < 3:  # too few offsets for a cubic: the table's own values, the border repeated
+        return identity
+    if source < 3:  # too few offsets for a cubic: the table's own values, the border repeated
         nearest = np.arange(1 - target, target).clip(1 - source, source - 1) + source - 1
-        matrix = identity[nearest]
-    else:
-        known = _geometric_offsets(source, target)
-        wanted = np.arange(1 - target, target, dtype=np.float64).clip(known[0], known[-1])
-        matrix = make_interp_spline(known, identity, k=3)(wanted)
-    return _constant(matrix.astype(np.float32), device)
+        return identity[nearest]
+    known = _geometric_offsets(source, target)
+    wanted = np.arange(1 - target, target, dtype=np.float64).clip(known[0], known[-1])
+    return make_interp_spline(known, identity, k=3)(wanted)
 
 
 def resize_bias_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
@@ -103,8 +107,12 @@ def resize_bias_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
         )
     if source == target:
         return table
-    along_y = _resize_matrix(source[0], target[0], table.device).to(table.dtype)
-    along_x = _resize_matrix(source[1], target[1], table.device).to(table.dtype)
+    shapes = [(2 * new - 1, 2 * old - 1) for old, new in zip(source, target, strict=True)]
+    matrices = _resize_matrices(source, target, table.device).to(table.dtype)
+    along_y, along_x = (
+        matrix.view(shape)
+        for matrix, shape in zip(matrices.split([t * u for t, u in shapes]), shapes, strict=True)
+    )
     offsets = table[:-NUM_CLS_ROWS].reshape(2 * source[0] - 1, 2 * source[1] - 1, -1)
     offsets = torch.einsum('ty,yxh,ux->tuh', along_y, offsets, along_x)
     return torch.cat([offsets.flatten(0, 1), table[-NUM_CLS_ROWS:]])

@@ -9,7 +9,7 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from beitv2_mm.layers.attention import Read
-from beitv2_mm.layers.block import Block, run_block
+from beitv2_mm.layers.block import Block, WithCp
 from beitv2_mm.layers.position import Grid, RelativePositionBias, resize_pos_embed
 
 Position = Literal['shared', 'layerwise', 'absolute']
@@ -58,7 +58,7 @@ class VisionTransformer(nn.Module):
         layer_scale: start of gamma_1 and gamma_2; None for none.
         drop_path_rate: rate of the last block; it grows linearly from 0 at the first.
         with_mask_token: own a mask token, so that ``mask`` may be given.
-        with_cp: trade compute for memory by checkpointing the blocks' activations.
+        with_cp: True or 'selective' saves memory in training, see `Block`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class VisionTransformer(nn.Module):
         attn_drop_rate: float = 0.0,
         drop_rate: float = 0.0,
         with_mask_token: bool = False,
-        with_cp: bool = False,
+        with_cp: WithCp = False,
     ) -> None:
         super().__init__()
         if position not in ('shared', 'layerwise', 'absolute'):
@@ -91,7 +91,6 @@ class VisionTransformer(nn.Module):
         self.mlp_ratio = mlp_ratio
         self.layer_scale = layer_scale
         self.position = position
-        self.with_cp = with_cp
         self.drop_path_rates = drop_path_schedule(drop_path_rate, num_layers)
         self.patch_embed = PatchEmbed(
             to_pair(img_size), self.patch_size, in_channels, embed_dims, strict_img_size=False
@@ -116,6 +115,7 @@ class VisionTransformer(nn.Module):
                 self.grid if position == 'layerwise' else None,
                 attn_drop_rate,
                 drop_rate,
+                with_cp,
             )
             for drop_path in self.drop_path_rates
         )
@@ -171,7 +171,7 @@ class VisionTransformer(nn.Module):
         """
         blocks = self.blocks[:depth]
         for i, block in enumerate(blocks, start=1):
-            x = run_block(block, x, grid, bias, self.with_cp, read if i == len(blocks) else None)
+            x = block(x, grid, bias, read if i == len(blocks) else None)
             yield x
 
     def init_transformer(self, std: float = 0.02) -> None:

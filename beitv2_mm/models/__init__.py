@@ -3,7 +3,6 @@
 from beitv2_mm.models.aggregation_neck import PatchAggregationNeck
 from beitv2_mm.models.arch import ARCHS, Arch, get_arch
 from beitv2_mm.models.backbone import BEiTV2Backbone, MaskedFeatures
-from beitv2_mm.models.color_jitter import JitterPreprocessor
 from beitv2_mm.models.feature_extractor import FeatureExtractor
 from beitv2_mm.models.mim_head import MIMHead
 from beitv2_mm.models.pretrainer import BEiTV2Pretrainer
@@ -16,7 +15,6 @@ __all__ = [
     'BEiTV2Backbone',
     'BEiTV2Pretrainer',
     'FeatureExtractor',
-    'JitterPreprocessor',
     'MIMHead',
     'MaskedFeatures',
     'PatchAggregationNeck',

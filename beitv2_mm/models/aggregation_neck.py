@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from beitv2_mm.layers import Block, run_block
+from beitv2_mm.layers import Block
 from beitv2_mm.layers.attention import Read
-from beitv2_mm.layers.block import LAYER_NORM_EPS
+from beitv2_mm.layers.block import LAYER_NORM_EPS, WithCp
 from beitv2_mm.layers.vision_transformer import drop_path_schedule
 from beitv2_mm.models.arch import Arch, get_arch
 from beitv2_mm.models.backbone import MaskedFeatures
@@ -35,7 +35,7 @@ class PatchAggregationNeck(PretrainedModule):
         layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         separate_norm: bool = False,
-        with_cp: bool = False,
+        with_cp: WithCp = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -49,7 +49,6 @@ class PatchAggregationNeck(PretrainedModule):
             layer_scale_init_value = size.layer_scale_init_value
         self.early_layer = early_layer
         self.embed_dims = size.embed_dims
-        self.with_cp = with_cp
         rates = drop_path_schedule(drop_path_rate, size.num_layers)
         depths = range(early_layer, early_layer + num_layers)
         self.cls_pt_layers = nn.ModuleList(
@@ -59,6 +58,7 @@ class PatchAggregationNeck(PretrainedModule):
                 size.mlp_ratio,
                 layer_scale_init_value,
                 rates[min(depth, size.num_layers - 1)],
+                with_cp=with_cp,
             )
             for depth in depths
         )
@@ -79,5 +79,5 @@ class PatchAggregationNeck(PretrainedModule):
         x = torch.cat([features.tokens[:, :1], features.early], dim=1)
         for block in self.cls_pt_layers:
             last = read if block is self.cls_pt_layers[-1] else None
-            x = run_block(block, x, features.grid, features.bias, self.with_cp, last)
+            x = block(x, features.grid, features.bias, last)
         return x

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from beitv2_mm.layers import VisionTransformer
 from beitv2_mm.layers.attention import Read, read_tokens
-from beitv2_mm.layers.block import LAYER_NORM_EPS
+from beitv2_mm.layers.block import LAYER_NORM_EPS, WithCp
 from beitv2_mm.layers.position import Grid
 from beitv2_mm.layers.vision_transformer import Position, Size
 from beitv2_mm.models.arch import Arch, get_arch
@@ -69,7 +69,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         attn_drop_rate: float = 0.0,
         frozen_stages: int = -1,
         with_mask_token: bool = False,
-        with_cp: bool = False,
+        with_cp: WithCp = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         size = get_arch(arch)

@@ -56,7 +56,7 @@ model = dict(
 train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=100, val_interval=1)
 optim_wrapper = dict(
     type=mixed_precision,
-    optimizer=dict(type=AdamW, lr=5e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type=AdamW, lr=5e-4, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor=LearningRateDecayOptimWrapperConstructor,
     paramwise_cfg=dict(
         layer_decay_rate=0.65,

@@ -1,17 +1,20 @@
 """Training images on uint8 tensors: decoding, cropping and jittering take a fraction of the time.
 
-Crop and flip are drawn as in the reference. The colour jitter is part of the model's preprocessor,
-which runs on the device, so a recipe takes both, `fast_mim_pipeline` and `fast_mim_preprocessor`.
-It comes after the crop, not before it: its contrast factor turns around the mean grey of the crop,
-in the reference around that of the whole image; and it clips colours once, not after every step. So
-recipes of the paper keep the reference's.
+Crop and flip are drawn as in the reference. The colour jitter comes after the crop, not before it:
+its contrast factor turns around the mean grey of the crop, in the reference around that of the
+whole image; and it clips colours once, not after every step. So recipes of the paper keep the
+reference's.
 """
 
 from mmpretrain.datasets import PackInputs
 from torchvision.transforms.v2 import RandomHorizontalFlip, RandomResizedCrop
 
-from beitv2_mm.datasets import BlockwiseMask, LoadImage, TorchvisionTransforms
-from beitv2_mm.models import JitterPreprocessor
+from beitv2_mm.datasets import (
+    BlockwiseMask,
+    LinearColorJitter,
+    LoadImage,
+    TorchvisionTransforms,
+)
 
 fast_tokenizer_pipeline = [
     dict(type=LoadImage),
@@ -45,7 +48,7 @@ fast_mim_pipeline = [
             dict(type=RandomHorizontalFlip),
         ],
     ),
+    dict(type=LinearColorJitter, brightness=0.4, contrast=0.4, saturation=0.4),
     dict(type=BlockwiseMask, patch_size=16, num_masked=75, min_block=16, min_aspect=0.3),
     dict(type=PackInputs),
 ]
-fast_mim_preprocessor = dict(type=JitterPreprocessor, brightness=0.4, contrast=0.4, saturation=0.4)

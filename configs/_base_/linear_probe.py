@@ -34,7 +34,7 @@ train_dataloader.update(dataset=dict(pipeline=train_pipeline))
 train_cfg.update(max_epochs=50)
 optim_wrapper = dict(
     type=OptimWrapper,
-    optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0),
+    optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, fused=True),
 )
 param_scheduler = [
     dict(type=CosineAnnealingLR, eta_min=0.0, end=50, convert_to_iter_based=True),

@@ -33,9 +33,15 @@ model = dict(
         out_type='raw',
         drop_path_rate=0.0,
         with_mask_token=True,
+        with_cp='selective',  # half the activations, for a few percent of the time
     ),
     neck=dict(
-        type=PatchAggregationNeck, arch='base', early_layer=9, num_layers=2, drop_path_rate=0.0
+        type=PatchAggregationNeck,
+        arch='base',
+        early_layer=9,
+        num_layers=2,
+        drop_path_rate=0.0,
+        with_cp='selective',
     ),
     head=dict(type=MIMHead, embed_dims=768, num_codes=8192),
     tokenizer=dict(
@@ -55,7 +61,7 @@ model = dict(
 train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=300, val_interval=10)
 optim_wrapper = dict(
     type=mixed_precision,
-    optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05),
+    optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=3.0),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,

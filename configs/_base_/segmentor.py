@@ -93,7 +93,7 @@ val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
 optim_wrapper = dict(
     type=mixed_precision,
-    optimizer=dict(type=AdamW, lr=5e-5, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type=AdamW, lr=5e-5, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor=LearningRateDecayOptimWrapperConstructor,
     # the class token is decayed here, unlike in classification: the reference does so
     paramwise_cfg=dict(layer_decay_rate=0.75, norm_decay_mult=0.0, flat_decay_mult=0.0),

@@ -30,7 +30,7 @@ model = dict(
 train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=100, val_interval=1)
 optim_wrapper = dict(
     type=mixed_precision,
-    optimizer=dict(type=AdamW, lr=5e-5, betas=(0.9, 0.99), weight_decay=1e-4),
+    optimizer=dict(type=AdamW, lr=5e-5, betas=(0.9, 0.99), weight_decay=1e-4, fused=True),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         flat_decay_mult=0.0,

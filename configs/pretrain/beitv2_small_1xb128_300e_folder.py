@@ -14,7 +14,6 @@ with read_base():
     from .._base_.mim import *
 
 model.update(
-    data_preprocessor=fast_mim_preprocessor,
     backbone=dict(arch='small', drop_path_rate=0.1),
     neck=dict(arch='small', drop_path_rate=0.1),
     head=dict(embed_dims=384, num_codes=2048),

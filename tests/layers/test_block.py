@@ -3,8 +3,9 @@
 import pytest
 import torch
 from timm.layers import DropPath
+from torch.utils.flop_counter import FlopCounterMode
 
-from beitv2_mm.layers import Attention, Block, VisionTransformer, run_block
+from beitv2_mm.layers import Attention, Block, VisionTransformer
 from tiny import randomize
 
 GRID = (2, 3)
@@ -124,13 +125,59 @@ def test_peer_bug_no_layer_scale(layer_scale):
     assert block(torch.randn(2, 7, 16), GRID).isfinite().all()
 
 
-def test_checkpointed_block_repeats_its_random_numbers():
-    x, grads = torch.randn(3, 7, 16), []
-    for with_cp in (False, True):
+READS = [None, slice(1, None), torch.tensor([[0, 2], [1, 6], [3, 3]])]
+
+
+@pytest.mark.parametrize('with_cp', [True, 'selective'])
+@pytest.mark.parametrize('read', READS, ids=['all', 'slice', 'indices'])
+@pytest.mark.parametrize('settings', [dict(layer_scale=0.1, grid=GRID), dict()])
+def test_recomputation_equals_keeping(with_cp, read, settings):
+    """Output and every gradient, random numbers included."""
+    x, found = torch.randn(3, 7, 16), []
+    drops = dict(drop_path=0.5, attn_drop=0.1, proj_drop=0.1)
+    for mode in (False, with_cp):
         torch.manual_seed(1)
-        block = randomize(Block(16, 2, drop_path=0.5, attn_drop=0.1, proj_drop=0.1)).train()
-        out = run_block(block, x, GRID, None, with_cp)
+        block = randomize(Block(16, 2, **drops, **settings, with_cp=mode)).train()
+        image = x.clone().requires_grad_()
+        bias = torch.randn(2, 7, 7).requires_grad_()
+        out = block(image, GRID, bias, read)
         out.square().sum().backward()
-        grads.append([out.detach(), *(p.grad for p in block.parameters())])
-    for plain, checkpointed in zip(*grads, strict=True):
-        torch.testing.assert_close(plain, checkpointed)
+        found.append([out.detach(), image.grad, *(p.grad for p in block.parameters())])
+        found[-1] += [] if settings else [bias.grad]
+    for kept, recomputed in zip(*found, strict=True):
+        torch.testing.assert_close(recomputed, kept)
+
+
+def kept_for_backward(with_cp):
+    """Bytes, weights left out."""
+    block, kept = Block(64, 4, layer_scale=0.1, with_cp=with_cp), {}
+    weights = {p.untyped_storage().data_ptr() for p in block.parameters()}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    x, bias = torch.randn(2, 50, 64), torch.randn(4, 50, 50, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = block.train()(x, (7, 7), bias)
+    assert out.requires_grad
+    return sum(kept.values())
+
+
+def test_recomputation_saves_memory_and_computes_no_product_with_weights_again():
+    plain, selective, whole = map(kept_for_backward, (False, 'selective', True))
+    assert whole < selective < 0.6 * plain
+    flops = []
+    for with_cp in (False, 'selective', True):
+        block = Block(64, 4, layer_scale=0.1, with_cp=with_cp).train()
+        with FlopCounterMode(display=False) as counter:
+            block(torch.randn(2, 50, 64, requires_grad=True), (7, 7)).sum().backward()
+        flops.append(counter.get_total_flops())
+    assert flops[0] == flops[1] < flops[2]  # without a bias, softmax weights are never there
+
+
+def test_unknown_recomputation_is_refused():
+    with pytest.raises(ValueError, match="False, True or 'selective', but 'all' was given"):
+        Block(16, 2, with_cp='all')

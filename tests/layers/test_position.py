@@ -103,7 +103,7 @@ def test_gradient_reaches_the_table_through_a_resize():
 def test_training_after_inference_mode():
     """What is cached in inference mode must not poison training in the same process."""
     position._index.cache_clear()
-    position._spline_matrix.cache_clear()
+    position._matrices.cache_clear()
     bias = RelativePositionBias((4, 4), 2)
     with torch.inference_mode():
         bias((4, 6))

