@@ -1,6 +1,7 @@
 from beitv2_mm.engine.adapt_hook import AdaptCheckpointHook
 from beitv2_mm.engine.checkpoint_hook import AtomicCheckpointHook
 from beitv2_mm.engine.codebook_hook import CodebookHook
+from beitv2_mm.engine.compile_hook import CompileHook
 from beitv2_mm.engine.divergence_hook import DivergenceGuardHook
 from beitv2_mm.engine.knn import KNNHook, KNNMetric, knn_scores
 from beitv2_mm.engine.loops import (
@@ -29,6 +30,7 @@ __all__ = [
     'BlockShardedStrategy',
     'CodePicturesHook',
     'CodebookHook',
+    'CompileHook',
     'DivergenceGuardHook',
     'EpochSeedHook',
     'KNNHook',

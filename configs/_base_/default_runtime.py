@@ -6,6 +6,7 @@ from mmengine.visualization import LocalVisBackend, Visualizer
 from beitv2_mm.engine import (
     AdaptCheckpointHook,
     AtomicCheckpointHook,
+    CompileHook,
     DivergenceGuardHook,
     EpochSeedHook,
     RunPageHook,
@@ -21,6 +22,7 @@ default_hooks = dict(
     param_scheduler=dict(type=ParamSchedulerHook),
     checkpoint=dict(type=AtomicCheckpointHook, interval=1, max_keep_ckpts=3, minutes=30),
     sampler_seed=dict(type=DistSamplerSeedHook),
+    compile=dict(type=CompileHook, enabled=False),  # torch.compile
 )
 custom_hooks = [
     dict(type=EpochSeedHook),
