@@ -155,7 +155,9 @@ def _unset_static_graph(cfg: Config) -> None:
     wrapper, optim = cfg.get('model_wrapper_cfg') or {}, cfg.get('optim_wrapper') or {}
     if wrapper.get('static_graph') and optim.get('accumulative_counts', 1) > 1:
         wrapper.static_graph = False
-        print_log('gradient accumulation: model_wrapper_cfg.static_graph is set to False', 'current')
+        print_log(
+            'gradient accumulation: model_wrapper_cfg.static_graph is set to False', 'current'
+        )
 
 
 def set_resume(cfg: Config, source: str) -> None:
@@ -178,8 +180,12 @@ def set_resume(cfg: Config, source: str) -> None:
 
 
 def require_checkpoint(path: str) -> None:
-    """Raise LaunchError where a local checkpoint does not exist; URLs are mmengine's to check."""
-    if '://' not in path and not Path(path).expanduser().is_file():
+    """Raise LaunchError where a local checkpoint does not exist; URLs are mmengine's to check.
+
+    Sharded strategies write folders, named like files.
+    """
+    local = Path(path).expanduser()
+    if '://' not in path and not (local.is_file() or (local.suffix == '.pth' and local.is_dir())):
         raise LaunchError(f'no such checkpoint: {path}')
 
 

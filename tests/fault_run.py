@@ -31,6 +31,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 import beitv2_mm.segmentation  # noqa: F401  imported once: the processes are forked
 from beitv2_mm.engine import AtomicCheckpointHook  # noqa: F401
 from beitv2_mm.resume import intact
+from differences import differences
 from fault_worker import work
 from shrink import shrink
 from tiny import CIFAR
@@ -187,21 +188,6 @@ def read_steps(folder: Path, rank: int) -> list[tuple[int, list[tuple[int, float
         elif lives:
             lives[-1][1].append((iteration, loss))
     return lives
-
-
-def differences(one: object, other: object, name: str = '') -> list[str]:
-    """Names of what is not equal, bit for bit."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return [d for key in one for d in differences(one[key], other[key], f'{name}.{key}')]
-    if (
-        isinstance(one, (list, tuple))
-        and isinstance(other, (list, tuple))
-        and len(one) == len(other)
-    ):
-        pairs = zip(one, other, strict=True)
-        return [d for i, (a, b) in enumerate(pairs) for d in differences(a, b, f'{name}.{i}')]
-    same = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-    return [] if same else [name]
 
 
 def final(folder: Path, iterations: int) -> dict:
