@@ -3,9 +3,10 @@
     python tests/fault_run.py OUT --kills 20
 
 An undisturbed run comes first. The other one has its processes killed (at random moments, and in
-the middle of writing a checkpoint), stopped by SIGTERM, its newest checkpoint truncated and
-its disk filled; in both, images vanish and are damaged after they were listed. At the end the
-weights, the quantizer, the moving average and the optimizer have to be equal bit for bit.
+the middle of writing a checkpoint), stopped by SIGTERM, its newest checkpoint truncated and the
+disk of its checkpoints filled: a tmpfs where one may be mounted (root), else RLIMIT_FSIZE stands in
+for it. In both, images vanish and are damaged after they were listed. At the end the weights, the
+quantizer, the moving average and the optimizer have to be equal bit for bit.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from beitv2_mm.resume import intact
 from differences import differences
 from fault_worker import work
 from shrink import shrink
+from small_disk import fill, small_disk
 from tiny import CIFAR
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +56,9 @@ def write_config(folder: Path, epochs: int) -> str:
     for name in ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg'):
         cfg[name] = None
     cfg.test_evaluator = None
-    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=INTERVAL, poll=1)
+    cfg.default_hooks.checkpoint.update(
+        by_epoch=False, interval=INTERVAL, poll=1, out_dir=str(folder / 'disk')
+    )
     cfg.custom_hooks = [
         *cfg.custom_hooks,
         dict(type='mmengine.hooks.EMAHook'),
@@ -67,7 +71,7 @@ def write_config(folder: Path, epochs: int) -> str:
 
 def train(folder: Path, epochs: int, restarts: int) -> None:
     """To the end, whatever happens to the processes; raises where they fail too often."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -85,9 +89,10 @@ def train(folder: Path, epochs: int, restarts: int) -> None:
 class Tormentor(threading.Thread):
     """Lets one fault after the other strike a run; what it did is in ``faults``."""
 
-    def __init__(self, folder: Path, faults: list[str], seed: int) -> None:
+    def __init__(self, folder: Path, faults: list[str], seed: int, mounted: bool) -> None:
         super().__init__(daemon=True)
         self.folder, self.plan = folder, faults
+        self.disk, self.mounted = folder / 'disk', mounted
         self.random = random.Random(seed)
         self.faults: list[dict] = []
         self.error: Exception | None = None
@@ -155,18 +160,25 @@ class Tormentor(threading.Thread):
             os.kill(pid, signal.SIGKILL)
 
     def _checkpoints(self) -> list[Path]:
-        files = (self.folder / 'work').glob('iter_*.pth')
+        files = (self.disk / 'work').glob('iter_*.pth')
         whole = [file for file in files if intact(file)]
         return sorted(whole, key=lambda file: int(file.stem.split('_')[1]), reverse=True)
 
     def _disk(self) -> None:
-        """No file may grow beyond 600 kB, less than a checkpoint and more than the other files."""
+        """Full until a checkpoint has failed. Without a disk of its own no file may grow beyond
+        600 kB, less than a checkpoint and more than the other files."""
         said, pid, saved = self._complaints(), self._pids()[0], self._saved()
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (600_000, hard))
+        limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        if self.mounted:
+            ballast = fill(self.disk)
+        else:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (600_000, limits[1]))
         self._wait_for(lambda: self._complaints() > said)
-        kept = intact(self.folder / f'work/iter_{self._saved()}.pth')
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+        kept = intact(self.disk / f'work/iter_{self._saved()}.pth')
+        if self.mounted:
+            ballast.unlink()
+        else:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
         self.faults.append(dict(fault='disk', saved=saved, last_good_intact=kept))
 
     def _complaints(self) -> int:
@@ -191,7 +203,7 @@ def read_steps(folder: Path, rank: int) -> list[tuple[int, list[tuple[int, float
 
 
 def final(folder: Path, iterations: int) -> dict:
-    checkpoint = torch.load(folder / f'work/iter_{iterations}.pth', weights_only=True)
+    checkpoint = torch.load(folder / f'disk/work/iter_{iterations}.pth', weights_only=True)
     return {
         key: checkpoint[key]
         for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
@@ -203,17 +215,19 @@ def run(out: Path, plan: list[str], epochs: int, seed: int = 0) -> dict:
     began = time.monotonic()
     train(out / 'undisturbed', epochs, 0)
     undisturbed = time.monotonic() - began
-    tormentor = Tormentor(out / 'disturbed', plan, seed)
-    tormentor.start()
-    began = time.monotonic()
-    train(out / 'disturbed', epochs, 2 * len(plan))
-    tormentor.join(1)
+    with small_disk(out / 'disturbed/disk') as mounted:
+        tormentor = Tormentor(out / 'disturbed', plan, seed, mounted)
+        tormentor.start()
+        began = time.monotonic()
+        train(out / 'disturbed', epochs, 2 * len(plan))
+        tormentor.join(1)
     lives = read_steps(out / 'disturbed', 0)
     reference = dict(read_steps(out / 'undisturbed', 0)[0][1])
     fatal = [fault for fault in tormentor.faults if fault['fault'] != 'disk']
     resumed = [start for start, _ in lives[1:]]
     trained = [iteration for _, steps in lives for iteration, _ in steps]
     result = dict(
+        disk='tmpfs' if mounted else 'RLIMIT_FSIZE',
         faults=tormentor.faults,
         not_struck=plan[len(tormentor.faults) :],
         error=repr(tormentor.error) if tormentor.error else None,
