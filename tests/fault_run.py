@@ -43,7 +43,7 @@ INTERVAL = 4  # iterations between checkpoints
 PER_EPOCH = 2  # 20 images, 2 processes, batches of 4, the rest dropped
 
 
-def write_config(folder: Path, epochs: int) -> str:
+def write_config(folder: Path, epochs: int, interval: int) -> str:
     cfg = shrink(Config.fromfile(ROOT / 'configs/pretrain/vqkd_tiny_1xb64_cifar10.py'), folder)
     data = cfg.train_dataloader.dataset
     data.update(type='beitv2_mm.ImageFolder', data_root=str(folder / 'images'))
@@ -57,10 +57,10 @@ def write_config(folder: Path, epochs: int) -> str:
         cfg[name] = None
     cfg.test_evaluator = None
     cfg.default_hooks.checkpoint.update(
-        by_epoch=False, interval=INTERVAL, poll=1, out_dir=str(folder / 'disk')
+        by_epoch=False, interval=interval, poll=1, out_dir=str(folder / 'disk')
     )
     cfg.custom_hooks = [
-        *cfg.custom_hooks,
+        *(hook for hook in cfg.custom_hooks if 'RunPage' not in str(hook['type'])),
         dict(type='mmengine.hooks.EMAHook'),
         dict(type='fault_worker.BreakImages', folder=str(folder / 'images')),
         dict(type='fault_worker.StepLog', folder=str(folder)),
@@ -69,7 +69,7 @@ def write_config(folder: Path, epochs: int) -> str:
     return str(folder / 'config.py')
 
 
-def train(folder: Path, epochs: int, restarts: int) -> None:
+def train(folder: Path, epochs: int, restarts: int, interval: int) -> None:
     """To the end, whatever happens to the processes; raises where they fail too often."""
     folder.mkdir(parents=True, exist_ok=True)
     config = LaunchConfig(
@@ -83,7 +83,7 @@ def train(folder: Path, epochs: int, restarts: int) -> None:
         rdzv_endpoint='127.0.0.1:0',
         run_id=folder.name,
     )
-    elastic_launch(config, work)(write_config(folder, epochs), str(folder), str(CIFAR))
+    elastic_launch(config, work)(write_config(folder, epochs, interval), str(folder), str(CIFAR))
 
 
 class Tormentor(threading.Thread):
@@ -101,8 +101,10 @@ class Tormentor(threading.Thread):
     def run(self) -> None:
         try:
             for fault in self.plan:
-                self._wait_for(self._begun)
-                time.sleep(self.random.uniform(0, 0.8))
+                # counted in iterations: a fast machine is not through before the last fault
+                more = self.random.randint(0, 2 * INTERVAL)
+                self._wait_for(lambda more=more: self._trained(2 + more))
+                time.sleep(self.random.uniform(0, 0.1))
                 getattr(self, f'_{fault}')()
                 self.lives += fault != 'disk'
         except Exception as error:
@@ -115,10 +117,10 @@ class Tormentor(threading.Thread):
                 raise TimeoutError(f'{ready} of fault {len(self.faults) + 1}')
             time.sleep(0.01)
 
-    def _begun(self) -> bool:
-        """Whether this life of the processes has trained some steps."""
+    def _trained(self, steps: int) -> bool:
+        """Whether this life of the processes has trained more than these."""
         starts = read_steps(self.folder, 0)
-        return len(starts) > self.lives and len(starts[-1][1]) > 2
+        return len(starts) > self.lives and len(starts[-1][1]) > steps
 
     def _pids(self) -> list[int]:
         return [int((self.folder / f'pid{rank}').read_text()) for rank in (0, 1)]
@@ -213,13 +215,13 @@ def final(folder: Path, iterations: int) -> dict:
 def run(out: Path, plan: list[str], epochs: int, seed: int = 0) -> dict:
     """Both runs; what happened, and the names of what differs."""
     began = time.monotonic()
-    train(out / 'undisturbed', epochs, 0)
+    train(out / 'undisturbed', epochs, 0, epochs * PER_EPOCH)  # saves at its end only
     undisturbed = time.monotonic() - began
     with small_disk(out / 'disturbed/disk') as mounted:
         tormentor = Tormentor(out / 'disturbed', plan, seed, mounted)
         tormentor.start()
         began = time.monotonic()
-        train(out / 'disturbed', epochs, 2 * len(plan))
+        train(out / 'disturbed', epochs, 2 * len(plan), INTERVAL)
         tormentor.join(1)
     lives = read_steps(out / 'disturbed', 0)
     reference = dict(read_steps(out / 'undisturbed', 0)[0][1])
@@ -240,6 +242,11 @@ def run(out: Path, plan: list[str], epochs: int, seed: int = 0) -> dict:
         ],
         iterations=epochs * PER_EPOCH,
         iterations_repeated=len(trained) - len(set(trained)),
+        repeated_each=[
+            steps[-1][0] + 1 - start
+            for (_, steps), start in zip(lives, resumed, strict=False)
+            if steps
+        ],
         losses_that_differ=sum(
             reference[iteration] != loss for _, steps in lives for iteration, loss in steps
         ),
@@ -270,7 +277,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     plan = make_plan(args.kills, args.seed)
-    result = run(args.out.absolute(), plan, args.epochs or 15 * len(plan), args.seed)
+    result = run(args.out.absolute(), plan, args.epochs or 8 * len(plan), args.seed)
     sys.stdout.write(json.dumps(result, indent=1) + '\n')
     lost = [fault for fault in result['faults'] if not fault.get('last_good_intact', True)]
     bad = ('not_struck', 'error', 'lost_checkpoints', 'losses_that_differ', 'differences')

@@ -1,5 +1,6 @@
 """What runs in the processes that tests/fault_run.py torments: tools/train.py, and two hooks."""
 
+import gc
 import json
 import os
 import random
@@ -81,6 +82,7 @@ def fsync_or_die(token: Path) -> None:
 
 def work(config: str, folder: str, good: str) -> None:
     """Entry point of a process that the elastic agent starts."""
+    gc.freeze()  # every data set collects garbage, among all that was imported
     rank = os.environ['RANK']
     torch.set_num_threads(1)
     repair(Path(good), Path(folder, 'images'))
