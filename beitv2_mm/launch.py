@@ -154,7 +154,7 @@ def _unset_static_graph(cfg: Config) -> None:
     """
     wrapper, optim = cfg.get('model_wrapper_cfg') or {}, cfg.get('optim_wrapper') or {}
     if wrapper.get('static_graph') and optim.get('accumulative_counts', 1) > 1:
-        wrapper.static_graph = False
+        cfg.model_wrapper_cfg.static_graph = False
         print_log(
             'gradient accumulation: model_wrapper_cfg.static_graph is set to False', 'current'
         )
