@@ -8,9 +8,11 @@ import runpy
 import shutil
 import signal
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import barrier, get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -92,6 +94,8 @@ def work(config: str, folder: str, good: str) -> None:
     log = os.open(Path(folder, f'rank{rank}.{life}.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    # otherwise half of the time goes into the looks of the text that each checkpoint has of it
+    Config.__init__ = partialmethod(Config.__init__, format_python_code=False)
     sys.argv = ['train.py', config, '--launcher', 'pytorch', '--resume']
     sys.argv += ['--work-dir', f'{folder}/work']
     runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
