@@ -10,6 +10,7 @@ import contextlib
 import functools
 import io
 import logging
+import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +54,7 @@ def apply() -> list[str]:
         missing_compiled_ops,
         launch_without_gpu,
         explain_setuptools,
+        deepspeed_without_onebit,
     )
     for fix in fixes:
         if fix():
@@ -268,4 +270,22 @@ def explain_setuptools() -> bool:
     if find_spec('pkg_resources') is not None:
         return False
     sys.meta_path.append(_SetuptoolsHelp())
+    return True
+
+
+def deepspeed_without_onebit() -> bool:
+    """Let mmengine's DeepSpeedStrategy be built with today's DeepSpeed.
+
+    Why: it registers 1-bit optimizers that DeepSpeed (0.19) no longer has. Empty ones stand in.
+    Until: an mmengine (> 0.10.7) that registers what there is.
+    """
+    name, deepspeed = 'deepspeed.runtime.fp16.onebit', find_spec('deepspeed')
+    folders = (deepspeed and deepspeed.submodule_search_locations) or ()
+    fp16 = [os.path.join(folder, 'runtime', 'fp16') for folder in folders]
+    if not fp16 or name in sys.modules or PathFinder.find_spec(name, fp16):
+        return False
+    onebit = ModuleType(name)
+    for optimizer in ('OnebitAdam', 'OnebitLamb', 'ZeroOneAdam'):
+        setattr(onebit, optimizer, type(optimizer, (), {}))
+    sys.modules[name] = onebit
     return True

@@ -134,6 +134,7 @@ def build_runner(cfg: Config, testing: bool = False) -> Runner:
 
     if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
+    _unset_static_graph(cfg)
     runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if not any(isinstance(hook, AdaptCheckpointHook) for hook in runner.hooks):
         runner.register_hook(AdaptCheckpointHook())
@@ -144,6 +145,19 @@ def build_runner(cfg: Config, testing: bool = False) -> Runner:
     if compat.active():
         runner.logger.info(f'beitv2_mm.compat: {", ".join(compat.active())}')
     return runner
+
+
+def _unset_static_graph(cfg: Config) -> None:
+    """DDP's static graph fails an assertion of PyTorch where its first gradients are not exchanged.
+
+    Exchanging those alone would round otherwise after a resume, so the graph is not static then.
+    """
+    wrapper, optim = cfg.get('model_wrapper_cfg') or {}, cfg.get('optim_wrapper') or {}
+    if wrapper.get('static_graph') and optim.get('accumulative_counts', 1) > 1:
+        cfg.model_wrapper_cfg.static_graph = False
+        print_log(
+            'gradient accumulation: model_wrapper_cfg.static_graph is set to False', 'current'
+        )
 
 
 def set_resume(cfg: Config, source: str) -> None:
@@ -166,8 +180,12 @@ def set_resume(cfg: Config, source: str) -> None:
 
 
 def require_checkpoint(path: str) -> None:
-    """Raise LaunchError where a local checkpoint does not exist; URLs are mmengine's to check."""
-    if '://' not in path and not Path(path).expanduser().is_file():
+    """Raise LaunchError where a local checkpoint does not exist; URLs are mmengine's to check.
+
+    Sharded strategies write folders, named like files.
+    """
+    local = Path(path).expanduser()
+    if '://' not in path and not (local.is_file() or (local.suffix == '.pth' and local.is_dir())):
         raise LaunchError(f'no such checkpoint: {path}')
 
 

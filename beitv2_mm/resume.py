@@ -9,6 +9,8 @@ from mmengine.logging import print_log
 
 from beitv2_mm.compat import CheckpointError
 
+_KINDS = ('epoch', 'iter')
+
 
 def intact(path: Path) -> bool:
     """Whether a checkpoint, a file or a folder of them, can be read to its end.
@@ -40,7 +42,10 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
     if named == Path():  # the run was killed while it was written
         _warn(f'{pointer} is empty, so it counts as absent')
         named = None
-    found = [path for kind in ('epoch', 'iter') for path in work_dir.glob(f'{kind}_*.pth')]
+    folders = [work_dir]
+    if named is not None and named.parent.resolve() != work_dir.resolve():
+        folders.append(named.parent)  # the checkpoint hook's out_dir
+    found = [p for folder in folders for kind in _KINDS for p in folder.glob(f'{kind}_*.pth')]
     candidates = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     if named is not None:
         moved = work_dir / named.name  # absolute paths are written, which a moved folder outdates

@@ -3,9 +3,10 @@
     python tests/fault_run.py OUT --kills 20
 
 An undisturbed run comes first. The other one has its processes killed (at random moments, and in
-the middle of writing a checkpoint), stopped by SIGTERM, its newest checkpoint truncated and
-its disk filled; in both, images vanish and are damaged after they were listed. At the end the
-weights, the quantizer, the moving average and the optimizer have to be equal bit for bit.
+the middle of writing a checkpoint), stopped by SIGTERM, its newest checkpoint truncated and the
+disk of its checkpoints filled: a tmpfs where one may be mounted (root), else RLIMIT_FSIZE stands in
+for it. In both, images vanish and are damaged after they were listed. At the end the weights, the
+quantizer, the moving average and the optimizer have to be equal bit for bit.
 """
 
 import argparse
@@ -31,8 +32,10 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 import beitv2_mm.segmentation  # noqa: F401  imported once: the processes are forked
 from beitv2_mm.engine import AtomicCheckpointHook  # noqa: F401
 from beitv2_mm.resume import intact
+from differences import differences
 from fault_worker import work
 from shrink import shrink
+from small_disk import fill, small_disk
 from tiny import CIFAR
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +43,7 @@ INTERVAL = 4  # iterations between checkpoints
 PER_EPOCH = 2  # 20 images, 2 processes, batches of 4, the rest dropped
 
 
-def write_config(folder: Path, epochs: int) -> str:
+def write_config(folder: Path, epochs: int, interval: int) -> str:
     cfg = shrink(Config.fromfile(ROOT / 'configs/pretrain/vqkd_tiny_1xb64_cifar10.py'), folder)
     data = cfg.train_dataloader.dataset
     data.update(type='beitv2_mm.ImageFolder', data_root=str(folder / 'images'))
@@ -53,9 +56,11 @@ def write_config(folder: Path, epochs: int) -> str:
     for name in ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg'):
         cfg[name] = None
     cfg.test_evaluator = None
-    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=INTERVAL, poll=1)
+    cfg.default_hooks.checkpoint.update(
+        by_epoch=False, interval=interval, poll=1, out_dir=str(folder / 'disk')
+    )
     cfg.custom_hooks = [
-        *cfg.custom_hooks,
+        *(hook for hook in cfg.custom_hooks if 'RunPage' not in str(hook['type'])),
         dict(type='mmengine.hooks.EMAHook'),
         dict(type='fault_worker.BreakImages', folder=str(folder / 'images')),
         dict(type='fault_worker.StepLog', folder=str(folder)),
@@ -64,9 +69,9 @@ def write_config(folder: Path, epochs: int) -> str:
     return str(folder / 'config.py')
 
 
-def train(folder: Path, epochs: int, restarts: int) -> None:
+def train(folder: Path, epochs: int, restarts: int, interval: int) -> None:
     """To the end, whatever happens to the processes; raises where they fail too often."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -78,15 +83,16 @@ def train(folder: Path, epochs: int, restarts: int) -> None:
         rdzv_endpoint='127.0.0.1:0',
         run_id=folder.name,
     )
-    elastic_launch(config, work)(write_config(folder, epochs), str(folder), str(CIFAR))
+    elastic_launch(config, work)(write_config(folder, epochs, interval), str(folder), str(CIFAR))
 
 
 class Tormentor(threading.Thread):
     """Lets one fault after the other strike a run; what it did is in ``faults``."""
 
-    def __init__(self, folder: Path, faults: list[str], seed: int) -> None:
+    def __init__(self, folder: Path, faults: list[str], seed: int, mounted: bool) -> None:
         super().__init__(daemon=True)
         self.folder, self.plan = folder, faults
+        self.disk, self.mounted = folder / 'disk', mounted
         self.random = random.Random(seed)
         self.faults: list[dict] = []
         self.error: Exception | None = None
@@ -95,8 +101,10 @@ class Tormentor(threading.Thread):
     def run(self) -> None:
         try:
             for fault in self.plan:
-                self._wait_for(self._begun)
-                time.sleep(self.random.uniform(0, 0.8))
+                # counted in iterations: a fast machine is not through before the last fault
+                more = self.random.randint(0, 2 * INTERVAL)
+                self._wait_for(lambda more=more: self._trained(2 + more))
+                time.sleep(self.random.uniform(0, 0.1))
                 getattr(self, f'_{fault}')()
                 self.lives += fault != 'disk'
         except Exception as error:
@@ -109,10 +117,10 @@ class Tormentor(threading.Thread):
                 raise TimeoutError(f'{ready} of fault {len(self.faults) + 1}')
             time.sleep(0.01)
 
-    def _begun(self) -> bool:
-        """Whether this life of the processes has trained some steps."""
+    def _trained(self, steps: int) -> bool:
+        """Whether this life of the processes has trained more than these."""
         starts = read_steps(self.folder, 0)
-        return len(starts) > self.lives and len(starts[-1][1]) > 2
+        return len(starts) > self.lives and len(starts[-1][1]) > steps
 
     def _pids(self) -> list[int]:
         return [int((self.folder / f'pid{rank}').read_text()) for rank in (0, 1)]
@@ -154,18 +162,25 @@ class Tormentor(threading.Thread):
             os.kill(pid, signal.SIGKILL)
 
     def _checkpoints(self) -> list[Path]:
-        files = (self.folder / 'work').glob('iter_*.pth')
+        files = (self.disk / 'work').glob('iter_*.pth')
         whole = [file for file in files if intact(file)]
         return sorted(whole, key=lambda file: int(file.stem.split('_')[1]), reverse=True)
 
     def _disk(self) -> None:
-        """No file may grow beyond 600 kB, less than a checkpoint and more than the other files."""
+        """Full until a checkpoint has failed. Without a disk of its own no file may grow beyond
+        600 kB, less than a checkpoint and more than the other files."""
         said, pid, saved = self._complaints(), self._pids()[0], self._saved()
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (600_000, hard))
+        limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        if self.mounted:
+            ballast = fill(self.disk)
+        else:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (600_000, limits[1]))
         self._wait_for(lambda: self._complaints() > said)
-        kept = intact(self.folder / f'work/iter_{self._saved()}.pth')
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+        kept = intact(self.disk / f'work/iter_{self._saved()}.pth')
+        if self.mounted:
+            ballast.unlink()
+        else:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
         self.faults.append(dict(fault='disk', saved=saved, last_good_intact=kept))
 
     def _complaints(self) -> int:
@@ -189,23 +204,8 @@ def read_steps(folder: Path, rank: int) -> list[tuple[int, list[tuple[int, float
     return lives
 
 
-def differences(one: object, other: object, name: str = '') -> list[str]:
-    """Names of what is not equal, bit for bit."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return [d for key in one for d in differences(one[key], other[key], f'{name}.{key}')]
-    if (
-        isinstance(one, (list, tuple))
-        and isinstance(other, (list, tuple))
-        and len(one) == len(other)
-    ):
-        pairs = zip(one, other, strict=True)
-        return [d for i, (a, b) in enumerate(pairs) for d in differences(a, b, f'{name}.{i}')]
-    same = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-    return [] if same else [name]
-
-
 def final(folder: Path, iterations: int) -> dict:
-    checkpoint = torch.load(folder / f'work/iter_{iterations}.pth', weights_only=True)
+    checkpoint = torch.load(folder / f'disk/work/iter_{iterations}.pth', weights_only=True)
     return {
         key: checkpoint[key]
         for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
@@ -215,19 +215,21 @@ def final(folder: Path, iterations: int) -> dict:
 def run(out: Path, plan: list[str], epochs: int, seed: int = 0) -> dict:
     """Both runs; what happened, and the names of what differs."""
     began = time.monotonic()
-    train(out / 'undisturbed', epochs, 0)
+    train(out / 'undisturbed', epochs, 0, epochs * PER_EPOCH)  # saves at its end only
     undisturbed = time.monotonic() - began
-    tormentor = Tormentor(out / 'disturbed', plan, seed)
-    tormentor.start()
-    began = time.monotonic()
-    train(out / 'disturbed', epochs, 2 * len(plan))
-    tormentor.join(1)
+    with small_disk(out / 'disturbed/disk') as mounted:
+        tormentor = Tormentor(out / 'disturbed', plan, seed, mounted)
+        tormentor.start()
+        began = time.monotonic()
+        train(out / 'disturbed', epochs, 2 * len(plan), INTERVAL)
+        tormentor.join(1)
     lives = read_steps(out / 'disturbed', 0)
     reference = dict(read_steps(out / 'undisturbed', 0)[0][1])
     fatal = [fault for fault in tormentor.faults if fault['fault'] != 'disk']
     resumed = [start for start, _ in lives[1:]]
     trained = [iteration for _, steps in lives for iteration, _ in steps]
     result = dict(
+        disk='tmpfs' if mounted else 'RLIMIT_FSIZE',
         faults=tormentor.faults,
         not_struck=plan[len(tormentor.faults) :],
         error=repr(tormentor.error) if tormentor.error else None,
@@ -240,6 +242,11 @@ def run(out: Path, plan: list[str], epochs: int, seed: int = 0) -> dict:
         ],
         iterations=epochs * PER_EPOCH,
         iterations_repeated=len(trained) - len(set(trained)),
+        repeated_each=[
+            steps[-1][0] + 1 - start
+            for (_, steps), start in zip(lives, resumed, strict=False)
+            if steps
+        ],
         losses_that_differ=sum(
             reference[iteration] != loss for _, steps in lives for iteration, loss in steps
         ),
@@ -270,7 +277,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     plan = make_plan(args.kills, args.seed)
-    result = run(args.out.absolute(), plan, args.epochs or 15 * len(plan), args.seed)
+    result = run(args.out.absolute(), plan, args.epochs or 8 * len(plan), args.seed)
     sys.stdout.write(json.dumps(result, indent=1) + '\n')
     lost = [fault for fault in result['faults'] if not fault.get('last_good_intact', True)]
     bad = ('not_struck', 'error', 'lost_checkpoints', 'losses_that_differ', 'differences')

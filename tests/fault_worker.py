@@ -1,5 +1,6 @@
 """What runs in the processes that tests/fault_run.py torments: tools/train.py, and two hooks."""
 
+import gc
 import json
 import os
 import random
@@ -7,9 +8,11 @@ import runpy
 import shutil
 import signal
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import barrier, get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -81,6 +84,7 @@ def fsync_or_die(token: Path) -> None:
 
 def work(config: str, folder: str, good: str) -> None:
     """Entry point of a process that the elastic agent starts."""
+    gc.freeze()  # every data set collects garbage, among all that was imported
     rank = os.environ['RANK']
     torch.set_num_threads(1)
     repair(Path(good), Path(folder, 'images'))
@@ -90,6 +94,8 @@ def work(config: str, folder: str, good: str) -> None:
     log = os.open(Path(folder, f'rank{rank}.{life}.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    # otherwise half of the time goes into the looks of the text that each checkpoint has of it
+    Config.__init__ = partialmethod(Config.__init__, format_python_code=False)
     sys.argv = ['train.py', config, '--launcher', 'pytorch', '--resume']
     sys.argv += ['--work-dir', f'{folder}/work']
     runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')

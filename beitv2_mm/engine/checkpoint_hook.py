@@ -83,6 +83,11 @@ class AtomicCheckpointHook(CheckpointHook):
         names = runner.message_hub.runtime_info.get('kept_checkpoints', [])
         self._kept = [name for name in names if Path(self.out_dir, name).exists()]
         self._saved_at = time.monotonic()
+        if is_main_process():
+            Path(self.out_dir).mkdir(parents=True, exist_ok=True)
+            # what a kill has left, as large as a checkpoint each
+            for unfinished in Path(self.out_dir).glob('.*.pth*.tmp'):
+                _remove(unfinished)
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGTERM, self._terminate)
 

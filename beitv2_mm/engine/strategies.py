@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device
+from mmengine.dist import all_gather_object
 from mmengine.model import MMFullyShardedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
@@ -82,10 +83,30 @@ class BlockShardedStrategy(FSDPStrategy):
         return wrapper
 
     def optim_state_dict(self) -> dict:
-        """The whole state on rank 0, loss scale included."""
+        """The whole state on rank 0, loss scale included.
+
+        One kind of it (mean, variance) after the other: PyTorch gathers all kinds in one buffer,
+        which is safe only where each is copied off a GPU before the next comes. On the CPU a
+        checkpoint would hold the variance in place of the mean.
+        """
         extra = self.optim_wrapper.state_dict()
-        state = FullyShardedDataParallel.optim_state_dict(self.model, self.optim_wrapper.optimizer)
+        own = self.optim_wrapper.optimizer.state_dict()
+        state = self._gather({**own, 'state': {}})
+        # a rank without a piece of any trained parameter knows of no kinds
+        kinds = all_gather_object({kind for piece in own['state'].values() for kind in piece})
+        for kind in sorted(set().union(*kinds)):
+            pieces = {
+                key: {kind: piece[kind]} for key, piece in own['state'].items() if kind in piece
+            }
+            for name, whole in self._gather({**own, 'state': pieces}).get('state', {}).items():
+                state['state'].setdefault(name, {}).update(whole)
         return {**{k: v for k, v in extra.items() if k not in ('state', 'param_groups')}, **state}
+
+    def _gather(self, state: dict) -> dict:
+        """A state of the optimizer's pieces as a whole on rank 0, empty on the others."""
+        return FullyShardedDataParallel.optim_state_dict(
+            self.model, self.optim_wrapper.optimizer, state
+        )
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         state = {key: state_dict.pop(key) for key in ('state', 'param_groups')}

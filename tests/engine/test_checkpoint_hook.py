@@ -137,6 +137,20 @@ def test_sigterm_saves_and_ends(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_checkpoints_beside_a_damaged_one_are_found_on_their_own_disk(tmp_path):
+    train(tmp_path / 'work', interval=1, out_dir=str(tmp_path / 'disk'))
+    disk = tmp_path / 'disk/work'
+    (disk / 'epoch_2.pth').write_bytes(b'PK')
+    assert latest_checkpoint(tmp_path / 'work') == disk / 'epoch_1.pth'
+
+
+def test_what_a_kill_has_left_is_removed(tmp_path):
+    (tmp_path / '.epoch_1.pth.123.tmp').touch()
+    (tmp_path / '.epoch_2.pth.tmp').mkdir()
+    train(tmp_path, interval=1)
+    assert not [file for file in os.listdir(tmp_path) if file.endswith('.tmp')]
+
+
 @pytest.mark.parametrize('damage', ['half', 'empty', 'one bit', 'gone'])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     train(tmp_path, interval=1)
