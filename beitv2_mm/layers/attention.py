@@ -99,7 +99,8 @@ class Attention(BiasTable):
         """Queries of the tokens that are read, (B, heads, M, D / heads), keys and values of all,
         (B, heads, N, D / heads)."""
         no_bias = torch.zeros_like(self.v_bias)
-        if read is None:
+        nearly_all = isinstance(read, slice) and read.stop is None
+        if read is None or nearly_all:
             parts = [(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))]
         else:
             of_queries, of_others = self.qkv.weight.split([len(no_bias), 2 * len(no_bias)])
@@ -111,7 +112,8 @@ class Attention(BiasTable):
             F.linear(*part).unflatten(2, (-1, self.num_heads, self.head_dim)) for part in parts
         ]
         q, k, v = (h for part in heads for h in part.permute(2, 0, 3, 1, 4).unbind(0))
-        return q, k, v
+        # A query or two too many cost less than a copy of the other tokens.
+        return q[:, :, read] if nearly_all else q, k, v
 
     def probabilities(self, x: Tensor, grid: Grid, bias: Tensor | None = None) -> Tensor:
         """Softmax weights, for looking at: (B, heads, N, N)."""

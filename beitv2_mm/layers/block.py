@@ -65,12 +65,11 @@ class Block(nn.Module):
         return self._plain(x, grid, bias, read)
 
     def _plain(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
-        attn = self.attn(self.norm1(x), grid, bias, read)
+        # No name for what a branch gives: it would live as long as the other one runs.
         x = read_tokens(x, read) + self.drop_path(
-            attn if self.gamma_1 is None else self.gamma_1 * attn
+            _scale(self.attn(self.norm1(x), grid, bias, read), self.gamma_1)
         )
-        mlp = self.mlp(self.norm2(x))
-        return x + self.drop_path(mlp if self.gamma_2 is None else self.gamma_2 * mlp)
+        return x + self.drop_path(_scale(self.mlp(self.norm2(x)), self.gamma_2))
 
     def _selective(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
         """`_plain`, of which only inputs of norms, products and the GELU are kept. No product with
@@ -111,6 +110,10 @@ class Block(nn.Module):
         with torch.no_grad():
             self.attn.proj.weight.div_((2 * depth) ** 0.5)
             self.mlp.fc2.weight.div_((2 * depth) ** 0.5)
+
+
+def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
+    return x if gamma is None else gamma * x
 
 
 def _scaled_linear(layer: nn.Linear, x: Tensor, gamma: Tensor | None) -> Tensor:
