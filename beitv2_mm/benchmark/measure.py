@@ -2,12 +2,10 @@
 
 import gc
 import logging
-import multiprocessing
 import statistics
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +32,8 @@ class Row:
 def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[Row]:
     """Rows of one piece of work, this package's first.
 
-    Every implementation runs in a process of its own for its memory, then all of them in this one:
-    once to compare their results and count their FLOPs, once or more to warm up, then once in
-    every round.
+    Every implementation runs once to compare its results and count its FLOPs, once for its memory,
+    once or more to warm up, then once in every round.
 
     Args:
         work: what is compared.
@@ -46,14 +43,14 @@ def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[R
         NotTheSameError: results differ by more than rounding.
     """
     names = work.available()
-    memory = {}
-    for name in names:
-        memory[name] = _in_fresh_process(work, name) if work.measures_memory else None
-        progress()
     torch.set_num_threads(work.settings.threads)
     steps = _build(work, names)
     flops = _compare(work, steps)
     progress()
+    memory = {}
+    for name, step in steps.items():
+        memory[name] = work.peak_memory(name, step)
+        progress()
     _warm_up(work, steps)
     progress()
     runs = {name: step.run for name, step in steps.items()}
@@ -157,30 +154,7 @@ def _plain_products(work: Work, products: list[tuple[int, int, int]]) -> Callabl
     return run
 
 
-def _in_fresh_process(work: Work, name: str) -> float | None:
-    """MiB. A 'forkserver' has imported the libraries, done nothing else, and copies itself."""
-    if work.start_method == 'forkserver':
-        preload = ['beitv2_mm.benchmark.suites', 'mmpretrain.models', 'timm']
-        multiprocessing.get_context('forkserver').set_forkserver_preload(preload)
-    context = multiprocessing.get_context(work.start_method)
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(peak_memory, work, name).result()
-
-
 def quiet() -> None:
     """Keeps the libraries' notes on how they initialise out of the terminal."""
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
-
-
-def peak_memory(work: Work, name: str) -> float | None:
-    """Peak memory of an implementation in MiB; to be called in a process of its own."""
-    quiet()
-    torch.set_num_threads(work.settings.threads)
-    step = _build(work, [name])[name]
-    if step.in_full is not None:
-        return work.peak_memory(step.in_full)
-    step.run()  # now there are kernels and the optimizer's state
-    if step.module is not None:
-        step.module.zero_grad()  # gradients are part of the next step
-    return work.peak_memory(step.run)

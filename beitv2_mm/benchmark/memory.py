@@ -1,46 +1,32 @@
-"""Peak memory in MiB: of a process beyond its start, or of a process and its children together."""
+"""Memory in MiB: what PyTorch allocates at most, or of a process and its children together."""
 
-import ctypes
-import gc
 import multiprocessing
 import os
-import resource
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 MIB = 2**20
 
 
-def peak_beyond_start(run: Callable[[], object], device: str) -> float | None:
-    """Highest memory during ``run`` less that at its start.
-
-    On an accelerator PyTorch's allocator is asked, else the resident set of the process; None
-    where the system has no /proc for that.
-    """
+def peak_allocated(run: Callable[[], object], device: str) -> float:
+    """The most that PyTorch's allocator holds during ``run`` beyond what it holds at its start."""
     if device != 'cpu':
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / MIB
-    if not sys.platform.startswith('linux'):
-        return None
-    gc.collect()
-    release_heap()
-    before = int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize()
-    Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from here
-    run()
-    status = Path('/proc/self/status').read_text()
-    return (_kilobytes(status, 'VmHWM') * 1024 - before) / MIB
-
-
-def release_heap() -> None:
-    """Gives the system the memory back that was freed; where the C library can, glibc's."""
-    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
-    if trim is not None:
-        trim(0)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
+        run()
+    assert log.profiler is not None and log.profiler.kineto_results is not None
+    events = [e for e in log.profiler.kineto_results.events() if e.name() == '[memory]']
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak / MIB
 
 
 def family_memory() -> float | None:

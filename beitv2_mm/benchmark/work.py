@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from beitv2_mm.benchmark.memory import peak_beyond_start
+from beitv2_mm.benchmark.memory import peak_allocated
 from beitv2_mm.models.arch import Arch, get_arch
 
 OURS = 'beitv2_mm'
@@ -56,18 +56,15 @@ class Step(NamedTuple):
     run: Callable[[], Any]  # the work once; what it returns is compared
     module: nn.Module | None = None  # holds the weights, and is what gets compiled
     units: int = 1  # images in a run, where the time of an image is meant
-    in_full: Callable[[], Any] | None = None  # what memory is measured of; None for a run
 
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work; subclasses say how it is built. Instances are sent to other processes."""
+    """One piece of work; subclasses say how it is built."""
 
     settings: Settings
 
     implementations: ClassVar[tuple[str, ...]] = (OURS,)
-    measures_memory: ClassVar[bool] = True
-    start_method: ClassVar[str] = 'forkserver'  # of the processes that memory is measured in
 
     @property
     def name(self) -> str:
@@ -111,9 +108,12 @@ class Work:
                 f'{self.name}: results differ by {difference:.1%} of the largest.'
             )
 
-    def peak_memory(self, run: Callable[[], Any]) -> float | None:
-        """MiB that ``run`` needs on top of weights, inputs and the optimizer's state."""
-        return peak_beyond_start(run, self.settings.device)
+    def peak_memory(self, implementation: str, step: Step) -> float | None:
+        """MiB that a run, not the first one, needs on top of weights, inputs and the optimizer's
+        state; None where it is not measured."""
+        if step.module is not None:
+            step.module.zero_grad()  # gradients are part of what it needs
+        return peak_allocated(step.run, self.settings.device)
 
     def available(self) -> list[str]:
         """Implementations whose package is installed, this package first."""

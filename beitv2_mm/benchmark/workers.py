@@ -1,12 +1,15 @@
 """Data loaders over an index of many paths: memory of all processes, time to the first batch."""
 
+import multiprocessing
 import tempfile
-from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from mmpretrain.datasets import CustomDataset
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from beitv2_mm.benchmark.memory import family_memory
 from beitv2_mm.benchmark.work import OURS, Settings, Step, Work
@@ -23,20 +26,19 @@ class Loader(Work):
     serialize: bool = True  # False: a Python list, which every worker copies as it reads it
 
     implementations = (OURS, 'mmpretrain')
-    start_method = 'spawn'  # pages shared with the process that asks would count in part
 
     @property
     def name(self) -> str:
         return f'loader, {self.settings.index_size} paths, {self.workers} workers'
 
-    def build(self, implementation: str) -> Step:
+    def _dataset(self, implementation: str) -> Dataset:
         with tempfile.TemporaryDirectory() as folder:
             index = Path(folder) / 'index.txt'
             with index.open('w') as file:
                 for i in range(self.settings.index_size):
                     file.write(f'n{i // 1300:08d}/n{i // 1300:08d}_{i % 1300:05d}.JPEG\n')
             kind = ImageFolder if implementation == OURS else CustomDataset
-            dataset = kind(
+            return kind(
                 data_root='/data/imagenet/train',
                 ann_file=str(index),
                 with_label=False,
@@ -44,27 +46,38 @@ class Loader(Work):
                 serialize_data=self.serialize,
                 test_mode=True,
             )
-        settings = dict(
+
+    def _loader(self, dataset: Dataset, **settings: Any) -> DataLoader:
+        return DataLoader(
+            dataset,
             batch_size=BATCH,
             num_workers=self.workers,
             collate_fn=len,
             multiprocessing_context='fork',  # the configs' (mp_start_method)
+            **settings,
         )
 
+    def build(self, implementation: str) -> Step:
+        dataset = self._dataset(implementation)
+
         def first_batch() -> None:
-            next(iter(DataLoader(dataset, **settings)))
+            next(iter(self._loader(dataset)))
 
-        alive = DataLoader(dataset, **settings, persistent_workers=True)
+        return Step(first_batch)
 
-        def whole() -> None:
-            for _ in alive:
-                pass
+    def peak_memory(self, implementation: str, step: Step) -> float | None:
+        # Of a process of its own: pages shared with the one that asks would count in part.
+        context = multiprocessing.get_context('spawn')
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(self.memory_after_an_epoch, implementation).result()
 
-        return Step(first_batch, in_full=whole)
-
-    def peak_memory(self, run: Callable[[], object]) -> float | None:
-        run()
-        return family_memory()  # of workers that wait for the next epoch: they keep what they have
+    def memory_after_an_epoch(self, implementation: str) -> float | None:
+        """MiB of this process and of workers that have read every path and keep what they have."""
+        torch.set_num_threads(1)
+        loader = self._loader(self._dataset(implementation), persistent_workers=True)
+        for _ in loader:
+            pass
+        return family_memory()
 
 
 def memory(settings: Settings) -> list[Work]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from beitv2_mm.benchmark import NotTheSameError, Settings, measure
 from beitv2_mm.benchmark.backbone import Backbone
-from beitv2_mm.benchmark.memory import family_memory, peak_beyond_start
+from beitv2_mm.benchmark.memory import family_memory, peak_allocated
 from beitv2_mm.benchmark.segment import Segment
 from beitv2_mm.benchmark.work import OURS, Step, Work
 from beitv2_mm.benchmark.workers import Loader
@@ -87,7 +87,6 @@ class Different(Work):
     """Two that do not do the same."""
 
     implementations = (OURS, 'timm')
-    measures_memory = False
 
     @property
     def name(self):
@@ -120,15 +119,16 @@ def test_a_changed_weight_is_noticed(work):
         one.compare(*(step.run() for step in steps.values()))
 
 
-@LINUX
-def test_peak_memory_of_this_process():
+def test_peak_memory_is_what_is_held_at_once():
     def run():
-        held = torch.ones(64, 2**20)  # 256 MiB
-        return held.sum()
+        for _ in range(3):
+            held = torch.ones(4, 2**20)  # 16 MiB
+            del held
+        before = torch.ones(2**20)  # 4 MiB
+        return before + torch.ones(2**20)
 
-    run()
-    assert 250 < peak_beyond_start(run, 'cpu') < 300
-    assert peak_beyond_start(lambda: None, 'cpu') < 50
+    assert 12 <= peak_allocated(run, 'cpu') < 16.1
+    assert peak_allocated(lambda: None, 'cpu') == 0
 
 
 @LINUX
@@ -138,7 +138,7 @@ def test_loader_memory_does_not_grow_with_the_index():
     def memory(workers, serialize=True):
         before = family_memory()
         loader = Loader(Settings(index_size=200_000), workers, serialize)
-        return loader.peak_memory(loader.build(OURS).in_full) - before
+        return loader.memory_after_an_epoch(OURS) - before
 
     one, many, plain = memory(1), memory(6), memory(6, serialize=False)
     assert (many - one) / 5 < 20  # MiB a worker
