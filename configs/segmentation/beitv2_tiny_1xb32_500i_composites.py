@@ -90,7 +90,7 @@ val_evaluator = dict(type=IoUMetric, iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
 train_cfg.update(max_iters=500, val_interval=500)
-optim_wrapper.update(optimizer=dict(lr=6e-3), paramwise_cfg=dict(layer_decay_rate=0.9))
+optim_wrapper.update(optimizer=dict(lr=6e-3, fused=False), paramwise_cfg=dict(layer_decay_rate=0.9))
 param_scheduler[0].update(start_factor=0.01, end=100)
 param_scheduler[1].update(begin=100, end=500)
 auto_scale_lr = dict(base_batch_size=32)
