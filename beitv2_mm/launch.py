@@ -169,7 +169,10 @@ def set_resume(cfg: Config, source: str) -> None:
         LaunchError: the checkpoint does not exist.
         CheckpointError: the work directory has checkpoints, but not one that is intact.
     """
-    checkpoint = latest_checkpoint(Path(cfg.work_dir)) if source == 'auto' else source
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    out_dir = hook.get('out_dir')  # mmengine adds the name of the work directory
+    folders = [Path(cfg.work_dir), *([Path(out_dir, Path(cfg.work_dir).name)] if out_dir else [])]
+    checkpoint = latest_checkpoint(*folders) if source == 'auto' else source
     cfg.resume = checkpoint is not None
     if checkpoint is None:
         print_log(f'no checkpoint in {cfg.work_dir} yet: training starts anew', 'current')

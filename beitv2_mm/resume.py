@@ -29,8 +29,10 @@ def _intact_file(path: Path) -> bool:
         return False
 
 
-def latest_checkpoint(work_dir: Path) -> Path | None:
+def latest_checkpoint(work_dir: Path, out_dir: Path | None = None) -> Path | None:
     """The one that ``last_checkpoint`` names or, where it is damaged, the newest intact one.
+
+    ``out_dir`` is where the checkpoint hook writes them, if not in the work directory.
 
     None means that there is no checkpoint yet. A damaged one is warned about and left where it is.
 
@@ -42,10 +44,11 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
     if named == Path():  # the run was killed while it was written
         _warn(f'{pointer} is empty, so it counts as absent')
         named = None
-    folders = [work_dir]
-    if named is not None and named.parent.resolve() != work_dir.resolve():
-        folders.append(named.parent)  # the checkpoint hook's out_dir
-    found = [p for folder in folders for kind in _KINDS for p in folder.glob(f'{kind}_*.pth')]
+    folders = {work_dir.resolve(): work_dir}
+    for folder in (out_dir, named and named.parent):
+        if folder is not None:
+            folders.setdefault(folder.resolve(), folder)
+    found = [p for f in folders.values() for kind in _KINDS for p in f.glob(f'{kind}_*.pth')]
     candidates = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     if named is not None:
         moved = work_dir / named.name  # absolute paths are written, which a moved folder outdates
@@ -65,7 +68,8 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
             f'give --resume a checkpoint, or delete {pointer} to start anew'
         )
     raise CheckpointError(
-        f'None of the {len(found)} checkpoints in {work_dir} is intact: give --resume another '
+        f'None of the {len(found)} checkpoints in {" and ".join(map(str, folders.values()))} is '
+        f'intact: give --resume another '
         f'one, or delete them and {pointer} to start anew'
     )
 

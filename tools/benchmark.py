@@ -6,8 +6,8 @@
 
 Implementations get equal weights, their results are compared first, and they take turns; figures
 are medians. `of the limit`: the time that plain matrix products of as many FLOPs take, measured in
-the same turns, as a share of the implementation's. Peak memory comes on top of weights,
-inputs and the optimizer's state and is measured in a process for each implementation.
+the same turns, as a share of the implementation's. Peak memory is what PyTorch
+allocates on top of weights, inputs and the optimizer's state.
 """
 
 import argparse

@@ -35,7 +35,7 @@ def jitter(image: np.ndarray, order: Sequence[int], factors: Sequence[float]) ->
 
 @TRANSFORMS.register_module()
 class LinearColorJitter(BaseTransform):
-    """Other colours for ``results['img']`` (H, W, 3) uint8, BGR, in a hundredth of the time.
+    """Other colours for ``results['img']`` (H, W, 3) uint8, BGR, in one pass.
 
     Each factor is drawn from [1 - value, 1 + value], the order of the three by chance, as in
     torchvision's ColorJitter, from NumPy's global random state. It clips and rounds after every

@@ -76,6 +76,8 @@ class Pack:
         self._ends = np.flatnonzero(np.frombuffer(content, np.uint8, size) == 0)
         self._table = np.frombuffer(content, TABLE, count, offset=size)
         starts, sizes = self._table['start'], self._table['size']
+        if b'://' in content[:size]:
+            raise self._error('it has names that would be addresses')
         if len(self._ends) != count or (count and self._ends[-1] != size - 1):
             raise self._error(f'its index has {len(self._ends)} names instead of {count}')
         if (starts < 0).any() or (sizes < 0).any() or (sizes > start - starts).any():
@@ -90,9 +92,12 @@ class Pack:
 
     def _at(self, start: int, size: int) -> bytes:
         """Bytes; nobody's position in the file moves, so that processes do not disturb another."""
-        content = os.pread(self._file.fileno(), size, start)
-        if len(content) < size:
-            raise OSError(f'{self.path}: {len(content)} of {size} bytes were read at {start}')
+        content = b''
+        while len(content) < size:  # a network file system may give less than was asked for
+            part = os.pread(self._file.fileno(), size - len(content), start + len(content))
+            if not part:
+                raise OSError(f'{self.path}: {len(content)} of {size} bytes were read at {start}')
+            content = content + part if content else part
         return content
 
     def _name(self, row: int) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from beitv2_mm.datasets.image_folder import ImageFolder
 from beitv2_mm.datasets.packed import INDEX_NAME, SUFFIX, make_index, open_pack
-from beitv2_mm.datasets.reading import UnreadableImageError, read_bytes, read_image
+from beitv2_mm.datasets.reading import MAX_BYTES, UnreadableImageError, read_bytes, read_image
 from beitv2_mm.files import atomic
 
 Faults = dict[str, UnreadableImageError]  # name -> why
@@ -41,7 +41,7 @@ def pack(
         Files without content to pack (vanished, no permission, too large): they are left out.
 
     Raises:
-        ValueError: ``out`` is not named as a pack.
+        ValueError: ``out`` is not named as a pack, or there are too many images for one.
         FileExistsError: ``out`` exists.
         OSError: there is no image, or ``out`` cannot be written.
     """
@@ -52,13 +52,8 @@ def pack(
         raise FileExistsError(f'{out} exists: give --force to replace it, or another name.')
     data = ImageFolder(os.fspath(source), lazy_init=True)
     files = data.files()
-    with_images = {file.split('/', 1)[0] for file in files if '/' in file}
     left_out: Faults = {}
-    names: dict[bytes, tuple[int, int, int]] = {
-        os.fsencode(f'{folder}/'): (0, 0, 0)  # a class, though it has no image
-        for folder in data.folders()
-        if folder not in with_images
-    }
+    names: dict[bytes, tuple[int, int, int]] = {}
     with atomic(out) as temporary, temporary.open('wb') as target:
         with tarfile.open(fileobj=target, mode='w', format=tarfile.PAX_FORMAT) as tar:
             for name in progress(files):
@@ -69,8 +64,20 @@ def pack(
                     continue
                 start = _add(tar, name, content)
                 names[os.fsencode(name)] = (start, len(content), zlib.crc32(content))
+            if not names:
+                raise OSError(f'Not one of {len(files)} images in {source} could be packed.')
+            with_images = {name.split(b'/', 1)[0] for name in names if b'/' in name}
+            for folder in map(os.fsencode, data.folders()):
+                if folder not in with_images:
+                    names[folder + b'/'] = (0, 0, 0)  # a class, though it has no image
             order = sorted(names)
-            _add(tar, INDEX_NAME, make_index(order, [names[name] for name in order]))
+            index = make_index(order, [names[name] for name in order])
+            if len(index) > MAX_BYTES:
+                raise ValueError(
+                    f'The index of {len(names)} images would be {len(index)} bytes, at most '
+                    f'{MAX_BYTES} are read: make several packs of the folder.'
+                )
+            _add(tar, INDEX_NAME, index)
         target.flush()
         os.fsync(target.fileno())  # before the name: a power failure leaves no half file
     open_pack.cache_clear()  # of the file that was there

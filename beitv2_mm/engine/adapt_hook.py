@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.optim import Optimizer
 
 from beitv2_mm.checkpoint import CheckpointError, adapt, load, official_name, read
 from beitv2_mm.checkpoint.names import HEADS
@@ -55,6 +56,7 @@ class AdaptCheckpointHook(Hook):
             load(model, config['checkpoint'], prefix=config.get('prefix'))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        _keep_implementation(runner, checkpoint)
         model = _own_model(runner)
         if model is None:
             return
@@ -74,6 +76,17 @@ class AdaptCheckpointHook(Hook):
             )
         checkpoint['state_dict'] = adapted
         print_log(f'checkpoint adapted: {report}', logger='current')
+
+
+def _keep_implementation(runner: Runner, checkpoint: Any) -> None:
+    """Whether the optimizer is fused is the config's choice. PyTorch would take the checkpoint's,
+    and a GradScaler fail over an optimizer that was built for the other."""
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    saved = checkpoint.get('optimizer') if isinstance(checkpoint, dict) else None
+    if isinstance(optimizer, Optimizer) and isinstance(saved, dict):
+        own = optimizer.param_groups[0]
+        for group in saved.get('param_groups', ()):
+            group.update({key: own[key] for key in ('fused', 'foreach') if key in own})
 
 
 def _own_model(runner: Runner) -> Any:

@@ -37,7 +37,7 @@ def survey(folder: Path) -> Survey:
     data = ImageFolder(str(folder), lazy_init=True)
     try:
         files = data.files()
-    except (FileNotFoundError, PackError) as error:
+    except (OSError, PackError) as error:
         raise FolderError(str(error)) from error
     sides, reasons = [], []
     for file in files[:: -(-len(files) // SAMPLE)]:

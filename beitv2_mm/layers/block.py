@@ -1,5 +1,6 @@
 """Pre-norm transformer block: (B, N, D) -> (B, N, D), or (B, M, D) where M tokens are read."""
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -78,14 +79,10 @@ class Block(nn.Module):
         q, k, v = recomputed(lambda x: attn.project(self.norm1(x), read), x)
         bias = attn.position_bias(grid, bias)
         out = attn.attend(q, k, v, bias, read, recompute=True)
-        out = recomputed(_scaled_linear, attn.proj, out, self.gamma_1)
+        out = _end_of_branch(attn.proj, out, self.gamma_1, nn.Identity())
         x = read_tokens(x, read) + self.drop_path(attn.proj_drop(out))
         hidden = recomputed(lambda x: mlp.fc1(self.norm2(x)), x)
-        out = recomputed(
-            lambda h, gamma: _scaled_linear(mlp.fc2, mlp.drop1(mlp.act(h)), gamma),
-            hidden,
-            self.gamma_2,
-        )
+        out = _end_of_branch(mlp.fc2, hidden, self.gamma_2, lambda h: mlp.drop1(mlp.act(h)))
         return x + self.drop_path(mlp.drop2(out))
 
     def init_weights(self, depth: int, std: float = 0.02) -> None:
@@ -116,8 +113,19 @@ def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
     return x if gamma is None else gamma * x
 
 
-def _scaled_linear(layer: nn.Linear, x: Tensor, gamma: Tensor | None) -> Tensor:
-    """``gamma * layer(x)`` without a tensor for ``layer(x)``: the weights are scaled."""
+def _end_of_branch(
+    layer: nn.Linear, x: Tensor, gamma: Tensor | None, before: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """``gamma * layer(before(x))``, of which ``x`` alone is kept: gamma scales the weights.
+
+    By at most 1, and the rest is a constant: 1e-5 times a weight is no number of float16.
+    """
     if gamma is None:
-        return layer(x)
-    return F.linear(x, gamma[:, None] * layer.weight, gamma * layer.bias)
+        return recomputed(lambda x: layer(before(x)), x)
+    largest = gamma.detach().abs().amax(0, keepdim=True).clamp_min(1e-30)  # (1,)
+
+    def scaled(x: Tensor, gamma: Tensor) -> Tensor:
+        gamma = gamma / largest
+        return F.linear(before(x), gamma[:, None] * layer.weight, gamma * layer.bias)
+
+    return recomputed(scaled, x, gamma) * largest

@@ -21,7 +21,7 @@ with read_base():
 runner_type = StrategyRunner
 strategy = dict(
     type=DeepSpeedStrategy,
-    # weights stay float32, as the frozen tokenizer and the images do: what DDP's recipe computes
+    # weights stay float32, as the frozen tokenizer and the images do
     config=dict(torch_autocast=dict(enabled=True, dtype='bfloat16')),
     gradient_clipping=3.0,
     zero_optimization=dict(stage=2, overlap_comm=True, contiguous_gradients=True),

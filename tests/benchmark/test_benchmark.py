@@ -9,17 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 from torch import nn
 
 from beitv2_mm.benchmark import NotTheSameError, Settings, measure
 from beitv2_mm.benchmark.backbone import Backbone
 from beitv2_mm.benchmark.memory import family_memory, peak_allocated
+from beitv2_mm.benchmark.pretrain import Pretrain
 from beitv2_mm.benchmark.segment import Segment
 from beitv2_mm.benchmark.work import OURS, Step, Work
 from beitv2_mm.benchmark.workers import Loader
+from beitv2_mm.models import BEiTV2Pretrainer
 
 TOOL = str(Path(__file__).parents[2] / 'tools/benchmark.py')
+CONFIGS = Path(__file__).parents[2] / 'configs'
 TINY = ['--arch', 'tiny', '--image-size', '64', '--batch-size', '1', '--rounds', '2']
 SMALL = ['--num-codes', '64', '--threads', '1', '--index-size', '5000', '--workers', '1']
 PEERS = dict(
@@ -144,3 +148,12 @@ def test_loader_memory_does_not_grow_with_the_index():
     assert (many - one) / 5 < 20  # MiB a worker
     assert plain > many + 40
     assert (family_memory() + many) / (family_memory() + one) < 1.3
+
+
+def test_the_measured_step_is_that_of_the_recipe():
+    recipe = Config.fromfile(CONFIGS / 'pretrain/beitv2_base_16xb128_300e_in1k.py')
+    model = Pretrain(Settings(arch='tiny'), 64, 1).build(OURS).module
+    assert isinstance(model, BEiTV2Pretrainer) and model.neck is not None
+    assert {block.with_cp for block in model.backbone.blocks} == {recipe.model.backbone.with_cp}
+    assert {block.with_cp for block in model.neck.cls_pt_layers} == {recipe.model.neck.with_cp}
+    assert recipe.optim_wrapper.optimizer.fused

@@ -100,6 +100,11 @@ def test_claims_of_an_index_are_checked(tmp_path: Path) -> None:
         ImageFolder(hostile(tmp_path / 'x.tar', {}))
 
 
+def test_a_name_that_would_be_an_address_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match='would be addresses'):
+        open_pack(hostile(tmp_path / 'x.tar', {'http://a.b/c.png': (0, 1, 0)}, b'x'))
+
+
 def test_too_large_an_image_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / 'x.tar'
     with path.open('wb') as file:

@@ -41,6 +41,39 @@ def test_a_file_that_vanishes_is_left_out(tmp_path: Path) -> None:
     assert len(ImageFolder(str(tmp_path / 'x.tar'))) == 19
 
 
+def test_a_class_whose_images_are_all_left_out_stays_a_class(tmp_path: Path) -> None:
+    """Labels of the classes after it would shift."""
+    for number, name in enumerate('abc'):
+        (tmp_path / 'images' / name).mkdir(parents=True)
+        source = sorted(CIFAR.rglob('*.png'))[number]
+        shutil.copy(source, tmp_path / 'images' / name / '0.png')
+
+    def progress(names: list[str]) -> list[str]:
+        os.unlink(tmp_path / 'images/b/0.png')
+        return names
+
+    assert [*pack(tmp_path / 'images', tmp_path / 'x.tar', progress=progress)] == ['b/0.png']
+    packed = ImageFolder(str(tmp_path / 'x.tar'), with_label=True)
+    assert packed.metainfo['classes'] == ('a', 'b', 'c')
+    assert [packed.get_data_info(i)['gt_label'] for i in range(2)] == [0, 2]
+
+
+def test_nothing_to_pack_replaces_nothing(tmp_path: Path) -> None:
+    images = tmp_path / 'images'
+    images.mkdir()
+    shutil.copy(next(CIFAR.rglob('*.png')), images / '0.png')
+    pack(images, tmp_path / 'x.tar')
+    before = (tmp_path / 'x.tar').read_bytes()
+
+    def progress(names: list[str]) -> list[str]:
+        os.unlink(images / '0.png')
+        return names
+
+    with pytest.raises(OSError, match='Not one of 1 images'):
+        pack(images, tmp_path / 'x.tar', force=True, progress=progress)
+    assert (tmp_path / 'x.tar').read_bytes() == before
+
+
 def test_a_kill_leaves_what_was_there(tmp_path: Path) -> None:
     out = tmp_path / 'x.tar'
     for before in (None, b'an older file'):

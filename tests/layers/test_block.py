@@ -178,6 +178,22 @@ def test_recomputation_saves_memory_and_computes_no_product_with_weights_again()
     assert flops[0] == flops[1] < flops[2]  # without a bias, softmax weights are never there
 
 
+def test_recomputation_keeps_small_layer_scales_in_half_precision():
+    """1e-5 (large) times a weight is no number of float16."""
+    x, gradients = torch.randn(2, 7, 64), []
+    for with_cp, enabled in ((False, False), (False, True), ('selective', True)):
+        torch.manual_seed(0)
+        block = Block(64, 4, layer_scale=1e-5, with_cp=with_cp).train()
+        block.init_weights(24)
+        with torch.autocast('cpu', torch.float16, enabled=enabled):
+            out = block(x, GRID)
+        ((out.float() - x) * 1e5).square().sum().backward()
+        gradients.append([p.grad for p in block.parameters()])
+    for exact, plain, selective in zip(*gradients, strict=True):
+        scale = exact.abs().max()
+        assert (selective - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-3 * scale
+
+
 def test_unknown_recomputation_is_refused():
     with pytest.raises(ValueError, match="False, True or 'selective', but 'all' was given"):
         Block(16, 2, with_cp='all')

@@ -1,0 +1,28 @@
+"""Resuming with another implementation of the optimizer than the checkpoint was written with."""
+
+from pathlib import Path
+
+import pytest
+
+from beitv2_mm import launch
+
+CONFIG = Path(__file__).parents[1] / 'toy_config.py'
+
+
+def train(folder: Path, fused: bool, epochs: int) -> dict:
+    options = {'optim_wrapper.optimizer.fused': fused, 'train_cfg.max_epochs': epochs}
+    cfg = launch.load_config(str(CONFIG), str(folder), options)
+    cfg.experiment_name = f'{folder.name}_{fused}'
+    launch.set_resume(cfg, 'auto')
+    runner = launch.build_runner(cfg)
+    runner.train()
+    assert runner.iter == 8 * epochs
+    return runner.optim_wrapper.optimizer.param_groups[0]
+
+
+@pytest.mark.parametrize('fused', [True, False])
+def test_the_config_decides_and_not_the_checkpoint(fused: bool, tmp_path: Path) -> None:
+    """A GradScaler hands a fused optimizer what the others refuse."""
+    assert train(tmp_path, not fused, 1)['fused'] is not fused
+    group = train(tmp_path, fused, 2)
+    assert group['fused'] is fused and group['lr'] < 0.01
