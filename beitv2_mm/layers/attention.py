@@ -4,13 +4,11 @@ Where only some tokens of the result are read, the others need not be computed. 
 None for all of them, a slice (the same tokens of every image) or indices (B, M); N becomes M.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from beitv2_mm.layers.position import BiasTable, Grid, gather_bias, resize_bias_table
 
@@ -38,15 +36,6 @@ def softmax_weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     """Queries (B, heads, M, d), keys (B, heads, N, d) and bias -> (B, heads, M, N)."""
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return (logits if bias is None else logits.add_(bias)).softmax(dim=-1)
-
-
-def recomputed(function: Callable, *args: object) -> Any:
-    """``function(*args)``, whose intermediate results the backward pass computes again."""
-    return checkpoint(function, *args, use_reentrant=False)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
-    return F.dropout(softmax_weights(q, k, bias), dropout) @ v
 
 
 def _lacks_kernel(bias: Tensor | None) -> bool:
@@ -122,24 +111,14 @@ class Attention(BiasTable):
         return softmax_weights(q, k, bias)
 
     def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        bias: Tensor | None,
-        read: Read = None,
-        recompute: bool = False,
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, read: Read = None
     ) -> Tensor:
-        """Queries, keys, values of `project` and bias of `position_bias` -> (B, M, D).
-
-        With ``recompute`` the softmax weights (B, heads, M, N) are not kept for the backward pass.
-        """
+        """Queries, keys, values of `project` and bias of `position_bias` -> (B, M, D)."""
         if bias is not None:
             bias = read_rows(bias, read).to(q.dtype)
         dropout = self.attn_drop if self.training else 0.0
         if _lacks_kernel(bias):
-            args = q, k, v, bias, dropout
-            x = recomputed(_attend, *args) if recompute else _attend(*args)
+            x = F.dropout(softmax_weights(q, k, bias), dropout) @ v
         else:
             x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
         # (B, heads, M, D / heads)

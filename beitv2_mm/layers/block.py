@@ -1,14 +1,14 @@
 """Pre-norm transformer block: (B, N, D) -> (B, N, D), or (B, M, D) where M tokens are read."""
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from beitv2_mm.layers.attention import Attention, Read, read_tokens, recomputed
+from beitv2_mm.layers.attention import Attention, Read, read_tokens
 from beitv2_mm.layers.position import Grid
 
 LAYER_NORM_EPS = 1e-6
@@ -22,8 +22,8 @@ class Block(nn.Module):
     dropped once, with rate ``drop_path``.
 
     ``with_cp`` saves memory in training: True keeps the block's input alone and computes the rest
-    again in the backward pass; 'selective' does so only with what costs little, norms, GELU,
-    softmax and layer scale (Korthikanti et al. 2022, section 5).
+    again in the backward pass; 'selective' does so only with what costs next to nothing, norms and
+    GELU, nearly a third of what is kept otherwise.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Block(nn.Module):
         """Tokens after the block. Those that are not ``read`` serve as keys and values alone."""
         if self.with_cp and self.training and torch.is_grad_enabled():
             if self.with_cp != 'selective':
-                return recomputed(self._plain, x, grid, bias, read)
+                return _recomputed(self._plain, x, grid, bias, read)
             if not torch.compiler.is_compiling():  # which makes the same choice by itself
                 return self._selective(x, grid, bias, read)
         return self._plain(x, grid, bias, read)
@@ -73,17 +73,18 @@ class Block(nn.Module):
         return x + self.drop_path(_scale(self.mlp(self.norm2(x)), self.gamma_2))
 
     def _selective(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
-        """`_plain`, of which only inputs of norms, products and the GELU are kept. No product with
-        weights is computed again, for a recomputation ends where it has found what was kept."""
+        """`_plain`, of which norms and GELU are computed again. The products that follow them are
+        not: a recomputation ends where it has found what the backward pass needs."""
         attn, mlp = self.attn, self.mlp
-        q, k, v = recomputed(lambda x: attn.project(self.norm1(x), read), x)
-        bias = attn.position_bias(grid, bias)
-        out = attn.attend(q, k, v, bias, read, recompute=True)
-        out = _end_of_branch(attn.proj, out, self.gamma_1, nn.Identity())
-        x = read_tokens(x, read) + self.drop_path(attn.proj_drop(out))
-        hidden = recomputed(lambda x: mlp.fc1(self.norm2(x)), x)
-        out = _end_of_branch(mlp.fc2, hidden, self.gamma_2, lambda h: mlp.drop1(mlp.act(h)))
-        return x + self.drop_path(mlp.drop2(out))
+        q, k, v = _recomputed(lambda x: attn.project(self.norm1(x), read), x)
+        out = attn.attend(q, k, v, attn.position_bias(grid, bias), read)
+        del q, k, v
+        x = read_tokens(x, read) + self.drop_path(
+            _scale(attn.proj_drop(attn.proj(out)), self.gamma_1)
+        )
+        hidden = _recomputed(lambda x: mlp.fc1(self.norm2(x)), x)
+        out = _recomputed(lambda hidden: mlp.fc2(mlp.drop1(mlp.act(hidden))), hidden)
+        return x + self.drop_path(_scale(mlp.drop2(out), self.gamma_2))
 
     def init_weights(self, depth: int, std: float = 0.02) -> None:
         """Truncated normal weights; those that end a branch are divided by sqrt(2 * depth).
@@ -109,23 +110,10 @@ class Block(nn.Module):
             self.mlp.fc2.weight.div_((2 * depth) ** 0.5)
 
 
+def _recomputed(function: Callable, *args: object) -> Any:
+    """``function(*args)``, whose intermediate results the backward pass computes again."""
+    return checkpoint(function, *args, use_reentrant=False)
+
+
 def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
     return x if gamma is None else gamma * x
-
-
-def _end_of_branch(
-    layer: nn.Linear, x: Tensor, gamma: Tensor | None, before: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """``gamma * layer(before(x))``, of which ``x`` alone is kept: gamma scales the weights.
-
-    By at most 1, and the rest is a constant: 1e-5 times a weight is no number of float16.
-    """
-    if gamma is None:
-        return recomputed(lambda x: layer(before(x)), x)
-    largest = gamma.detach().abs().amax(0, keepdim=True).clamp_min(1e-30)  # (1,)
-
-    def scaled(x: Tensor, gamma: Tensor) -> Tensor:
-        gamma = gamma / largest
-        return F.linear(before(x), gamma[:, None] * layer.weight, gamma * layer.bias)
-
-    return recomputed(scaled, x, gamma) * largest
