@@ -1,6 +1,8 @@
 """From a command line to a Runner: what tools/train.py and tools/test.py share."""
 
+import ctypes
 import os
+import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,8 @@ def build_runner(cfg: Config, testing: bool = False) -> Runner:
 
     if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
+    if not _has_accelerator():
+        keep_freed_memory()
     _unset_static_graph(cfg)
     runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if not any(isinstance(hook, AdaptCheckpointHook) for hook in runner.hooks):
@@ -145,6 +149,28 @@ def build_runner(cfg: Config, testing: bool = False) -> Runner:
     if compat.active():
         runner.logger.info(f'beitv2_mm.compat: {", ".join(compat.active())}')
     return runner
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep the memory of freed tensors for the next ones.
+
+    It returns a part to the system at every step, only to ask for it again: on CPUs, steps of
+    training took 5 to 25 % longer. Elsewhere than with glibc, or where the user has set
+    MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_, nothing is done.
+    """
+    if not sys.platform.startswith('linux') or any(
+        f'MALLOC_{name}_THRESHOLD_' in os.environ for name in ('TRIM', 'MMAP')
+    ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        trim, mmap = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+        mallopt(trim, 2**31 - 1)
+        mallopt(mmap, 2**30) or mallopt(mmap, 2**25)  # which is the most that an old glibc takes
+
+
+def _has_accelerator() -> bool:
+    return is_cuda_available() or is_npu_available() or is_mlu_available()
 
 
 def _unset_static_graph(cfg: Config) -> None:
@@ -210,7 +236,7 @@ def set_amp(cfg: Config) -> None:
     Raises:
         LaunchError: no accelerator, or the config has an optimizer wrapper of its own.
     """
-    if not (is_cuda_available() or is_npu_available() or is_mlu_available()):
+    if not _has_accelerator():
         raise LaunchError('--amp needs a GPU, and there is none here')
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
     name = wrapper if isinstance(wrapper, str) else wrapper.__name__

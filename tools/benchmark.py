@@ -5,8 +5,8 @@
     python tools/benchmark.py data --images DIR --json data.json --plot data.png
 
 Implementations get equal weights, their results are compared first, and they take turns; figures
-are medians. `of the limit`: the time that plain matrix products of as many FLOPs take, measured in
-the same turns, as a share of the implementation's. Peak memory is what PyTorch
+are medians. `of the limit`: the time that an implementation's own matrix products take with nothing
+in between, measured in the same turns, as a share of its time. Peak memory is what PyTorch
 allocates on top of weights, inputs and the optimizer's state.
 """
 
@@ -32,6 +32,7 @@ from beitv2_mm.benchmark import (
     to_json,
 )
 from beitv2_mm.benchmark.measure import count_steps, quiet
+from beitv2_mm.launch import keep_freed_memory
 from beitv2_mm.models.arch import ARCHS
 
 
@@ -73,6 +74,8 @@ def main() -> None:
     quiet()
     lists = {key: tuple(args.pop(key) or ()) for key in ('image_size', 'workers')}
     settings = Settings(**args, **lists)
+    if settings.device == 'cpu':
+        keep_freed_memory()  # as tools/train.py does
     torch.backends.cuda.matmul.allow_tf32 = settings.precision != 'fp32'
     works = suite(settings)
     rows: list[Row] = []

@@ -25,17 +25,6 @@ def mmpretrain_arch(arch: Arch) -> dict[str, int]:
     )
 
 
-def transformer_products(tokens: int, width: int, mlp_ratio: float) -> list[tuple[int, int, int]]:
-    """The four products of a block: q, k and v; projection; both layers of the MLP."""
-    hidden = int(width * mlp_ratio)
-    return [
-        (tokens, width, 3 * width),
-        (tokens, width, width),
-        (tokens, width, hidden),
-        (tokens, hidden, width),
-    ]
-
-
 @dataclass(frozen=True)
 class Backbone(Work):
     """Pooled features of a batch, with gradients of all weights or without."""
@@ -50,10 +39,6 @@ class Backbone(Work):
     def name(self) -> str:
         what = 'forward + backward' if self.backward else 'forward'
         return f'{self.settings.arch} backbone {what}, {self.batch_size} x {self.size} px'
-
-    def products(self) -> list[tuple[int, int, int]]:
-        tokens = self.batch_size * ((self.size // PATCH) ** 2 + 1)
-        return transformer_products(tokens, self.arch.embed_dims, self.arch.mlp_ratio)
 
     def build(self, implementation: str) -> Step:
         module = getattr(self, f'_{implementation}')().to(self.settings.device)

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from beitv2_mm.benchmark.products import Products
 from beitv2_mm.benchmark.work import OURS, Step, Work
-
-PRODUCTS = 'matrix products'
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Row:
     implementation: str
     median_seconds: float | None  # of one run, or of an image; None where only memory is meant
     peak_memory_mb: float | None  # on top of weights, inputs and the optimizer's state
-    share_of_limit: float | None  # time of plain matrix products of as many FLOPs / median_seconds
+    share_of_limit: float | None  # time of its matrix products alone / median_seconds
     speed_ratio: float | None = None  # its time / this package's time
     memory_ratio: float | None = None  # this package's memory / its memory
 
@@ -32,8 +30,8 @@ class Row:
 def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[Row]:
     """Rows of one piece of work, this package's first.
 
-    Every implementation runs once to compare its results and count its FLOPs, once for its memory,
-    once or more to warm up, then once in every round.
+    Every implementation runs once to compare its results and record its products, once for its
+    memory, once or more to warm up, then once in every round, and so do its products alone.
 
     Args:
         work: what is compared.
@@ -45,7 +43,7 @@ def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[R
     names = work.available()
     torch.set_num_threads(work.settings.threads)
     steps = _build(work, names)
-    flops = _compare(work, steps)
+    products = _compare(work, steps)
     progress()
     memory = {}
     for name, step in steps.items():
@@ -53,27 +51,17 @@ def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[R
         progress()
     _warm_up(work, steps)
     progress()
-    runs = {name: step.run for name, step in steps.items()}
-    products = work.products()
-    if products:  # often enough for a time that can be compared
-        once = sum(2 * m * k * n for m, k, n in products)
-        products *= max(1, round(max(flops.values()) / once / 4))
-        runs[PRODUCTS] = _plain_products(work, products)
-        runs[PRODUCTS]()
-    seconds = _take_turns(work, runs, progress)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    rate = sum(2 * m * k * n for m, k, n in products) / medians.get(PRODUCTS, 1.0)
+    seconds, limits = _take_turns(work, steps, products, progress)
     rows = []
     for name in names:
-        limit = flops[name] / rate if rate else 0.0
         rows.append(
             Row(
                 work.name,
                 name,
-                medians[name] / steps[name].units,
+                seconds[name] / steps[name].units,
                 memory[name],
-                limit / medians[name] if limit else None,
-                medians[name] / medians[OURS],
+                limits[name] / seconds[name] if limits[name] else None,
+                seconds[name] / seconds[OURS],
                 _ratio(memory[OURS], memory[name]),
             )
         )
@@ -98,18 +86,18 @@ def _build(work: Work, names: list[str]) -> dict[str, Step]:
     return steps
 
 
-def _compare(work: Work, steps: dict[str, Step]) -> dict[str, int]:
-    """FLOPs of each implementation, after a check that all do the same."""
-    results, flops = {}, {}
+def _compare(work: Work, steps: dict[str, Step]) -> dict[str, Products]:
+    """Products of each implementation, after a check that all do the same."""
+    products = {}
     for name, step in steps.items():
         torch.manual_seed(0)
-        with FlopCounterMode(display=False) as counter:
-            results[name] = step.run()
-        flops[name] = counter.get_total_flops()
-    for name, result in results.items():
+        products[name] = Products(step.run, work.settings.device)
+    ours = products[OURS].result
+    for name in steps:
         if name != OURS:
-            work.compare(results[OURS], result)
-    return flops
+            work.compare(ours, products[name].result)
+        products[name].result = None
+    return products
 
 
 def _warm_up(work: Work, steps: dict[str, Step]) -> None:
@@ -121,39 +109,36 @@ def _warm_up(work: Work, steps: dict[str, Step]) -> None:
 
 
 def _take_turns(
-    work: Work, runs: dict[str, Callable[[], object]], progress: Callable[[], object]
-) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    order = list(runs)
+    work: Work,
+    steps: dict[str, Step],
+    products: dict[str, Products],
+    progress: Callable[[], object],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Medians: of each implementation, and of its products alone right after it."""
+    order = list(steps)
+    seconds: dict[str, list[float]] = {name: [] for name in order}
+    limits: dict[str, list[float]] = {name: [] for name in order}
     for number in range(work.settings.rounds):
-        for name in order[number % len(order) :] + order[: number % len(order)]:
+        first = number % len(order)
+        for name in order[first:] + order[:first]:
             gc.collect()
             _synchronize(work)
             start = time.perf_counter()
-            runs[name]()
+            steps[name].run()
             _synchronize(work)
             seconds[name].append(time.perf_counter() - start)
+            limits[name].append(products[name].seconds())
         progress()
-    return seconds
+    medians = [
+        {name: statistics.median(times) for name, times in found.items()}
+        for found in (seconds, limits)
+    ]
+    return medians[0], medians[1]
 
 
 def _synchronize(work: Work) -> None:
     if work.settings.device != 'cpu':
         torch.cuda.synchronize()
-
-
-def _plain_products(work: Work, products: list[tuple[int, int, int]]) -> Callable[[], None]:
-    options = dict(device=work.settings.device, dtype=work.settings.dtype)
-    pairs = {
-        (m, k, n): (torch.randn(m, k, **options), torch.randn(k, n, **options))  # type: ignore[call-overload]
-        for m, k, n in products
-    }
-
-    def run() -> None:
-        for product in products:
-            torch.mm(*pairs[product])
-
-    return run
 
 
 def quiet() -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -18,15 +19,18 @@ def peak_allocated(run: Callable[[], object], device: str) -> float:
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / MIB
+    return max(allocated_on_cpu(run), default=0) / MIB
+
+
+def allocated_on_cpu(run: Callable[[], object]) -> list[int]:
+    """Bytes that PyTorch's allocator holds, beyond what it holds at the start, after each
+    allocation and release of ``run``."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
         run()
     assert log.profiler is not None and log.profiler.kineto_results is not None
     events = [e for e in log.profiler.kineto_results.events() if e.name() == '[memory]']
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak / MIB
+    events.sort(key=lambda event: event.start_ns())
+    return list(accumulate(event.nbytes() for event in events))
 
 
 def family_memory() -> float | None:

@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from beitv2_mm.benchmark.backbone import PATCH, mmpretrain_arch, transformer_products
+from beitv2_mm.benchmark.backbone import PATCH, mmpretrain_arch
 from beitv2_mm.benchmark.work import (
     OURS,
     NotTheSameError,
@@ -50,10 +50,6 @@ class Pretrain(Work):
     def early(self) -> int:
         """Block whose patch tokens enter the aggregation: 9 of 12, 21 of 24."""
         return self.arch.num_layers - 3
-
-    def products(self) -> list[tuple[int, int, int]]:
-        tokens = self.batch_size * ((self.size // PATCH) ** 2 + 1)
-        return transformer_products(tokens, self.arch.embed_dims, self.arch.mlp_ratio)
 
     def build(self, implementation: str) -> Step:
         model = getattr(self, f'_{implementation}')().to(self.settings.device)

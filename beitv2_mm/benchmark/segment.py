@@ -33,11 +33,6 @@ class Segment(Work):
         shape = f'{self.batch_size} x {self.size} x {width} px'
         return f'{self.settings.arch} UPerNet {what}, {shape}'
 
-    def products(self) -> list[tuple[int, int, int]]:
-        # most FLOPs are those of the head's 3 x 3 convolutions
-        pixels = min(2048, self.batch_size * (self.size // 4) ** 2)
-        return [(pixels, 9 * self.arch.embed_dims, self.arch.embed_dims)]
-
     def build(self, implementation: str) -> Step:
         import mmseg.models  # noqa: F401  registers
         from mmseg.registry import MODELS

@@ -28,9 +28,6 @@ class Quantizer(Work):
     def name(self) -> str:
         return f'quantizer in training, {self.batch_size} x {TOKENS} tokens, {self.num_codes} codes'
 
-    def products(self) -> list[tuple[int, int, int]]:
-        return [(self.batch_size * TOKENS, DIMS, self.num_codes)]
-
     def build(self, implementation: str) -> Step:
         module = getattr(self, f'_{implementation}')().to(self.settings.device).train()
         generator = torch.Generator().manual_seed(0)

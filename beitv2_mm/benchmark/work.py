@@ -83,11 +83,6 @@ class Work:
     def share_weights(self, modules: Mapping[str, nn.Module | None]) -> None:
         """Gives all implementations the same weights; one that has none needs nothing."""
 
-    def products(self) -> list[tuple[int, int, int]]:
-        """Plain matrix products (m, k) @ (k, n) whose speed is the limit; none where the work is
-        something else."""
-        return []
-
     def compare(self, ours: Any, theirs: Any) -> None:
         """Raises `NotTheSameError` where two results differ by more than rounding.
 

@@ -97,10 +97,9 @@ class Attention(BiasTable):
                 (read_tokens(x, read), of_queries, self.q_bias),
                 (x, of_others, torch.cat([no_bias, self.v_bias])),
             ]
-        heads = [
-            F.linear(*part).unflatten(2, (-1, self.num_heads, self.head_dim)) for part in parts
-        ]
-        q, k, v = (h for part in heads for h in part.permute(2, 0, 3, 1, 4).unbind(0))
+        # Chunks, whose gradients are joined in one pass; those of unbind() would be copied twice.
+        chunks = [chunk for part in parts for chunk in F.linear(*part).split(len(no_bias), dim=2)]
+        q, k, v = (c.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for c in chunks)
         # A query or two too many cost less than a copy of the other tokens.
         return q[:, :, read] if nearly_all else q, k, v
 

@@ -60,7 +60,7 @@ class Block(nn.Module):
         """Tokens after the block. Those that are not ``read`` serve as keys and values alone."""
         if self.with_cp and self.training and torch.is_grad_enabled():
             if self.with_cp != 'selective':
-                return _recomputed(self._plain, x, grid, bias, read)
+                return checkpoint(self._plain, x, grid, bias, read, use_reentrant=False)
             if not torch.compiler.is_compiling():  # which makes the same choice by itself
                 return self._selective(x, grid, bias, read)
         return self._plain(x, grid, bias, read)
@@ -73,17 +73,19 @@ class Block(nn.Module):
         return x + self.drop_path(_scale(self.mlp(self.norm2(x)), self.gamma_2))
 
     def _selective(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
-        """`_plain`, of which norms and GELU are computed again. The products that follow them are
-        not: a recomputation ends where it has found what the backward pass needs."""
+        """`_plain`, of which norms and GELU are computed again."""
         attn, mlp = self.attn, self.mlp
-        q, k, v = _recomputed(lambda x: attn.project(self.norm1(x), read), x)
+        q, k, v = _forget_between(self.norm1, lambda x: attn.project(x, read), x)
         out = attn.attend(q, k, v, attn.position_bias(grid, bias), read)
         del q, k, v
         x = read_tokens(x, read) + self.drop_path(
             _scale(attn.proj_drop(attn.proj(out)), self.gamma_1)
         )
-        hidden = _recomputed(lambda x: mlp.fc1(self.norm2(x)), x)
-        out = _recomputed(lambda hidden: mlp.fc2(mlp.drop1(mlp.act(hidden))), hidden)
+        hidden = _forget_between(self.norm2, mlp.fc1, x)
+        if mlp.drop1.p:  # another recomputation would drop others
+            out = mlp.fc2(mlp.drop1(mlp.act(hidden)))
+        else:
+            out = _forget_between(mlp.act, mlp.fc2, hidden)
         return x + self.drop_path(_scale(mlp.drop2(out), self.gamma_2))
 
     def init_weights(self, depth: int, std: float = 0.02) -> None:
@@ -110,9 +112,33 @@ class Block(nn.Module):
             self.mlp.fc2.weight.div_((2 * depth) ** 0.5)
 
 
-def _recomputed(function: Callable, *args: object) -> Any:
-    """``function(*args)``, whose intermediate results the backward pass computes again."""
-    return checkpoint(function, *args, use_reentrant=False)
+def _forget_between(
+    cheap: Callable[[Tensor], Tensor], product: Callable[[Tensor], Any], x: Tensor
+) -> Any:
+    """``product(cheap(x))``, where backward computes ``cheap(x)`` again instead of keeping it.
+
+    `torch.utils.checkpoint` would do, at three times the cost for the host: it saves and restores
+    random numbers and calls the product again to find out what it keeps.
+    """
+    device = x.device.type
+    enabled = torch.is_autocast_enabled(device)
+    y = cheap(x)
+    dtype = torch.get_autocast_dtype(device) if enabled else y.dtype
+    y = y.to(dtype)  # as the product would: this is what it keeps
+    address, size, x = y.data_ptr(), y.numel(), x.detach()
+
+    def pack(kept: Tensor) -> Tensor | torch.Size:
+        same = kept.data_ptr() == address and kept.numel() == size and kept.is_contiguous()
+        return kept.shape if same else kept
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        with torch.no_grad(), torch.autocast(device, dtype, enabled=enabled):
+            return cheap(x).to(dtype).view(kept)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return product(y)
 
 
 def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:

@@ -17,6 +17,7 @@ class Frozen:
     def __init__(self, build: Callable[[], nn.Module]) -> None:
         self._build = build
         self._module: nn.Module | None = None
+        self._device: torch.device | None = None
 
     def on(self, device: torch.device) -> nn.Module:
         """The network, on ``device``."""
@@ -27,8 +28,9 @@ class Frozen:
                 self._module = self._build().requires_grad_(False).eval()
         if torch.compiler.is_compiling():  # a graph cannot move weights: it finds them in place
             return self._module
-        module = self._module.to(device)
-        return module.eval() if module.training else module
+        if device != self._device:  # it would cost 5 ms to find that every weight is there
+            self._module, self._device = self._module.to(device), device
+        return self._module.eval() if self._module.training else self._module
 
     def __deepcopy__(self, memo: dict) -> 'Frozen':
         return self  # it never changes, so copies of the owner (model EMA) share it

@@ -1,5 +1,6 @@
 """Head of masked image modelling: masked tokens (M, D) -> logits over the codes (M, K)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,11 +38,14 @@ class MIMHead(PretrainedModule):
 
     def forward(self, main: Tensor, aggregation: Tensor | None = None) -> dict[str, Tensor]:
         """Logits of each branch from its normalised tokens at masked positions."""
-        logits = dict(main=self.lm_head(main))
-        if aggregation is not None:
-            head = self.lm_head if self.cls_pt_lm_head is None else self.cls_pt_lm_head
-            logits['aggregation'] = head(aggregation)
-        return logits
+        if aggregation is None:
+            return dict(main=self.lm_head(main))
+        if self.cls_pt_lm_head is not None:
+            return dict(main=self.lm_head(main), aggregation=self.cls_pt_lm_head(aggregation))
+        # One product of twice the rows, not two: the gradient of the large weight is made once.
+        both = self.lm_head(torch.cat([main, aggregation]))
+        first, second = both.split([len(main), len(aggregation)])
+        return dict(main=first, aggregation=second)
 
     def loss(self, logits: dict[str, Tensor], codes: Tensor) -> dict[str, Tensor]:
         """Cross entropy and accuracy of each branch against codes (M,); the runner adds the losses

@@ -26,15 +26,9 @@ from beitv2_mm.visualization.page import duration
 
 Metrics = dict[str, float]
 LOG = 'log'
-# glibc returns freed memory to the system at every step, only to ask for it again: steps took
-# 7 to 25 % longer. 32 MiB is the largest threshold that every glibc accepts.
-ENVIRONMENT = {
-    'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
-    'MALLOC_TRIM_THRESHOLD_': str(1 << 30),
-    # Threads that wait sleep: spinning ones made steps three times as long, some ten times, when
-    # other programs used the cores as well.
-    'OMP_WAIT_POLICY': 'PASSIVE',
-}
+# Threads that wait sleep: spinning ones made steps three times as long, some ten times, when other
+# programs used the cores as well.
+ENVIRONMENT = {'OMP_WAIT_POLICY': 'PASSIVE'}
 
 STOP = threading.Event()  # ends the trainings of all threads
 

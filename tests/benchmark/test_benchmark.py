@@ -17,9 +17,11 @@ from beitv2_mm.benchmark import NotTheSameError, Settings, measure
 from beitv2_mm.benchmark.backbone import Backbone
 from beitv2_mm.benchmark.memory import family_memory, peak_allocated
 from beitv2_mm.benchmark.pretrain import Pretrain
+from beitv2_mm.benchmark.products import Products
 from beitv2_mm.benchmark.segment import Segment
 from beitv2_mm.benchmark.work import OURS, Step, Work
 from beitv2_mm.benchmark.workers import Loader
+from beitv2_mm.layers.vector_quantizer import nearest_codes
 from beitv2_mm.models import BEiTV2Pretrainer
 
 TOOL = str(Path(__file__).parents[2] / 'tools/benchmark.py')
@@ -157,3 +159,31 @@ def test_the_measured_step_is_that_of_the_recipe():
     assert {block.with_cp for block in model.backbone.blocks} == {recipe.model.backbone.with_cp}
     assert {block.with_cp for block in model.neck.cls_pt_layers} == {recipe.model.neck.with_cp}
     assert recipe.optim_wrapper.optimizer.fused
+
+
+def test_the_limit_is_that_of_the_products_of_the_run():
+    """Shapes, layouts and number; fused attention and the search for codes count too."""
+    x, weight = torch.randn(6, 4), torch.randn(4, 5, requires_grad=True)
+    heads = torch.randn(1, 2, 3, 8)
+
+    def run():
+        for _ in range(2):
+            (x @ weight).sum().backward()
+        with torch.no_grad():
+            torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
+        return 'done'
+
+    products = Products(run, 'cpu')
+    assert products.result == 'done'
+    operands = {
+        tuple((o.shape, o.stride) for o in args): n for (_, args), n in products.calls.items()
+    }
+    backward = ((4, 6), (1, 4)), ((6, 5), (0, 0))  # of a sum: one number, expanded
+    assert operands == {(((6, 4), (4, 1)), ((4, 5), (5, 1))): 2, backward: 2}
+    attention = 2 * 2 * 2 * 3 * 3 * 8
+    assert products.flops == 4 * 2 * 6 * 4 * 5 + attention
+    assert products.seconds() > 0
+
+    codes = Products(lambda: nearest_codes(torch.randn(6, 4), torch.randn(5, 4)), 'cpu')
+    assert codes.flops == 2 * 6 * 4 * 5 and codes.all_by_recorded == 1
+    assert Products(lambda: None, 'cpu').seconds() == 0

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from beitv2_mm.quickstart import stages as module
 from beitv2_mm.quickstart.stages import (
     Metrics,
     Stage,
@@ -141,13 +140,15 @@ def test_failed_training_shows_the_end_of_its_log(tmp_path: Path) -> None:
 
 
 def test_training_has_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '7')  # the user's own value is kept
-    code = "import os; print({k: os.environ[k] for k in os.environ if k[:3] in ('MAL', 'CUD')})"
-    train(['-c', code], tmp_path, LOGGER, environment={'CUDA_VISIBLE_DEVICES': ''})
-    environment = eval((tmp_path / 'log').read_text())
-    assert environment['MALLOC_TRIM_THRESHOLD_'] == '7'
-    assert environment['MALLOC_MMAP_THRESHOLD_'] == module.ENVIRONMENT['MALLOC_MMAP_THRESHOLD_']
-    assert environment['CUDA_VISIBLE_DEVICES'] == ''
+    code = "import os; print({k: os.environ[k] for k in os.environ if k[:3] in ('OMP', 'CUD')})"
+    for own in (False, True):
+        monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+        if own:  # the user's own value is kept
+            monkeypatch.setenv('OMP_WAIT_POLICY', 'ACTIVE')
+        train(['-c', code], tmp_path, LOGGER, environment={'CUDA_VISIBLE_DEVICES': ''})
+        environment = eval((tmp_path / 'log').read_text().splitlines()[-1])
+        assert environment['OMP_WAIT_POLICY'] == ('ACTIVE' if own else 'PASSIVE')
+        assert environment['CUDA_VISIBLE_DEVICES'] == ''
 
 
 @pytest.mark.parametrize(('stubborn', 'together'), [(False, False), (True, False), (False, True)])
