@@ -50,6 +50,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='(%(default)s)')
     parser.add_argument('--precision', choices=('fp32', 'bf16'), default='fp32', help='(fp32)')
     parser.add_argument('--compile', action='store_true', help='torch.compile every network')
+    parser.add_argument(
+        '--keep-memory',
+        action='store_true',
+        help='glibc keeps freed memory, as under our tools on a CPU, for all implementations',
+    )
     parser.add_argument('--rounds', type=int, default=5, help='turns of each (%(default)s)')
     parser.add_argument(
         '--threads', type=int, default=os.cpu_count(), help='of PyTorch on CPU (%(default)s)'
@@ -74,8 +79,8 @@ def main() -> None:
     quiet()
     lists = {key: tuple(args.pop(key) or ()) for key in ('image_size', 'workers')}
     settings = Settings(**args, **lists)
-    if settings.device == 'cpu':
-        keep_freed_memory()  # as tools/train.py does
+    if settings.keep_memory:
+        keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = settings.precision != 'fp32'
     works = suite(settings)
     rows: list[Row] = []

@@ -25,7 +25,8 @@ def machine(settings: Settings) -> str:
         threads = f'{settings.threads} of {os.cpu_count()} cores'
         device = f'{_processor()}, {threads}'
     compiled = ', compiled' if settings.compile else ''
-    return f'{device}, {settings.precision}{compiled}, PyTorch {torch.__version__}'
+    kept = ', freed memory kept' if settings.keep_memory else ''
+    return f'{device}, {settings.precision}{compiled}{kept}, PyTorch {torch.__version__}'
 
 
 def _processor() -> str:

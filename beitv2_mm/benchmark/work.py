@@ -30,6 +30,7 @@ class Settings:
     device: str = 'cpu'
     precision: str = 'fp32'
     compile: bool = False
+    keep_memory: bool = False
     rounds: int = 5
     threads: int = 1
     images: str | None = None

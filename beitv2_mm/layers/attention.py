@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from beitv2_mm.layers.position import BiasTable, Grid, gather_bias, resize_bias_table
 
+MAX_KEPT_BIAS = 2**20  # numbers, 4 MiB a block; 0.5 million for base at 224 px
+
 Read: TypeAlias = slice | Tensor | None
 
 
@@ -81,6 +83,8 @@ class Attention(BiasTable):
         """The bias of this block for a patch grid: its own, else ``bias``; (heads, N, N)."""
         if self.grid is None:
             return bias
+        if self.num_heads * (1 + grid[0] * grid[1]) ** 2 <= MAX_KEPT_BIAS:
+            return self.derive(gather_bias, grid)
         # Kept is the small table alone: the bias of many blocks at a high resolution is gigabytes.
         return gather_bias(self.derive(resize_bias_table, grid), grid, grid)
 

@@ -16,7 +16,7 @@ WithCp: TypeAlias = bool | Literal['selective']
 
 
 class Block(nn.Module):
-    """``x + drop(gamma_1 * attn(norm1(x)))``, then ``x + drop(gamma_2 * mlp(norm2(x)))``.
+    """``x + gamma_1 * drop(attn(norm1(x)))``, then ``x + gamma_2 * drop(mlp(norm2(x)))``.
 
     ``layer_scale`` is the start of gamma_1 and gamma_2; None or 0 leaves them out. Each branch is
     dropped once, with rate ``drop_path``.
@@ -67,10 +67,14 @@ class Block(nn.Module):
 
     def _plain(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
         # No name for what a branch gives: it would live as long as the other one runs.
-        x = read_tokens(x, read) + self.drop_path(
-            _scale(self.attn(self.norm1(x), grid, bias, read), self.gamma_1)
+        x = self._add(
+            read_tokens(x, read), self.attn(self.norm1(x), grid, bias, read), self.gamma_1
         )
-        return x + self.drop_path(_scale(self.mlp(self.norm2(x)), self.gamma_2))
+        return self._add(x, self.mlp(self.norm2(x)), self.gamma_2)
+
+    def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
+        branch = self.drop_path(branch)
+        return x + branch if gamma is None else torch.addcmul(x, gamma, branch)
 
     def _selective(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
         """`_plain`, of which norms and GELU are computed again."""
@@ -78,15 +82,13 @@ class Block(nn.Module):
         q, k, v = _forget_between(self.norm1, lambda x: attn.project(x, read), x)
         out = attn.attend(q, k, v, attn.position_bias(grid, bias), read)
         del q, k, v
-        x = read_tokens(x, read) + self.drop_path(
-            _scale(attn.proj_drop(attn.proj(out)), self.gamma_1)
-        )
+        x = self._add(read_tokens(x, read), attn.proj_drop(attn.proj(out)), self.gamma_1)
         hidden = _forget_between(self.norm2, mlp.fc1, x)
         if mlp.drop1.p:  # another recomputation would drop others
             out = mlp.fc2(mlp.drop1(mlp.act(hidden)))
         else:
             out = _forget_between(mlp.act, mlp.fc2, hidden)
-        return x + self.drop_path(_scale(mlp.drop2(out), self.gamma_2))
+        return self._add(x, mlp.drop2(out), self.gamma_2)
 
     def init_weights(self, depth: int, std: float = 0.02) -> None:
         """Truncated normal weights; those that end a branch are divided by sqrt(2 * depth).
@@ -139,7 +141,3 @@ def _forget_between(
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         return product(y)
-
-
-def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
-    return x if gamma is None else gamma * x

@@ -69,6 +69,19 @@ def test_own_table_has_precedence_over_the_shared_bias():
     torch.testing.assert_close(attention(x, GRID), attention(x, GRID, torch.randn(4, 7, 7)))
 
 
+@torch.no_grad()
+def test_own_bias_is_kept_while_it_is_small(monkeypatch):
+    attention = randomize(Attention(16, 4, GRID)).eval()
+    kept = attention.position_bias((4, 5))
+    assert attention.position_bias((4, 5)) is kept
+    attention.relative_position_bias_table.mul_(2)
+    torch.testing.assert_close(attention.position_bias((4, 5)), 2 * kept)
+    monkeypatch.setattr('beitv2_mm.layers.attention.MAX_KEPT_BIAS', 4 * 21**2 - 1)
+    made = attention.position_bias((4, 5))
+    assert attention.position_bias((4, 5)) is not made
+    torch.testing.assert_close(made, 2 * kept)
+
+
 def test_width_and_heads_must_fit():
     with pytest.raises(ValueError, match='16 cannot be split into 3 heads'):
         Attention(16, 3)
