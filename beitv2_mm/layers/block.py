@@ -119,8 +119,8 @@ def _forget_between(
 ) -> Any:
     """``product(cheap(x))``, where backward computes ``cheap(x)`` again instead of keeping it.
 
-    `torch.utils.checkpoint` would do, at five times the cost for the host (2.8 ms a block): it saves
-    and restores random numbers and calls the product again to find out what it keeps.
+    `torch.utils.checkpoint` would do, at five times the cost for the host (2.8 ms a block): it
+    saves and restores random numbers and calls the product again to find out what it keeps.
     """
     device = x.device.type
     enabled = torch.is_autocast_enabled(device)
