@@ -3,14 +3,13 @@
 import gc
 import logging
 import statistics
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from beitv2_mm.benchmark.products import Products
+from beitv2_mm.benchmark.products import Products, now
 from beitv2_mm.benchmark.work import OURS, Step, Work
 
 
@@ -115,18 +114,16 @@ def _take_turns(
     progress: Callable[[], object],
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Medians: of each implementation, and of its products alone right after it."""
-    order = list(steps)
+    order, device = list(steps), work.settings.device
     seconds: dict[str, list[float]] = {name: [] for name in order}
     limits: dict[str, list[float]] = {name: [] for name in order}
     for number in range(work.settings.rounds):
         first = number % len(order)
         for name in order[first:] + order[:first]:
             gc.collect()
-            _synchronize(work)
-            start = time.perf_counter()
+            start = now(device)
             steps[name].run()
-            _synchronize(work)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(now(device) - start)
             limits[name].append(products[name].seconds())
         progress()
     medians = [
@@ -134,11 +131,6 @@ def _take_turns(
         for found in (seconds, limits)
     ]
     return medians[0], medians[1]
-
-
-def _synchronize(work: Work) -> None:
-    if work.settings.device != 'cpu':
-        torch.cuda.synchronize()
 
 
 def quiet() -> None:

@@ -35,6 +35,13 @@ def _attention_flops(
 NOT_COUNTED = {aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 
 
+def now(device: str) -> float:
+    """Seconds of a clock, when the device has done what it was given."""
+    if device != 'cpu':
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Operand(NamedTuple):
     """What the time of a product depends on."""
 
@@ -99,16 +106,11 @@ class Products:
         for (product, arguments), count in self.calls.items():
             inputs = [self._argument(*item) for item in enumerate(arguments)]
             repeats = math.ceil(count / 4)
-            start = self._now()
+            start = now(self.device)
             for _ in range(repeats):
                 product(*inputs)
-            total += (self._now() - start) / repeats * count
+            total += (now(self.device) - start) / repeats * count
         return total * self.all_by_recorded
-
-    def _now(self) -> float:
-        if self.device != 'cpu':
-            torch.cuda.synchronize()
-        return time.perf_counter()
 
     def _argument(self, position: int, argument: Any) -> Any:
         """Random numbers in place of an operand, in memory that the products share."""

@@ -177,10 +177,10 @@ def kept_for_backward(with_cp, dtype):
     return held
 
 
-@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
-def test_recomputation_saves_memory(dtype):
+@pytest.mark.parametrize(('dtype', 'bound'), [(None, 0.75), (torch.bfloat16, 0.8)])
+def test_recomputation_saves_memory(dtype, bound):
     plain, selective, whole = (kept_for_backward(cp, dtype) for cp in (False, 'selective', True))
-    assert whole < selective < 0.8 * plain
+    assert whole < selective < bound * plain
 
 
 def test_selective_recomputation_computes_no_product_again():
