@@ -29,8 +29,8 @@ class Row:
 def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[Row]:
     """Rows of one piece of work, this package's first.
 
-    Every implementation runs once to compare its results and record its products, once for its
-    memory, once or more to warm up, then once in every round, and so do its products alone.
+    Every implementation runs once to compare its results and record its products, once or more to
+    warm up, once for its memory, then once in every round, and so do its products alone.
 
     Args:
         work: what is compared.
@@ -44,12 +44,12 @@ def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[R
     steps = _build(work, names)
     products = _compare(work, steps)
     progress()
+    _warm_up(work, steps)
+    progress()
     memory = {}
     for name, step in steps.items():
         memory[name] = work.peak_memory(name, step)
         progress()
-    _warm_up(work, steps)
-    progress()
     seconds, limits = _take_turns(work, steps, products, progress)
     rows = []
     for name in names:

@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from beitv2_mm.layers.position import BiasTable, Grid, gather_bias, resize_bias_table
+from beitv2_mm.layers.position import (
+    BiasTable,
+    Grid,
+    gather_bias,
+    resize_bias_table,
+    trained_on_cpu,
+)
 
 MAX_KEPT_BIAS = 2**20  # numbers, 4 MiB a block; 0.5 million for base at 224 px
 
@@ -43,13 +49,7 @@ def softmax_weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
 def _lacks_kernel(bias: Tensor | None) -> bool:
     """On CPUs, PyTorch's fused attention gives the bias no gradient; what it does instead is
     slower than `softmax_weights` and keeps twice as much."""
-    return (
-        bias is not None
-        and bias.device.type == 'cpu'
-        and bias.requires_grad
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-    )
+    return bias is not None and trained_on_cpu(bias)
 
 
 class Attention(BiasTable):

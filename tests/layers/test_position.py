@@ -190,5 +190,28 @@ def test_compiled_bias_follows_its_table():
             torch.testing.assert_close(compiled((3, 6)), torch.full((2, 19, 19), value))
 
 
+def test_compiled_gather_is_an_operator_with_the_plain_gradient():
+    torch._dynamo.reset()
+    grid, graphs = (3, 6), []
+    table = torch.randn(table_size((4, 4)), 2, requires_grad=True)
+    weights = torch.randn(2, 19, 19)
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    for backend in (keep, 'aot_eager'):
+        compiled = torch.compile(position.gather_bias, fullgraph=True, backend=backend)
+        plain = position.gather_bias(table, (4, 4), grid)
+        found = compiled(table, (4, 4), grid)
+        assert torch.equal(found, plain)
+        gradients = [torch.autograd.grad((b * weights).sum(), table)[0] for b in (found, plain)]
+        torch.testing.assert_close(*gradients)
+    operator = torch.ops.beitv2_mm.select_columns.default
+    assert [node.target for node in graphs[0].graph.nodes].count(operator) == 1
+    index = position.relative_position_index(grid).flatten()
+    torch.library.opcheck(operator, (torch.randn(2, 80, requires_grad=True), index))
+
+
 def test_index_is_in_no_checkpoint():
     assert list(RelativePositionBias((4, 4), 2).state_dict()) == ['relative_position_bias_table']
