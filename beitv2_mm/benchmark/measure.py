@@ -11,6 +11,7 @@ import torch
 
 from beitv2_mm.benchmark.products import Products, now
 from beitv2_mm.benchmark.work import OURS, Step, Work
+from beitv2_mm.engine.compile_hook import INDUCTOR_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Row:
     implementation: str
     median_seconds: float | None  # of one run, or of an image; None where only memory is meant
     peak_memory_mb: float | None  # on top of weights, inputs and the optimizer's state
-    share_of_limit: float | None  # time of its matrix products alone / median_seconds
+    share_of_limit: float | None  # median of: its matrix products alone / the run beside them
     speed_ratio: float | None = None  # its time / this package's time
     memory_ratio: float | None = None  # this package's memory / its memory
 
@@ -30,7 +31,7 @@ def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[R
     """Rows of one piece of work, this package's first.
 
     Every implementation runs once to compare its results and record its products, once or more to
-    warm up, once for its memory, then once in every round, and so do its products alone.
+    warm up, once for its memory, then once in every round, between two runs of its products alone.
 
     Args:
         work: what is compared.
@@ -50,7 +51,7 @@ def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[R
     for name, step in steps.items():
         memory[name] = work.peak_memory(name, step)
         progress()
-    seconds, limits = _take_turns(work, steps, products, progress)
+    seconds, shares = _take_turns(work, steps, products, progress)
     rows = []
     for name in names:
         rows.append(
@@ -59,7 +60,7 @@ def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[R
                 name,
                 seconds[name] / steps[name].units,
                 memory[name],
-                limits[name] / seconds[name] if limits[name] else None,
+                shares[name] or None,
                 seconds[name] / seconds[OURS],
                 _ratio(memory[OURS], memory[name]),
             )
@@ -102,7 +103,7 @@ def _compare(work: Work, steps: dict[str, Step]) -> dict[str, Products]:
 def _warm_up(work: Work, steps: dict[str, Step]) -> None:
     for step in steps.values():
         if work.settings.compile and step.module is not None:
-            step.module.compile()
+            step.module.compile(options=INDUCTOR_OPTIONS)
         for _ in range(3 if work.settings.compile else 1):
             step.run()
 
@@ -113,22 +114,28 @@ def _take_turns(
     products: dict[str, Products],
     progress: Callable[[], object],
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Medians: of each implementation, and of its products alone right after it."""
+    """Medians of the time of each implementation, and of the share that its products alone take.
+
+    The speed of a machine that others use changes from second to second: a share is that of a run
+    and of the products right before and after it.
+    """
     order, device = list(steps), work.settings.device
     seconds: dict[str, list[float]] = {name: [] for name in order}
-    limits: dict[str, list[float]] = {name: [] for name in order}
+    shares: dict[str, list[float]] = {name: [] for name in order}
     for number in range(work.settings.rounds):
         first = number % len(order)
         for name in order[first:] + order[:first]:
             gc.collect()
+            before = products[name].seconds()
             start = now(device)
             steps[name].run()
             seconds[name].append(now(device) - start)
-            limits[name].append(products[name].seconds())
+            after = products[name].seconds()
+            shares[name].append((before + after) / 2 / seconds[name][-1])
         progress()
     medians = [
-        {name: statistics.median(times) for name, times in found.items()}
-        for found in (seconds, limits)
+        {name: statistics.median(values) for name, values in found.items()}
+        for found in (seconds, shares)
     ]
     return medians[0], medians[1]
 

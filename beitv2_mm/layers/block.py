@@ -1,18 +1,25 @@
 """Pre-norm transformer block: (B, N, D) -> (B, N, D), or (B, M, D) where M tokens are read."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from beitv2_mm.layers.attention import Attention, Read, read_tokens
 from beitv2_mm.layers.position import Grid
 
 LAYER_NORM_EPS = 1e-6
 WithCp: TypeAlias = bool | Literal['selective']
+aten = torch.ops.aten
+DEAR = {op.default for op in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten._softmax)}
 
 
 class Block(nn.Module):
@@ -61,8 +68,11 @@ class Block(nn.Module):
         if self.with_cp and self.training and torch.is_grad_enabled():
             if self.with_cp != 'selective':
                 return checkpoint(self._plain, x, grid, bias, read, use_reentrant=False)
-            if not torch.compiler.is_compiling():  # which makes the same choice by itself
-                return self._selective(x, grid, bias, read)
+            if torch.compiler.is_compiling():  # left alone, it keeps what the next product reads
+                return checkpoint(
+                    self._plain, x, grid, bias, read, use_reentrant=False, context_fn=SELECTIVE
+                )
+            return self._selective(x, grid, bias, read)
         return self._plain(x, grid, bias, read)
 
     def _plain(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
@@ -112,6 +122,15 @@ class Block(nn.Module):
         with torch.no_grad():
             self.attn.proj.weight.div_((2 * depth) ** 0.5)
             self.mlp.fc2.weight.div_((2 * depth) ** 0.5)
+
+
+def _keep_or_forget(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    if op in DEAR or torch.Tag.nondeterministic_seeded in op.tags:  # so are all fused attentions
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
+
+
+SELECTIVE = partial(create_selective_checkpoint_contexts, _keep_or_forget)
 
 
 def _forget_between(

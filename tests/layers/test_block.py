@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from timm.layers import DropPath
+from torch._dynamo.backends.common import aot_autograd
 from torch.utils.flop_counter import FlopCounterMode
 
 from beitv2_mm.benchmark.memory import MIB, allocated_on_cpu
@@ -10,6 +12,10 @@ from beitv2_mm.layers import Attention, Block, VisionTransformer
 from tiny import randomize
 
 GRID = (2, 3)
+PRODUCTS = {
+    f'aten.{name}.default'
+    for name in ('mm', 'addmm', 'bmm', '_scaled_dot_product_flash_attention_for_cpu')
+}
 
 
 def test_attention_is_the_formula_with_and_without_bias():
@@ -147,11 +153,23 @@ READS = [None, slice(1, None), torch.tensor([[0, 2], [1, 6], [3, 3]])]
 @pytest.mark.parametrize('settings', [dict(layer_scale=0.1, grid=GRID), dict()])
 def test_recomputation_equals_keeping(with_cp, read, settings):
     """Output and every gradient, random numbers included."""
+    check_recomputation(with_cp, read, settings)
+
+
+@pytest.mark.parametrize('settings', [dict(layer_scale=0.1, grid=GRID), dict()])
+def test_compiled_recomputation_equals_keeping(settings):
+    check_recomputation('selective', READS[2], settings, backend='aot_eager')
+
+
+def check_recomputation(with_cp, read, settings, backend=None):
     x, found = torch.randn(3, 7, 16), []
     drops = dict(drop_path=0.5, attn_drop=0.1, proj_drop=0.1)
     for mode in (False, with_cp):
         torch.manual_seed(1)
         block = randomize(Block(16, 2, **drops, **settings, with_cp=mode)).train()
+        if backend:
+            torch._dynamo.reset()
+            block.compile(backend=backend, fullgraph=True)
         image = x.clone().requires_grad_()
         bias = torch.randn(2, 7, 7).requires_grad_()
         out = block(image, GRID, bias, read)
@@ -162,11 +180,13 @@ def test_recomputation_equals_keeping(with_cp, read, settings):
         torch.testing.assert_close(recomputed, kept)
 
 
-def kept_for_backward(with_cp, dtype):
+def kept_for_backward(with_cp, dtype, backend=None):
     """MiB that PyTorch's allocator holds after the forward pass of some blocks."""
     net = VisionTransformer(32, 16, embed_dims=64, num_layers=4, num_heads=4, with_cp=with_cp)
     x, bias = torch.randn(8, 50, 64), torch.randn(4, 50, 50, requires_grad=True)
     results = []
+    for block in net.blocks if backend else ():
+        block.compile(backend=backend)
 
     def forward():
         with torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None):
@@ -183,6 +203,14 @@ def test_recomputation_saves_memory(dtype, bound):
     assert whole < selective < bound * plain
 
 
+def test_compiled_selective_recomputation_keeps_as_little():
+    torch._dynamo.reset()
+    run, compiled = (
+        kept_for_backward('selective', None, backend) for backend in (None, 'aot_eager')
+    )
+    assert compiled < 1.05 * run
+
+
 def test_selective_recomputation_computes_no_product_again():
     flops = []
     for with_cp in (False, 'selective', True):
@@ -191,6 +219,28 @@ def test_selective_recomputation_computes_no_product_again():
             block(torch.randn(2, 50, 64, requires_grad=True), (7, 7)).sum().backward()
         flops.append(counter.get_total_flops())
     assert flops[0] == flops[1] < flops[2]
+
+
+@pytest.mark.parametrize('trained', [True, False])
+def test_compiled_selective_recomputation_computes_no_product_again(trained):
+    """Attention with a trained bias (products) and with another (one fused operator)."""
+    torch._dynamo.reset()
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append([str(node.target) for node in graph.graph.nodes])
+        return make_boxed_func(graph)
+
+    partition = min_cut_rematerialization_partition
+    backend = aot_autograd(fw_compiler=keep, bw_compiler=keep, partition_fn=partition)
+    block = Block(64, 4, layer_scale=0.1, with_cp='selective').train()
+    block.compile(backend=backend, fullgraph=True)
+    bias = torch.randn(4, 50, 50, requires_grad=trained)
+    block(torch.randn(2, 50, 64, requires_grad=True), (7, 7), bias).sum().backward()
+    forward, backward = ([name for name in graph if name in PRODUCTS] for graph in graphs)
+    assert len(forward) == (6 if trained else 5)
+    assert [name for name in backward if 'addmm' in name or 'cpu.default' in name] == []
+    assert len(backward) == (12 if trained else 8)
 
 
 def test_recomputation_keeps_small_layer_scales_in_half_precision():
