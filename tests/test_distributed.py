@@ -75,11 +75,12 @@ def test_knn_of_two_ranks_is_that_of_one(runs: tuple[States, States, States]) ->
         torch.testing.assert_close(value, single[name])
 
 
+@pytest.mark.parametrize('kind', ['pretrain', 'pretrain_compiled'])
 def test_masked_image_modelling_of_two_ranks_is_that_of_one(
-    runs: tuple[States, States, States],
+    runs: tuple[States, States, States], kind: str
 ) -> None:
     """And every parameter gets a gradient: DDP searches for no unused ones."""
-    first, second, single = (states['pretrain'] for states in runs)
+    first, second, single = (states[kind] for states in runs)
     assert_same_bits(first, second)
     for name, value in first.items():
         torch.testing.assert_close(value, single[name], rtol=1e-3, atol=1e-4)

@@ -73,14 +73,22 @@ def train(rank: int, ranks: int, folder: Path, **quantizer: object) -> State:
     return {'losses': torch.stack(losses), **model.state_dict()}
 
 
-def pretrain(rank: int, ranks: int) -> State:
+def pretrain(rank: int, ranks: int, compiled: bool = False) -> State:
     """3 steps of masked image modelling; DDP would raise over a parameter without gradient."""
-    model = build_pretrainer().train()
+    model = build_pretrainer(with_cp='selective').train()
     net = (
-        MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=False)
+        MMDistributedDataParallel(
+            model,
+            broadcast_buffers=False,
+            find_unused_parameters=False,
+            bucket_cap_mb=0.01 if compiled else None,  # the graph is split by buckets
+        )
         if ranks > 1
         else model
     )
+    if compiled:
+        dist._DEFAULT_FIRST_BUCKET_BYTES = 1  # of the compiler, in this process
+        model.logits_at = torch.compile(model.logits_at, backend='aot_eager')
     optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
     inputs, data_samples = list(cifar_images(4) * 255), [BaseDataElement(mask=m) for m in masks(4)]
     for _ in range(3):
@@ -95,6 +103,7 @@ def everything(rank: int, ranks: int, folder: Path) -> dict[str, State]:
         'standardize': standardize(rank, ranks),
         'train': train(rank, ranks, folder),
         'pretrain': pretrain(rank, ranks),
+        'pretrain_compiled': pretrain(rank, ranks, compiled=True),
         'knn': knn_case.evaluate(19),  # an odd number: one rank gets a sample twice
         'revive': train(rank, ranks, folder, revive_after=1),
     }

@@ -11,7 +11,7 @@ import torch
 
 from beitv2_mm.benchmark.products import Products, now
 from beitv2_mm.benchmark.work import OURS, Step, Work
-from beitv2_mm.engine.compile_hook import INDUCTOR_OPTIONS
+from beitv2_mm.engine.compile_hook import compile_options
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Row:
     implementation: str
     median_seconds: float | None  # of one run, or of an image; None where only memory is meant
     peak_memory_mb: float | None  # on top of weights, inputs and the optimizer's state
-    share_of_limit: float | None  # median of: its matrix products alone / the run beside them
+    share_of_limit: float | None  # median over rounds of its matrix products alone / the run
     speed_ratio: float | None = None  # its time / this package's time
     memory_ratio: float | None = None  # this package's memory / its memory
 
@@ -103,7 +103,7 @@ def _compare(work: Work, steps: dict[str, Step]) -> dict[str, Products]:
 def _warm_up(work: Work, steps: dict[str, Step]) -> None:
     for step in steps.values():
         if work.settings.compile and step.module is not None:
-            step.module.compile(options=INDUCTOR_OPTIONS)
+            step.module.compile(**compile_options(work.settings.device, {}))
         for _ in range(3 if work.settings.compile else 1):
             step.run()
 

@@ -14,8 +14,8 @@ from beitv2_mm.layers.position import (
     BiasTable,
     Grid,
     gather_bias,
+    needs_grad_on_cpu,
     resize_bias_table,
-    trained_on_cpu,
 )
 
 MAX_KEPT_BIAS = 2**20  # numbers, 4 MiB a block; 0.5 million for base at 224 px
@@ -43,13 +43,15 @@ def read_rows(bias: Tensor, read: Read) -> Tensor:
 def softmax_weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     """Queries (B, heads, M, d), keys (B, heads, N, d) and bias -> (B, heads, M, N)."""
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return (logits if bias is None else logits.add_(bias)).softmax(dim=-1)
+    if bias is not None:  # a compiler writes in place where it can
+        logits = logits + bias if torch.compiler.is_compiling() else logits.add_(bias)
+    return logits.softmax(dim=-1)
 
 
 def _lacks_kernel(bias: Tensor | None) -> bool:
     """On CPUs, PyTorch's fused attention gives the bias no gradient; what it does instead is
     slower than `softmax_weights` and keeps twice as much."""
-    return bias is not None and trained_on_cpu(bias)
+    return bias is not None and needs_grad_on_cpu(bias)
 
 
 class Attention(BiasTable):

@@ -1,25 +1,22 @@
 """Pre-norm transformer block: (B, N, D) -> (B, N, D), or (B, M, D) where M tokens are read."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
+from mmengine.utils import digit_version
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
-from torch.utils.checkpoint import (
-    CheckpointPolicy,
-    checkpoint,
-    create_selective_checkpoint_contexts,
-)
+from torch.utils import checkpoint
 
 from beitv2_mm.layers.attention import Attention, Read, read_tokens
 from beitv2_mm.layers.position import Grid
 
 LAYER_NORM_EPS = 1e-6
 WithCp: TypeAlias = bool | Literal['selective']
-aten = torch.ops.aten
-DEAR = {op.default for op in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten._softmax)}
+# Versions before were not tried; some lack it, some refuse it or lose it beneath DDP.
+COMPILES_SELECTIVE = digit_version(torch.__version__) >= digit_version('2.14')
+SAVED_OPS = {f'aten::{op}' for op in ['mm', 'addmm', 'bmm', 'baddbmm', '_softmax', '_safe_softmax']}
 
 
 class Block(nn.Module):
@@ -67,12 +64,19 @@ class Block(nn.Module):
         """Tokens after the block. Those that are not ``read`` serve as keys and values alone."""
         if self.with_cp and self.training and torch.is_grad_enabled():
             if self.with_cp != 'selective':
-                return checkpoint(self._plain, x, grid, bias, read, use_reentrant=False)
-            if torch.compiler.is_compiling():  # left alone, it keeps what the next product reads
-                return checkpoint(
-                    self._plain, x, grid, bias, read, use_reentrant=False, context_fn=SELECTIVE
+                return checkpoint.checkpoint(self._plain, x, grid, bias, read, use_reentrant=False)
+            if not torch.compiler.is_compiling():
+                return self._selective(x, grid, bias, read)
+            if COMPILES_SELECTIVE:  # a compiler left alone saves what norms and GELU give
+                return checkpoint.checkpoint(
+                    self._plain,
+                    x,
+                    grid,
+                    bias,
+                    read,
+                    use_reentrant=False,
+                    context_fn=selective_context_fn,
                 )
-            return self._selective(x, grid, bias, read)
         return self._plain(x, grid, bias, read)
 
     def _plain(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
@@ -124,13 +128,16 @@ class Block(nn.Module):
             self.mlp.fc2.weight.div_((2 * depth) ** 0.5)
 
 
-def _keep_or_forget(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    if op in DEAR or torch.Tag.nondeterministic_seeded in op.tags:  # so are all fused attentions
-        return CheckpointPolicy.MUST_SAVE
-    return CheckpointPolicy.PREFER_RECOMPUTE
+def _selective_policy(context: Any, op: torch._ops.OpOverload, *args: Any, **kwargs: Any) -> Any:
+    # Random numbers, and all fused attentions, which could drop something.
+    seeded = torch.Tag.nondeterministic_seeded in op.tags
+    policy = checkpoint.CheckpointPolicy
+    return policy.MUST_SAVE if op.name() in SAVED_OPS or seeded else policy.PREFER_RECOMPUTE
 
 
-SELECTIVE = partial(create_selective_checkpoint_contexts, _keep_or_forget)
+def selective_context_fn() -> Any:
+    """The choice of 'selective', for `torch.utils.checkpoint.checkpoint`."""
+    return checkpoint.create_selective_checkpoint_contexts(_selective_policy)
 
 
 def _forget_between(

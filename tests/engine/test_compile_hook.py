@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from beitv2_mm import launch
+from beitv2_mm.engine.compile_hook import CPU_OPTIONS, compile_options
 from shrink import shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -51,3 +52,19 @@ def test_compiled_training_equals_plain(recipe, tmp_path):
     assert compiled.keys() == plain.keys()  # checkpoints are the same
     for name, value in plain.items():
         torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_options_for_inductor_on_a_cpu():
+    assert compile_options('cpu', {}) == {'options': CPU_OPTIONS}
+    own = dict(backend='inductor', options=dict(epilogue_fusion=False))
+    assert compile_options('cpu', own)['options'] == {**CPU_OPTIONS, 'epilogue_fusion': False}
+    assert own['options'] == dict(epilogue_fusion=False)
+    for options in (dict(mode='max-autotune'), dict(backend='eager')):
+        assert compile_options('cpu', options) == options
+    assert compile_options('cuda', {}) == {}
+    torch.compile(lambda x: x, **compile_options('cpu', {}))  # refuses an option it does not know
+
+
+def test_backend_that_would_drop_other_paths_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="backend='aot_eager', or with_cp=False"):
+        run('classifier', tmp_path, enabled=True, backend='eager')

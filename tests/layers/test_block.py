@@ -156,9 +156,13 @@ def test_recomputation_equals_keeping(with_cp, read, settings):
     check_recomputation(with_cp, read, settings)
 
 
-@pytest.mark.parametrize('settings', [dict(layer_scale=0.1, grid=GRID), dict()])
-def test_compiled_recomputation_equals_keeping(settings):
-    check_recomputation('selective', READS[2], settings, backend='aot_eager')
+@pytest.mark.parametrize(
+    ('read', 'settings'),
+    [(READS[0], dict()), (READS[1], dict(layer_scale=0.1, grid=GRID)), (READS[2], dict())],
+    ids=['all', 'slice', 'indices'],
+)
+def test_compiled_recomputation_equals_keeping(read, settings):
+    check_recomputation('selective', read, settings, backend='aot_eager')
 
 
 def check_recomputation(with_cp, read, settings, backend=None):
@@ -203,12 +207,15 @@ def test_recomputation_saves_memory(dtype, bound):
     assert whole < selective < bound * plain
 
 
-def test_compiled_selective_recomputation_keeps_as_little():
-    torch._dynamo.reset()
-    run, compiled = (
-        kept_for_backward('selective', None, backend) for backend in (None, 'aot_eager')
-    )
-    assert compiled < 1.05 * run
+@pytest.mark.parametrize(('dtype', 'bound'), [(None, 0.75), (torch.bfloat16, 0.9)])
+def test_compiled_selective_recomputation_saves_memory(dtype, bound):
+    kept = []
+    for with_cp, backend in ((False, 'aot_eager'), ('selective', 'aot_eager'), ('selective', None)):
+        torch._dynamo.reset()
+        kept.append(kept_for_backward(with_cp, dtype, backend))
+    plain, selective, uncompiled = kept
+    assert selective < bound * plain
+    assert selective < 1.05 * uncompiled
 
 
 def test_selective_recomputation_computes_no_product_again():

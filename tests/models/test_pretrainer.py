@@ -103,11 +103,13 @@ def test_tail_on_masked_tokens_alone_equals_all_of_it(settings, mask):
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-@pytest.mark.parametrize('dynamic', [False, True])
-def test_a_step_compiles_to_one_graph(dynamic):
+@pytest.mark.parametrize(
+    ('dynamic', 'with_cp'), [(False, False), (True, False), (True, 'selective')]
+)
+def test_a_step_compiles_to_one_graph(dynamic, with_cp):
     """Tokenizer, backbone, neck and head."""
     torch._dynamo.reset()
-    model = build_pretrainer().train()
+    model = build_pretrainer(with_cp=with_cp).train()
     compiled = torch.compile(
         model.logits_at,
         fullgraph=True,
