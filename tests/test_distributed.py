@@ -36,6 +36,16 @@ def test_peer_bug_kmeans_is_synchronised_over_ranks(runs: tuple[States, States, 
         torch.testing.assert_close(value[: len(expected)] if expected.ndim else value, expected)
 
 
+def test_a_nan_on_one_rank_leaves_the_codebook_of_both(
+    runs: tuple[States, States, States],
+) -> None:
+    first, second, _ = (states['non_finite'] for states in runs)
+    assert_same_bits(first, second)
+    for name in ('embedding.weight', 'cluster_size', 'idle_steps'):
+        assert torch.equal(first[f'after.{name}'], first[f'before.{name}'])
+    assert not torch.equal(first['later.embedding.weight'], first['before.embedding.weight'])
+
+
 def test_target_statistics_are_those_of_all_ranks(runs: tuple[States, States, States]) -> None:
     first, second, single = (states['standardize'] for states in runs)
     for name in ('running_mean', 'running_var', 'num_batches_tracked'):

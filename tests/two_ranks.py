@@ -42,6 +42,21 @@ def kmeans(rank: int, ranks: int) -> State:
     return state
 
 
+def non_finite(rank: int, ranks: int) -> State:
+    """A codebook after two steps, then after three with a NaN in one latent of one rank."""
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(24, 4, kmeans_init=False, revive_after=2)
+    latents = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(0))
+    bad = latents.clone()
+    bad[ranks - 1, 2] = torch.nan
+    state = {}
+    for name, batches in dict(before=[latents] * 2, after=[bad] * 3, later=[latents] * 2).items():
+        for batch in batches:
+            quantizer(own_share(batch, rank, ranks))
+        state |= {f'{name}.{k}': v.clone() for k, v in quantizer.state_dict().items()}
+    return state
+
+
 def standardize(rank: int, ranks: int) -> State:
     layer = Standardize(3)
     for step in range(3):
@@ -100,6 +115,7 @@ def pretrain(rank: int, ranks: int, compiled: bool = False) -> State:
 def everything(rank: int, ranks: int, folder: Path) -> dict[str, State]:
     return {
         'kmeans': kmeans(rank, ranks),
+        'non_finite': non_finite(rank, ranks),
         'standardize': standardize(rank, ranks),
         'train': train(rank, ranks, folder),
         'pretrain': pretrain(rank, ranks),

@@ -94,7 +94,8 @@ class Attention(BiasTable):
         """Queries of the tokens that are read, (B, heads, M, D / heads), keys and values of all,
         (B, heads, N, D / heads)."""
         no_bias = torch.zeros_like(self.v_bias)
-        nearly_all = read == slice(1, None)
+        # Asked of a tensor, `==` compares its elements, which breaks a compiled graph.
+        nearly_all = isinstance(read, slice) and read == slice(1, None)
         if read is None or nearly_all:
             parts = [(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))]
         else:

@@ -7,6 +7,7 @@ import torch
 from mmengine.utils import digit_version
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils import checkpoint
 
 from beitv2_mm.layers.attention import Attention, Read, read_tokens
@@ -25,9 +26,10 @@ class Block(nn.Module):
     ``layer_scale`` is the start of gamma_1 and gamma_2; None or 0 leaves them out. Each branch is
     dropped once, with rate ``drop_path``.
 
-    ``with_cp`` saves memory in training: True keeps the block's input alone and computes the rest
-    again in the backward pass; 'selective' does so only with what costs next to nothing, norms and
-    GELU, nearly a third of what is kept otherwise.
+    ``with_cp`` saves memory in training by recomputation in the backward pass. True keeps only the
+    block's input and computes everything again. 'selective' computes only GELU again: its output is
+    a fifth of what a block keeps in half precision, and one element-wise pass restores it.
+    A compiled block also computes the norms again, inside kernels that it runs anyway.
     """
 
     def __init__(
@@ -61,13 +63,13 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, grid: Grid, bias: Tensor | None = None, read: Read = None
     ) -> Tensor:
-        """Tokens after the block. Those that are not ``read`` serve as keys and values alone."""
+        """Tokens after the block. Those that are not ``read`` serve as keys and values only."""
         if self.with_cp and self.training and torch.is_grad_enabled():
             if self.with_cp != 'selective':
                 return checkpoint.checkpoint(self._plain, x, grid, bias, read, use_reentrant=False)
             if not torch.compiler.is_compiling():
-                return self._selective(x, grid, bias, read)
-            if COMPILES_SELECTIVE:  # a compiler left alone saves what norms and GELU give
+                return self._run(x, grid, bias, read, self._mlp_without_activation)
+            if COMPILES_SELECTIVE:  # left to itself, a compiler saves the outputs of norms and GELU
                 return checkpoint.checkpoint(
                     self._plain,
                     x,
@@ -80,29 +82,36 @@ class Block(nn.Module):
         return self._plain(x, grid, bias, read)
 
     def _plain(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
-        # No name for what a branch gives: it would live as long as the other one runs.
+        return self._run(x, grid, bias, read, self.mlp)
+
+    def _run(
+        self,
+        x: Tensor,
+        grid: Grid,
+        bias: Tensor | None,
+        read: Read,
+        mlp: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        # Do not bind the output of a branch: it would stay alive during the other branch.
         x = self._add(
             read_tokens(x, read), self.attn(self.norm1(x), grid, bias, read), self.gamma_1
         )
-        return self._add(x, self.mlp(self.norm2(x)), self.gamma_2)
+        return self._add(x, mlp(self.norm2(x)), self.gamma_2)
 
     def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
         branch = self.drop_path(branch)
-        return x + branch if gamma is None else torch.addcmul(x, gamma, branch)
+        if gamma is None:
+            return x + branch
+        if branch.dtype == x.dtype or torch.compiler.is_compiling():  # a compiler fuses the casts
+            return torch.addcmul(x, gamma, branch)
+        return _AddScaledHalf.apply(x, gamma, branch)
 
-    def _selective(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
-        """`_plain`, of which norms and GELU are computed again."""
-        attn, mlp = self.attn, self.mlp
-        q, k, v = _forget_between(self.norm1, lambda x: attn.project(x, read), x)
-        out = attn.attend(q, k, v, attn.position_bias(grid, bias), read)
-        del q, k, v
-        x = self._add(read_tokens(x, read), attn.proj_drop(attn.proj(out)), self.gamma_1)
-        hidden = _forget_between(self.norm2, mlp.fc1, x)
-        if mlp.drop1.p:  # another recomputation would drop others
-            out = mlp.fc2(mlp.drop1(mlp.act(hidden)))
-        else:
-            out = _forget_between(mlp.act, mlp.fc2, hidden)
-        return self._add(x, mlp.drop2(out), self.gamma_2)
+    def _mlp_without_activation(self, x: Tensor) -> Tensor:
+        """The MLP, whose backward pass computes the output of GELU again."""
+        mlp = self.mlp
+        if mlp.drop1.p:  # another run of dropout would draw another mask
+            return mlp(x)
+        return mlp.drop2(_recompute_between(mlp.act, mlp.fc2, mlp.fc1(x)))
 
     def init_weights(self, depth: int, std: float = 0.02) -> None:
         """Truncated normal weights; those that end a branch are divided by sqrt(2 * depth).
@@ -140,30 +149,51 @@ def selective_context_fn() -> Any:
     return checkpoint.create_selective_checkpoint_contexts(_selective_policy)
 
 
-def _forget_between(
-    cheap: Callable[[Tensor], Tensor], product: Callable[[Tensor], Any], x: Tensor
-) -> Any:
+class _AddScaledHalf(torch.autograd.Function):
+    """``x + gamma * branch`` in float32, for a branch in half precision.
+
+    Autocast would copy the branch to float32 first, and keep that copy for the gradient of gamma.
+    Here the element-wise kernels convert the branch as they read it, and its gradient as they
+    write it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, branch: Tensor) -> Tensor:
+        ctx.save_for_backward(gamma, branch)
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.addcmul(x, gamma, branch)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        gamma, branch = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            grad_branch = torch.mul(grad, gamma, out=torch.empty_like(branch))
+            grad_gamma = (grad * branch).flatten(0, -2).sum(dim=0)
+        return grad, grad_gamma, grad_branch
+
+
+def _recompute_between(
+    cheap: Callable[[Tensor], Tensor], product: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:
     """``product(cheap(x))``, where backward computes ``cheap(x)`` again instead of keeping it.
 
-    `torch.utils.checkpoint` would do, at five times the cost for the host (2.8 ms a block): it
-    saves and restores random numbers and calls the product again to find out what it keeps.
+    The saved-tensor hooks recognise the output of ``cheap`` by its address among the tensors that
+    ``product`` saves. `torch.utils.checkpoint` would do the same at five times the cost for the
+    host: it saves and restores random states, and calls ``product`` again to find out what it saves.
     """
-    device = x.device.type
-    enabled = torch.is_autocast_enabled(device)
     y = cheap(x)
-    dtype = torch.get_autocast_dtype(device) if enabled else y.dtype
-    y = y.to(dtype)  # as the product would: this is what it keeps
     address, size, x = y.data_ptr(), y.numel(), x.detach()
 
-    def pack(kept: Tensor) -> Tensor | torch.Size:
-        same = kept.data_ptr() == address and kept.numel() == size and kept.is_contiguous()
-        return kept.shape if same else kept
+    def pack(saved: Tensor) -> Tensor | torch.Size:
+        same = saved.data_ptr() == address and saved.numel() == size and saved.is_contiguous()
+        return saved.shape if same else saved
 
-    def unpack(kept: Tensor | torch.Size) -> Tensor:
-        if isinstance(kept, Tensor):
-            return kept
-        with torch.no_grad(), torch.autocast(device, dtype, enabled=enabled):
-            return cheap(x).to(dtype).view(kept)
+    def unpack(saved: Tensor | torch.Size) -> Tensor:
+        if isinstance(saved, Tensor):
+            return saved
+        with torch.no_grad():
+            return cheap(x).view(saved)
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         return product(y)

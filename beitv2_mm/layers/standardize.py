@@ -22,14 +22,16 @@ class Standardize(nn.BatchNorm1d):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or world_size() == 1:
+        if not self.training:
             return super().forward(x)
-        count = sum_over_ranks(x.new_tensor(float(len(x))))
+        count = sum_over_ranks(x.new_full((), len(x))) if world_size() > 1 else len(x)
         mean = sum_over_ranks(x.sum(dim=0)) / count
         centred = x - mean
         squares = sum_over_ranks(centred.square().sum(dim=0))
-        self.num_batches_tracked.add_(1)
-        share = 1 / self.num_batches_tracked
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(squares / (count - 1), share)
+        # A step with NaN or Inf on any rank is left out of the average, without a look by the host.
+        finite = squares.isfinite().all()
+        self.num_batches_tracked.add_(finite)
+        share = 1 / self.num_batches_tracked.clamp(min=1)
+        for average, new in ((self.running_mean, mean), (self.running_var, squares / (count - 1))):
+            average.copy_(torch.where(finite, average.lerp(new, share), average))
         return centred / (squares / count + self.eps).sqrt()

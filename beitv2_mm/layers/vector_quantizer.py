@@ -99,7 +99,9 @@ class VectorQuantizer(nn.Module):
     """EMA codebook on the unit sphere.
 
     Everything is computed in fp32, under autocast too: half precision changes codes. Evaluation
-    changes neither the codebook nor the statistics. All ranks hold the same codebook.
+    changes neither the codebook nor the statistics. All ranks hold the same codebook. A training
+    step with a NaN or Inf among the latents of any rank leaves the codebook and its statistics as
+    they were.
 
     Args:
         num_codes: K.
@@ -151,7 +153,7 @@ class VectorQuantizer(nn.Module):
             z = F.normalize(latents.float(), dim=-1)
             if self.training and not self._is_initialized:
                 self._initialize(z.detach())
-            codebook = self.embedding.weight
+            codebook = self.embedding.weight.float()
             codes = nearest_codes(z.detach().flatten(0, -2), codebook)
             vectors = codebook[codes].view_as(z)
             if self.training:
@@ -164,7 +166,8 @@ class VectorQuantizer(nn.Module):
         """Codes alone: (B, N, d), not normalised -> (B, N). Changes nothing in any mode."""
         with torch.autocast(latents.device.type, enabled=False):
             z = F.normalize(latents.detach().float(), dim=-1)
-            return nearest_codes(z.flatten(0, -2), self.embedding.weight).view(z.shape[:-1])
+            codebook = self.embedding.weight.float()
+            return nearest_codes(z.flatten(0, -2), codebook).view(z.shape[:-1])
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors of codes: (...) -> (..., d), l2-normalised."""
@@ -172,7 +175,10 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _initialize(self, z: Tensor) -> None:
-        """K-means on the latents (B, N, d) of all ranks, computed once and sent to everybody."""
+        """K-means on the latents (B, N, d) of all ranks, computed once and sent to everybody.
+
+        NaN and Inf are left out; where nothing else is there, the next batch is waited for.
+        """
         ranks = world_size()
         if ranks > 1:
             parts = [torch.empty_like(z) for _ in range(ranks)]
@@ -180,6 +186,9 @@ class VectorQuantizer(nn.Module):
             # Samplers deal images out in turn: so one process with the whole batch orders them.
             z = torch.stack(parts, dim=1)
         samples = z.flatten(0, -2)
+        samples = samples[samples.isfinite().all(dim=1)]
+        if not len(samples):
+            return
         codebook, counts = self.embedding.weight, self.cluster_size
         if ranks == 1 or dist.get_rank() == 0:
             order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
@@ -205,27 +214,32 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def _update(self, z: Tensor, codes: Tensor) -> None:
         """One EMA step from the latents (M, d) and codes (M,) of all ranks."""
-        totals = _sums_and_counts(z, codes, self.num_codes)
-        sum_over_ranks(totals)
-        totals = totals.where(totals.isfinite().all(), 0.0)  # NaN would stay in the averages
-        codebook, counts = self.embedding.weight, totals[:, -1]
+        totals = sum_over_ranks(_sums_and_counts(z, codes, self.num_codes))
+        finite = totals.isfinite().all()  # the same on all ranks, as a sum passes NaN and Inf on
+        weight, counts = self.embedding.weight, totals[:, -1]
+        codebook = weight.float()
         means = _mean_directions(totals, codebook)
-        codebook.copy_(F.normalize(codebook * self.decay + means * (1 - self.decay), dim=1))
-        self.cluster_size.mul_(self.decay).add_(counts, alpha=1 - self.decay)
-        self.idle_steps.add_(1).mul_(counts == 0)
+        codebook = F.normalize(codebook * self.decay + means * (1 - self.decay), dim=1)
+        sizes = self.cluster_size.mul(self.decay).add(counts, alpha=1 - self.decay)
+        idle = (self.idle_steps + 1) * (counts == 0)
         if self.revive_after is not None:
-            self._revive(z, self.idle_steps >= self.revive_after)
+            dead = idle >= self.revive_after
+            codebook = torch.where(dead[:, None], self._random_latents(z), codebook)
+            idle = idle * ~dead
+        # Chosen on the device: the host would have to wait for the step to look at `finite`.
+        for buffer, new in (
+            (weight, codebook),
+            (self.cluster_size, sizes),
+            (self.idle_steps, idle),
+        ):
+            buffer.copy_(torch.where(finite, new, buffer))
 
-    def _revive(self, z: Tensor, dead: Tensor) -> None:
-        """Puts random latents of rank 0 in the place of dead codes (K,), on all ranks."""
-        num_dead = int(dead.sum())
-        if num_dead == 0:
-            return
-        latents = z[torch.randint(len(z), (num_dead,)).to(z.device)]
+    def _random_latents(self, z: Tensor) -> Tensor:
+        """A latent (M, d) of rank 0 for every code, the same on all ranks: (K, d)."""
+        latents = z[torch.randint(len(z), (self.num_codes,), device=z.device)]
         if world_size() > 1:
             dist.broadcast(latents, src=0)
-        self.embedding.weight[dead] = latents
-        self.idle_steps[dead] = 0
+        return latents
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         if f'{prefix}embedding.weight' in state_dict:

@@ -126,6 +126,23 @@ def test_peer_bug_drop_path_once_a_branch(layer_scale, read):
     assert len(per_image.unique()) == 4  # the branches are dropped apart
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_branch_is_added_in_float32(dtype):
+    """Output and gradients are those of a branch that was copied to float32 first."""
+    block, found = randomize(Block(16, 2, layer_scale=0.1)).train(), []
+    x, branch = torch.randn(3, 7, 16), torch.randn(3, 7, 16).to(dtype)
+    for add in (block._add, lambda x, branch, gamma: torch.addcmul(x, gamma, branch.float())):
+        block.zero_grad()
+        leaves = x.clone().requires_grad_(), branch.clone().requires_grad_()
+        with torch.autocast('cpu', dtype):
+            out = add(*leaves, block.gamma_1)
+        out.square().sum().backward()
+        assert out.dtype == torch.float32
+        found.append([out.detach(), *(leaf.grad for leaf in leaves), block.gamma_1.grad])
+    torch.testing.assert_close(*found)
+    assert found[0][2].dtype == dtype
+
+
 def test_drop_path_rate_grows_linearly_and_eval_drops_nothing():
     model = VisionTransformer(32, 8, 3, 16, 5, 2, drop_path_rate=0.4)
     assert model.drop_path_rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
@@ -201,8 +218,9 @@ def kept_for_backward(with_cp, dtype, backend=None):
     return held
 
 
-@pytest.mark.parametrize(('dtype', 'bound'), [(None, 0.75), (torch.bfloat16, 0.8)])
+@pytest.mark.parametrize(('dtype', 'bound'), [(None, 0.83), (torch.bfloat16, 0.86)])
 def test_recomputation_saves_memory(dtype, bound):
+    """GELU's output is 4 of some 22 activations of the width of a token that a block keeps."""
     plain, selective, whole = (kept_for_backward(cp, dtype) for cp in (False, 'selective', True))
     assert whole < selective < bound * plain
 

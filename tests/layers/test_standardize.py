@@ -1,8 +1,10 @@
 """Standardisation of the teacher's channels; tests/test_distributed.py runs it on two ranks."""
 
+import pytest
 import torch
 
 from beitv2_mm.layers import Standardize
+from tiny import parameters_of
 
 
 def test_batch_statistics_then_their_average():
@@ -20,3 +22,17 @@ def test_batch_statistics_then_their_average():
     torch.testing.assert_close(layer.eval()(batches[0]), expected)
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
     assert not list(layer.parameters())
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_a_batch_that_is_not_finite_is_left_out_of_the_average(value):
+    layer, batch = Standardize(3), torch.randn(8, 3)
+    bad = batch.clone()
+    bad[2, 1] = value
+    layer(bad)
+    layer(batch)
+    before = parameters_of(layer)
+    layer(bad)
+    for name, kept in layer.state_dict().items():
+        assert torch.equal(kept, before[name]), name
+    torch.testing.assert_close(layer.running_mean, batch.mean(0))

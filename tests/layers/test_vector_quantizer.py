@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -137,6 +138,83 @@ def test_revival_waits_for_its_step_and_is_off_by_default():
     for _ in range(20):
         model(latents)
     torch.testing.assert_close(model.embedding.weight[1:], dead)
+
+
+def spoiled(latents, where, value):
+    """A copy with NaN or Inf in one latent, in one image or everywhere."""
+    part = dict(latent=(1, 3), image=(1,), batch=())[where]
+    latents = latents.clone()
+    latents[part] = value
+    return latents
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize('where', ['latent', 'image', 'batch'])
+def test_non_finite_latents_change_nothing(where, value):
+    """Neither codes, counts and idle steps, nor the codes that are due to be revived."""
+    model, latents = dead_codebook(revive_after=3)
+    model(latents), model(latents)  # the dead codes are due in the next step
+    before = parameters_of(model)
+    for _ in range(4):
+        model(spoiled(latents, where, value))
+    for name, kept in model.state_dict().items():
+        assert torch.equal(kept, before[name]), name
+    model(latents)
+    assert (model.embedding.weight > 0).all()
+    assert model.idle_steps.tolist() == [0] * 8
+
+
+@pytest.mark.parametrize('where', ['latent', 'image', 'batch'])
+def test_kmeans_leaves_non_finite_latents_out(where):
+    torch.manual_seed(1)
+    model, latents = quantizer(8, 4, kmeans_init=True, decay=1.0), torch.randn(4, 32, 4)
+    bad = spoiled(latents, where, torch.nan)
+    model(bad)
+    assert bool(model.initialized) is (where != 'batch')
+    model(latents)
+    assert model.initialized and model.embedding.weight.isfinite().all()
+    if where != 'batch':
+        good = F.normalize(bad.flatten(0, 1)[bad.flatten(0, 1).isfinite().all(1)], dim=1)
+        order = torch.randperm(len(good), generator=torch.Generator().manual_seed(0))
+        expected, _ = spherical_kmeans(good, good[order[:8]])
+        torch.testing.assert_close(model.embedding.weight.data, expected)
+
+
+def test_overflow_in_float16_under_a_grad_scaler():
+    """The latents are Inf, the scaler leaves the step out, and so does the codebook."""
+    model = nn.Sequential(nn.Linear(8, 8), quantizer(16, 8, revive_after=1)).train()
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.randn(4, 32, 8)
+
+    def step(x):
+        with torch.autocast('cpu', torch.float16):
+            out = model(x)
+        scaler.scale(out.commitment_loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        return out
+
+    step(x)
+    before = parameters_of(model)
+    assert not step(x * 1e6).commitment_loss.isfinite()
+    assert scaler.get_scale() == 1.0
+    for name, kept in model.state_dict().items():
+        assert torch.equal(kept, before[name]), name
+    assert step(x).commitment_loss.isfinite()
+    assert not torch.equal(model[1].embedding.weight, before['1.embedding.weight'])
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_a_module_of_another_type_gives_float32_codes(dtype):
+    model = quantizer(16, 8)
+    latents = torch.randn(2, 32, 8)
+    expected = model.encode(latents)
+    out = model.to(dtype)(latents.to(dtype))
+    assert out.quantized.dtype == torch.float32
+    if dtype == torch.float64:
+        assert torch.equal(out.codes, expected)
 
 
 def test_round_trip_of_codes():
