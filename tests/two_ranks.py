@@ -103,7 +103,7 @@ def pretrain(rank: int, ranks: int, compiled: bool = False) -> State:
     )
     if compiled:
         dist._DEFAULT_FIRST_BUCKET_BYTES = 1  # of the compiler, in this process
-        model.logits_at = torch.compile(model.logits_at, backend='aot_eager')
+        model.losses_at = torch.compile(model.losses_at, backend='aot_eager')
     optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
     inputs, data_samples = list(cifar_images(4) * 255), [BaseDataElement(mask=m) for m in masks(4)]
     for _ in range(3):

@@ -11,7 +11,7 @@ import torch
 
 from beitv2_mm.benchmark.products import Products, now
 from beitv2_mm.benchmark.work import OURS, Step, Work
-from beitv2_mm.engine.compile_hook import compile_options
+from beitv2_mm.engine.compile_hook import compile_options, compile_parts
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,11 @@ def _compare(work: Work, steps: dict[str, Step]) -> dict[str, Products]:
 
 
 def _warm_up(work: Work, steps: dict[str, Step]) -> None:
-    for step in steps.values():
+    for name, step in steps.items():
         if work.settings.compile and step.module is not None:
-            step.module.compile(**compile_options(work.settings.device, {}))
+            # A failure is an error here: a step that runs uncompiled would be timed as compiled.
+            if name != OURS or not compile_parts(step.module, strict=True):
+                step.module.compile(**compile_options(work.settings.device, {}))
         for _ in range(3 if work.settings.compile else 1):
             step.run()
 

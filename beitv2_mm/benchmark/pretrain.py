@@ -28,7 +28,6 @@ from beitv2_mm.models import BEiTV2Pretrainer
 
 MASKED = 75 / 196  # of the patches
 CODE_DIMS = 32
-PEER_CONFIG = 'beitv2/beitv2_beit-base-p16_8xb256-amp-coslr-300e_in1k.py'
 
 
 @dataclass(frozen=True)
@@ -73,17 +72,17 @@ class Pretrain(Work):
     def _batch(self, two_views: bool) -> dict[str, Any]:
         rng = np.random.default_rng(0)
         shape = (self.batch_size, 3, self.size, self.size)
-        images = list(torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)))
+        batch = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
+        if self.settings.device != 'cpu':  # as a data loader with pin_memory=True leaves it
+            batch = batch.pin_memory()
         np.random.seed(0)
         grid = self.size // PATCH
         generator = BlockwiseMaskGenerator(grid, round(MASKED * grid**2), min(16, grid))
-        masks = [torch.from_numpy(generator()) for _ in images]
         samples = []
-        for mask in masks:
+        for _ in batch:
             sample = DataSample()
-            sample.set_field(mask.to(self.settings.device), 'mask')
+            sample.set_field(torch.from_numpy(generator()), 'mask')
             samples.append(sample)
-        batch = torch.stack(images)
         return dict(inputs=[batch, batch] if two_views else batch, data_samples=samples)
 
     def _beitv2_mm(self) -> BaseModel:

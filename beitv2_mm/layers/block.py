@@ -180,7 +180,7 @@ def _recompute_between(
 
     The saved-tensor hooks recognise the output of ``cheap`` by its address among the tensors that
     ``product`` saves. `torch.utils.checkpoint` would do the same at five times the cost for the
-    host: it saves and restores random states, and calls ``product`` again to find out what it saves.
+    host: it saves and restores random states, and calls ``product`` again to see what it saves.
     """
     y = cheap(x)
     address, size, x = y.data_ptr(), y.numel(), x.detach()

@@ -1,9 +1,9 @@
-"""Networks that are asked but never trained: teachers and finished tokenizers."""
+"""Networks that run but are never trained: teachers and finished tokenizers."""
 
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Frozen:
@@ -11,16 +11,17 @@ class Frozen:
     gradients, and in no state dict, optimizer or DDP bucket of the owner.
 
     Args:
-        build: makes the network, weights included.
+        build: makes the network, weights included; a function that can be pickled, if its owner is
+            to be.
     """
 
     def __init__(self, build: Callable[[], nn.Module]) -> None:
         self._build = build
         self._module: nn.Module | None = None
-        self._device: torch.device | None = None
+        self._place: tuple[torch.device, torch.dtype] | None = None
 
-    def on(self, device: torch.device) -> nn.Module:
-        """The network, on ``device``."""
+    def like(self, tensor: Tensor) -> nn.Module:
+        """The network with the device and type of ``tensor``, which is one of its owner's."""
         if self._module is None:
             # Its random start must not shift the owner's random numbers: a resumed run builds it
             # at another moment than an uninterrupted one.
@@ -28,8 +29,9 @@ class Frozen:
                 self._module = self._build().requires_grad_(False).eval()
         if torch.compiler.is_compiling():  # a graph cannot move weights: it finds them in place
             return self._module
-        if device != self._device:  # it costs 4 ms of base to find every weight there
-            self._module, self._device = self._module.to(device), device
+        place = tensor.device, tensor.dtype
+        if place != self._place:  # to ask every weight of base where it is costs 4 ms
+            self._module, self._place = self._module.to(*place), place
         return self._module.eval() if self._module.training else self._module
 
     def __deepcopy__(self, memo: dict) -> 'Frozen':

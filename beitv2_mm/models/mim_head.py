@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.registry import MODELS
 
+IGNORED = -100  # a code that no loss and no accuracy counts, as F.cross_entropy has it
+
 
 @MODELS.register_module()
 class MIMHead(PretrainedModule):
@@ -48,12 +50,12 @@ class MIMHead(PretrainedModule):
         return dict(main=first, aggregation=second)
 
     def loss(self, logits: dict[str, Tensor], codes: Tensor) -> dict[str, Tensor]:
-        """Cross entropy and accuracy of each branch against codes (M,); the runner adds the losses
-        of both branches."""
-        losses = {}
+        """Cross entropy and accuracy of each branch against codes (M,), of which `IGNORED` ones
+        take no part; the runner adds the losses of both branches."""
+        losses, count = {}, (codes != IGNORED).sum()
         for branch, scores in logits.items():
-            losses[f'loss_{branch}'] = F.cross_entropy(scores.float(), codes)
+            losses[f'loss_{branch}'] = F.cross_entropy(scores.float(), codes, ignore_index=IGNORED)
         for branch, scores in logits.items():
             correct = scores.detach().argmax(dim=1) == codes
-            losses[f'accuracy_{branch}'] = correct.float().mean()
+            losses[f'accuracy_{branch}'] = correct.sum() / count
         return losses

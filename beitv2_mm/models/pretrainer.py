@@ -1,7 +1,7 @@
 """Masked image modelling: images in [0, 1] (B, 3, H, W) and masks -> losses (paper section 2.3)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,33 +11,30 @@ from torch import Tensor, nn
 from beitv2_mm.layers.block import LAYER_NORM_EPS
 from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.data_preprocessor import (
+    Masked,
+    MaskedImagePreprocessor,
+    find_masked,
+    stack_masks,
+)
 from beitv2_mm.models.frozen import Frozen
-from beitv2_mm.models.tokenizer import UNIT_RGB, VQKDTokenizer, unit_float
+from beitv2_mm.models.mim_head import IGNORED
+from beitv2_mm.models.tokenizer import VQKDTokenizer, unit_float
 from beitv2_mm.registry import MODELS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class Masked(NamedTuple):
-    """Where the masked patches are: nothing else needs to be computed."""
-
-    patches: Tensor  # (B, M), row by row; an image with fewer than M is filled up with others
-    valid: Tensor | None  # (B, M), False for those others; None where there are none
-
-    def flatten(self, x: Tensor) -> Tensor:
-        """What belongs to masked patches, image by image: (B, M, ...) -> (their number, ...)."""
-        x = x.flatten(0, 1)
-        return x if self.valid is None else x[self.valid.flatten()]
-
-
-def find_masked(mask: Tensor) -> Masked:
-    """Masks (B, rows, columns) or (B, N) bool -> the masked patches."""
-    mask = mask.flatten(1)
-    counts = mask.sum(dim=1)
-    fewest, most = counts.aminmax()
-    patches = mask.byte().sort(dim=1, descending=True, stable=True).indices[:, : int(most)]
-    return Masked(patches, None if fewest == most else mask.gather(1, patches))
+def _build_tokenizer(config: dict, num_codes: int) -> nn.Module:
+    tokenizer = MODELS.build({'type': VQKDTokenizer, **config})
+    if tokenizer.quantize.num_codes != num_codes:
+        raise ValueError(
+            f'The tokenizer has {tokenizer.quantize.num_codes} codes, but the head predicts '
+            f'{num_codes}: set num_codes of the head to the first number.'
+        )
+    tokenizer.init_weights()
+    return tokenizer
 
 
 @MODELS.register_module()
@@ -69,7 +66,7 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor or UNIT_RGB, init_cfg=init_cfg)
+        super().__init__(data_preprocessor or dict(type=MaskedImagePreprocessor), init_cfg)
         self.backbone = MODELS.build(backbone)
         self.neck = None if neck is None else MODELS.build(neck)
         self.head = MODELS.build(head)
@@ -83,24 +80,14 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
                 "Patch aggregation shares the backbone's positions: set its position to 'shared' "
                 "or 'absolute'."
             )
-        self._tokenizer = Frozen(lambda: self._build_tokenizer(tokenizer))
+        self._tokenizer = Frozen(partial(_build_tokenizer, tokenizer, self.head.num_codes))
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-
-    def _build_tokenizer(self, config: dict) -> nn.Module:
-        tokenizer = MODELS.build({'type': VQKDTokenizer, **config})
-        if tokenizer.quantize.num_codes != self.head.num_codes:
-            raise ValueError(
-                f'The tokenizer has {tokenizer.quantize.num_codes} codes, but the head predicts '
-                f'{self.head.num_codes}: set num_codes of the head to the first number.'
-            )
-        tokenizer.init_weights()
-        return tokenizer
 
     @property
     def tokenizer(self) -> nn.Module:
         """The frozen tokenizer, built on first use."""
-        return self._tokenizer.on(self.mean.device)
+        return self._tokenizer.like(self.mean)
 
     def reset_parameters(self) -> None:
         for module in (self.backbone, self.neck, self.head):
@@ -108,28 +95,32 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
                 module.init_weights()
         self.tokenizer  # noqa: B018  a missing tokenizer is an error now, not after the first batch
 
-    def masked_tokens(
-        self, image: Tensor, mask: Tensor, masked: Masked | None = None
-    ) -> dict[str, Tensor]:
+    def masked_tokens(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """`tokens_at` the masked patches of ``mask``, (B, rows, columns) or (B, N) bool, without
+        padding: as many rows as patches are masked in all."""
+        masked = find_masked(mask)
+        tokens = self.tokens_at(image, masked)
+        if masked.valid is None:
+            return tokens
+        return {branch: x[masked.valid.flatten()] for branch, x in tokens.items()}
+
+    def tokens_at(self, image: Tensor, masked: Masked) -> dict[str, Tensor]:
         """Normalised tokens of each branch at masked positions, image by image and row by row.
 
         Args:
             image: (B, 3, H, W), normalised.
-            mask: (B, rows, columns) or (B, N) bool.
-            masked: `find_masked(mask)`, where the caller has it.
 
         Returns:
-            'main' and, with a neck, 'aggregation': (M, D) each, M masked patches in all.
+            'main' and, with a neck, 'aggregation': (B * M, D) each, the padding included.
         """
-        masked = masked or find_masked(mask)
         read = masked.patches + 1
         early_layer = None if self.neck is None else self.neck.early_layer
         with_cls = F.pad(read, (1, 0))  # CLS, token 0, feeds the neck
-        features = self.backbone.forward_masked(image, mask, early_layer, with_cls)
-        tokens = dict(main=self.backbone.norm(masked.flatten(features.tokens[:, 1:])))
+        features = self.backbone.forward_masked(image, masked.mask, early_layer, with_cls)
+        tokens = dict(main=self.backbone.norm(features.tokens[:, 1:].flatten(0, 1)))
         if self.neck is not None:
             norm = self.backbone.norm if self.neck.cls_pt_norm is None else self.neck.cls_pt_norm
-            tokens['aggregation'] = norm(masked.flatten(self.neck(features, read)))
+            tokens['aggregation'] = norm(self.neck(features, read).flatten(0, 1))
         return tokens
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor]:
@@ -137,63 +128,75 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
 
         The mean patch token of the last block, normalised as a new fc_norm would.
         """
-        image = (unit_float(inputs) - self.mean) / self.std
+        image = self.normalize(inputs)
         pooled = self.backbone.forward_masked(image, None, read=slice(1, None)).tokens.mean(dim=1)
         return (F.layer_norm(pooled, pooled.shape[-1:], eps=LAYER_NORM_EPS),)
 
-    def logits_at(
-        self, image: Tensor, mask: Tensor, masked: Masked
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Logits of each branch (M, K) and target codes (M,): all that a step computes, without a
-        look at values, so that it compiles to one graph where ``masked.valid`` is None.
+    def normalize(self, image: Tensor) -> Tensor:
+        """What the backbone sees of images in [0, 1] or bytes."""
+        return (unit_float(image) - self.mean) / self.std
+
+    def logits_at(self, image: Tensor, masked: Masked) -> tuple[dict[str, Tensor], Tensor]:
+        """Logits of each branch (B * M, K) and target codes (B * M,), `IGNORED` at the padding.
 
         Args:
             image: (B, 3, H, W) in [0, 1].
-            mask: (B, rows, columns) or (B, N) bool.
-            masked: `find_masked(mask)`.
         """
-        codes = masked.flatten(self.tokenizer.get_codes(image, masked.patches))
-        tokens = self.masked_tokens((image - self.mean) / self.std, mask, masked)
-        return self.head(**tokens), codes
+        codes = self.tokenizer.get_codes(image, masked.patches)
+        if masked.valid is not None:
+            codes = codes.masked_fill(~masked.valid, IGNORED)
+        return self.head(**self.tokens_at(self.normalize(image), masked)), codes.flatten()
 
-    def logits_and_codes(
-        self, inputs: Tensor, data_samples: list
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Logits of each branch (M, K), target codes (M,) and the mask (B, N)."""
+    def losses_at(self, image: Tensor, masked: Masked) -> dict[str, Tensor]:
+        """Loss and accuracy of each branch: all that a training step computes, without a look at
+        values, so that it compiles to one graph."""
+        return self.head.loss(*self.logits_at(image, masked))
+
+    def _prepare(
+        self, inputs: Tensor, data_samples: Sequence, masked: Masked | None
+    ) -> tuple[Tensor, Masked]:
+        """Images in [0, 1] and masked patches, which must lie on one grid."""
         image = unit_float(inputs)
-        mask = torch.stack([sample.mask for sample in data_samples]).to(image.device).bool()
+        if masked is None:  # of another data preprocessor
+            masked = find_masked(stack_masks(data_samples)).to(image.device)
         rows, columns = patch_grid(image.shape[2:], self.tokenizer.encoder.patch_size)
-        if mask.shape[1:] not in ((rows, columns), (rows * columns,)):
+        shape = masked.mask.shape[1:]
+        if shape not in ((rows, columns), (rows * columns,)):
             raise ValueError(
                 f'The tokenizer gives {rows} x {columns} codes an image, but masks are '
-                f'{tuple(mask.shape[1:])}: backbone, tokenizer and mask need one patch grid.'
+                f'{tuple(shape)}: backbone, tokenizer and mask need one patch grid.'
             )
-        logits, codes = self.logits_at(image, mask, find_masked(mask))
-        return logits, codes, mask.flatten(1)
+        return image, masked
 
-    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """Loss and accuracy of each branch."""
-        logits, codes, _ = self.logits_and_codes(inputs, data_samples)
-        return self.head.loss(logits, codes)
+    def loss(
+        self, inputs: Tensor, data_samples: Sequence = (), masked: Masked | None = None
+    ) -> dict[str, Tensor]:
+        """Loss and accuracy of each branch; the masks of the data samples unless ``masked``."""
+        return self.losses_at(*self._prepare(inputs, data_samples, masked))
 
-    def predict(self, inputs: Tensor, data_samples: list) -> list:
+    def predict(self, inputs: Tensor, data_samples: list, masked: Masked | None = None) -> list:
         """Writes ``accuracy_main`` (and ``accuracy_aggregation``) of each image into its sample."""
-        logits, codes, mask = self.logits_and_codes(inputs, data_samples)
-        counts = mask.sum(dim=1).tolist()
+        image, masked = self._prepare(inputs, data_samples, masked)
+        logits, codes = self.logits_at(image, masked)
+        counts = (codes != IGNORED).view_as(masked.patches).sum(dim=1)
         for branch, scores in logits.items():
-            correct = (scores.argmax(dim=1) == codes).float().split(counts)
-            for sample, values in zip(data_samples, correct, strict=True):
-                sample.set_field(values.mean(), f'accuracy_{branch}')
+            correct = (scores.argmax(dim=1) == codes).view_as(masked.patches).sum(dim=1) / counts
+            for sample, value in zip(data_samples, correct, strict=True):
+                sample.set_field(value, f'accuracy_{branch}')
         return data_samples
 
     def forward(
-        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+        self,
+        inputs: Tensor,
+        data_samples: list | None = None,
+        mode: str = 'tensor',
+        masked: Masked | None = None,
     ) -> dict[str, Tensor] | list | tuple[Tensor, ...]:
         """'tensor' gives the backbone's outputs for unmasked images, the others their method's."""
         if mode == 'tensor':
-            return self.backbone((unit_float(inputs) - self.mean) / self.std)
+            return self.backbone(self.normalize(inputs))
         if mode == 'loss':
-            return self.loss(inputs, data_samples or [])
+            return self.loss(inputs, data_samples or (), masked)
         if mode == 'predict':
-            return self.predict(inputs, data_samples or [])
+            return self.predict(inputs, data_samples or [], masked)
         raise ValueError(f"mode is 'tensor', 'loss' or 'predict', but {mode!r} was given.")

@@ -1,21 +1,23 @@
 """VQ-KD visual tokenizer: images in [0, 1] (B, 3, H, W) -> codes (B, N) (paper section 2.2)."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel, ImgDataPreprocessor
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from beitv2_mm.layers import Quantized, Standardize, VectorQuantizer
 from beitv2_mm.layers.position import Grid
 from beitv2_mm.models.backbone import BEiTV2Backbone
 from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.data_preprocessor import UnitRGBPreprocessor
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.registry import MODELS
 
-# Pixels of cv2-decoded images to RGB in [0, 1]: what tokenizer and pretrainer take.
-UNIT_RGB = dict(
-    type=ImgDataPreprocessor, mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True, non_blocking=True
-)
+
+def _build_teacher(config: dict) -> nn.Module:
+    return MODELS.build(config)
 
 
 def _task_layer(in_dims: int, out_dims: int) -> nn.Sequential:
@@ -56,7 +58,7 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor or UNIT_RGB, init_cfg=init_cfg)
+        super().__init__(data_preprocessor or dict(type=UnitRGBPreprocessor), init_cfg)
         plain = dict(type=BEiTV2Backbone, position='absolute', layer_scale_init_value=0.0)
         self.quantize = VectorQuantizer(**(quantizer or {}))
         self.encoder = MODELS.build({**plain, **encoder})
@@ -68,7 +70,7 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         self.decode_task_layer = _task_layer(self.decoder.embed_dims, target_dims)
         self.target_dims = target_dims
         self.target_norm = Standardize(target_dims) if standardize_target else None
-        self._teacher = Frozen(lambda: MODELS.build(teacher)) if teacher is not None else None
+        self._teacher = Frozen(partial(_build_teacher, teacher)) if teacher is not None else None
 
     def reset_parameters(self) -> None:
         self.encoder.init_weights()
@@ -79,11 +81,14 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
                 nn.init.zeros_(layer.bias)
 
     def encode(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
-        """Latents, not normalised, always fp32: (B, 3, H, W) in [0, 1] or uint8 -> (B, N, d), or
-        (B, M, d) for the ``patches`` (B, M) alone."""
+        """Latents, not normalised, in fp32 under autocast too.
+
+        (B, 3, H, W) in [0, 1] or uint8 -> (B, N, d), or (B, M, d) for the ``patches`` (B, M) alone.
+        """
         tokens = self.encoder.forward_patches(unit_float(image) * 2 - 1, patches)
+        layer = self.encode_task_layer
         with torch.autocast(image.device.type, enabled=False):
-            return self.encode_task_layer(tokens.float())
+            return layer(tokens.to(layer[0].weight.dtype))
 
     @torch.no_grad()
     def get_codes(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
@@ -103,7 +108,7 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
                 'This tokenizer was built without a teacher, so it can give codes but no loss. Set '
                 'teacher=dict(type=TimmTeacher, model=...).'
             )
-        target = self._teacher.on(image.device)(image, grid)
+        target = self._teacher.like(self.quantize.cluster_size)(image, grid)
         if target.shape[-1] != self.target_dims:
             raise ValueError(
                 f'The teacher gives {target.shape[-1]} features a patch, but target_dims is '

@@ -1,15 +1,17 @@
 """Masked image modelling: the frozen tokenizer, both branches, and what must fit together."""
 
 import copy
+import pickle
 
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement
 
+from beitv2_mm.layers.block import COMPILES_SELECTIVE
 from beitv2_mm.models import BEiTV2Pretrainer, PatchAggregationNeck
 from beitv2_mm.models.backbone import MaskedFeatures
-from beitv2_mm.models.pretrainer import find_masked
+from beitv2_mm.models.data_preprocessor import MaskedImagePreprocessor, find_masked
 from tiny import (
     ARCH,
     NUM_CODES,
@@ -107,21 +109,70 @@ def test_tail_on_masked_tokens_alone_equals_all_of_it(settings, mask):
     ('dynamic', 'with_cp'), [(False, False), (True, False), (True, 'selective')]
 )
 def test_a_step_compiles_to_one_graph(dynamic, with_cp):
-    """Tokenizer, backbone, neck and head."""
+    """Tokenizer, backbone, neck, head and losses."""
+    if with_cp and not COMPILES_SELECTIVE:
+        pytest.skip('selective recomputation is compiled from PyTorch 2.14 on')
     torch._dynamo.reset()
     model = build_pretrainer(with_cp=with_cp).train()
     compiled = torch.compile(
-        model.logits_at,
+        model.losses_at,
         fullgraph=True,
         dynamic=dynamic,
         backend='eager' if dynamic else 'aot_eager',
     )
     for count in (2, 3)[: 1 + dynamic]:
-        mask = masks(count)
-        batch = cifar_images(count), mask, find_masked(mask)
-        logits, codes = compiled(*batch)
-        torch.testing.assert_close((logits, codes), model.logits_at(*batch))
-        model.head.loss(logits, codes)['loss_aggregation'].backward()
+        batch = cifar_images(count), find_masked(masks(count))
+        losses = compiled(*batch)
+        torch.testing.assert_close(losses, model.losses_at(*batch))
+        losses['loss_aggregation'].backward()
+
+
+@pytest.mark.parametrize('num_masked', [None, 8, 11])
+def test_padding_takes_no_part(num_masked):
+    """Losses, accuracies and every gradient of uneven masks, padded to any number."""
+    model, image = randomize(build_pretrainer()).train(), cifar_images(4)
+    model.data_preprocessor = MaskedImagePreprocessor(num_masked)
+    samples = [BaseDataElement(mask=m) for m in uneven_masks()]
+    data = model.data_preprocessor(dict(inputs=(image * 255).byte(), data_samples=samples), True)
+    assert data['masked'].patches.shape == (4, num_masked or 8)
+    losses = model(**data, mode='loss')
+    image = data['inputs']
+    flat = uneven_masks().flatten(1)
+    codes = model.tokenizer.get_codes(image)[flat]
+    expected = model.head.loss(
+        model.head(**model.masked_tokens(model.normalize(image), uneven_masks())), codes
+    )
+    torch.testing.assert_close(losses, expected)
+    gradients = [
+        torch.autograd.grad(found['loss_main'] + found['loss_aggregation'], [*model.parameters()])
+        for found in (losses, expected)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize('kind', [list, torch.stack])
+def test_preprocessor_gives_rgb_in_0_1_and_leaves_the_samples_on_the_host(kind):
+    pixels = (cifar_images(2) * 255).byte()
+    batch = dict(inputs=kind(list(pixels.flip(1))), data_samples=samples(2))
+    data = MaskedImagePreprocessor()(batch)
+    assert torch.equal(data['inputs'], pixels.float() / 255)
+    assert data['data_samples'] is batch['data_samples']
+    assert data['masked'].valid is None
+    assert torch.equal(data['masked'].mask, masks(2))
+    with pytest.raises(ValueError, match=r'is \(B, 3, H, W\), but \(2, 1, 32, 32\) was given'):
+        MaskedImagePreprocessor()(dict(inputs=torch.zeros(2, 1, 32, 32)))
+
+
+def test_it_can_be_pickled_and_cast():
+    model = build_pretrainer().eval()
+    image, masked = cifar_images(2), find_masked(masks(2))
+    expected = model.losses_at(image, masked)
+    again = pickle.loads(pickle.dumps(model))
+    torch.testing.assert_close(again.losses_at(image, masked), expected)
+    double = again.double().losses_at(image.double(), masked)
+    assert again.tokenizer.encoder.patch_embed.proj.weight.dtype == torch.float64
+    for name, value in expected.items():
+        torch.testing.assert_close(double[name].float(), value)
 
 
 def test_nothing_is_computed_that_nobody_reads():

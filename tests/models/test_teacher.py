@@ -146,14 +146,14 @@ def test_lazy_in_no_checkpoint_and_always_in_eval(tmp_path):
     after = set(model.state_dict()), len(list(model.parameters())), len(list(model.modules()))
     assert before == after
     assert not any('teacher' in name for name in model.state_dict())
-    teacher = model._teacher.on(image.device)
+    teacher = model._teacher.like(image)
     model.train()
     assert not any(module.training for module in teacher.modules())
     assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
     weights = parameters_of(teacher)
     averaged = copy.deepcopy(model)  # as model EMA does
     averaged.train().loss(image)
-    assert averaged._teacher.on(image.device) is teacher
+    assert averaged._teacher.like(image) is teacher
     assert all(torch.equal(value, weights[name]) for name, value in teacher.state_dict().items())
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from beitv2_mm.models.data_preprocessor import find_masked
 from beitv2_mm.visualization.canvas import GREY, spread
 from beitv2_mm.visualization.prediction import (
     GAP,
@@ -48,9 +49,9 @@ def test_predictions_are_those_of_the_validation() -> None:
     hidden = masks(6).numpy()
     predicted = predict_codes(model, IMAGES, hidden)
     assert (predicted[~hidden] == -1).all()
-    samples = [type('Sample', (), dict(mask=torch.from_numpy(mask))) for mask in hidden]
+    masked = find_masked(torch.from_numpy(hidden))
     with torch.no_grad():
-        logits, _, _ = model.logits_and_codes(to_tensor(IMAGES), samples)
+        logits, _ = model.logits_at(to_tensor(IMAGES) / 255, masked)
     np.testing.assert_array_equal(predicted[hidden], logits['main'].argmax(dim=1))
     assert draw_predictions(model, model.tokenizer, IMAGES[:2], hidden[:2], IMAGES[2:]).width > 0
 

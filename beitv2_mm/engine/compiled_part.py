@@ -1,0 +1,110 @@
+"""A compiled function that falls back to the function itself where compilation fails."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+# Of one part: a full and a last batch, in training and in evaluation. Compiling takes a minute, so
+# images of many sizes had better run as they are.
+MAX_SIZES = 4
+
+
+class CompiledPart:
+    """A part of a model, compiled for the first `MAX_SIZES` sizes of its arguments.
+
+    PyTorch compiles the forward pass at the first call and the backward pass when a gradient is
+    first asked for, out of reach of whoever called. So both are tried before the first call with
+    sizes that are new, with random states and buffers restored afterwards.
+
+    Args:
+        name: of the part, for messages.
+        function: what is compiled.
+        module: whose parameters and buffers it uses.
+        strict: raise the error of a compilation that fails.
+        options: of torch.compile.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        module: nn.Module,
+        strict: bool,
+        options: dict[str, Any],
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.module = module
+        self.strict = strict
+        self.compiled: Callable[..., Any] | None = torch.compile(function, **options)
+        self._seen: set[tuple] = set()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.compiled is None or torch.compiler.is_compiling():  # as a part of another one
+            return self.function(*args, **kwargs)
+        shapes = [leaf.shape for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        key = (torch.is_grad_enabled(), self.module.training, *shapes)
+        if key not in self._seen:
+            if len(self._seen) == MAX_SIZES:
+                return self.function(*args, **kwargs)
+            self._seen.add(key)
+            if not self.strict and not self._compiles(args, kwargs):
+                self.compiled = None
+                return self.function(*args, **kwargs)
+        return self.compiled(*args, **kwargs)
+
+    def _compiles(self, args: tuple, kwargs: dict[str, Any]) -> bool:
+        try:
+            self._try(args, kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().split('\n')[0][:300]
+            print_log(
+                f'torch.compile failed for {self.name!r}, which runs without it: '
+                f'{type(error).__name__}: {reason} (strict=True in the hook raises this error)',
+                'current',
+                logging.WARNING,
+            )
+            return False
+        return True
+
+    def _try(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        """A forward and a backward pass, of which nothing is left but the compiled code."""
+        assert self.compiled is not None
+        buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        device = next(self.module.parameters()).device
+        forked = [] if device.type == 'cpu' else [device]
+        try:
+            with torch.random.fork_rng(forked, device_type=device.type if forked else 'cuda'):
+                # The gradient ends at the arguments: what made them is differentiated later.
+                args, kwargs = tree_map_only(Tensor, _as_leaf, (args, kwargs))
+                outputs = _differentiable(self.compiled(*args, **kwargs))
+                inputs = [*_differentiable((args, kwargs)), *parameters]
+                if outputs and not _is_sharded(self.module):
+                    ones = [torch.ones_like(t) for t in outputs]
+                    torch.autograd.grad(outputs, inputs, ones, allow_unused=True)
+        finally:
+            with torch.no_grad():
+                for buffer, kept in buffers:
+                    buffer.copy_(kept)
+
+
+def _as_leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_(tensor.requires_grad)
+
+
+def _differentiable(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.requires_grad]
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    """A sharded block gathers its weights again for a backward pass only within its own."""
+    return any(isinstance(part, FullyShardedDataParallel) for part in module.modules())
