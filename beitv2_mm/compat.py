@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from mmengine.device import get_device
 from mmengine.dist import utils as dist_utils
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
@@ -60,6 +61,14 @@ def apply() -> list[str]:
         if fix():
             _active.append(fix.__name__)
     return active()
+
+
+def has_accelerator() -> bool:
+    """Whether mmengine trains on a device that knows mixed precision and several processes.
+
+    Those are CUDA, NPU, MLU and MUSA devices; mmengine has neither for Apple's MPS and for DIPU.
+    """
+    return get_device() not in ('cpu', 'mps', 'dipu')
 
 
 def _history_buffer_method(owner: Any, name: str) -> Any:
@@ -207,9 +216,7 @@ def launch_without_gpu() -> bool:
     stays as it is there, whatever ``sync_bn`` says: PyTorch's SyncBatchNorm refuses CPU tensors.
     Until: an mmengine (> 0.10.7) that names a device only where there is one.
     """
-    if dist_utils.is_npu_available() or dist_utils.is_mlu_available():
-        return False
-    if torch.cuda.is_available() or dist_utils.is_musa_available():
+    if has_accelerator():
         return False
     names = ('_init_dist_pytorch', '_init_dist_slurm', '_init_dist_mpi')
     if hasattr(getattr(dist_utils, names[0]), '__wrapped__'):

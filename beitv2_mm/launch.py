@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.device import is_cuda_available, is_mlu_available, is_npu_available
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -136,7 +135,7 @@ def build_runner(cfg: Config, testing: bool = False) -> Runner:
 
     if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
-    if not _has_accelerator():
+    if not compat.has_accelerator():
         keep_freed_memory()
     _unset_static_graph(cfg)
     runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -167,10 +166,6 @@ def keep_freed_memory() -> None:
         trim, mmap = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
         mallopt(trim, 2**31 - 1)
         mallopt(mmap, 2**30) or mallopt(mmap, 2**25)  # which is the most that an old glibc takes
-
-
-def _has_accelerator() -> bool:
-    return is_cuda_available() or is_npu_available() or is_mlu_available()
 
 
 def _unset_static_graph(cfg: Config) -> None:
@@ -236,7 +231,7 @@ def set_amp(cfg: Config) -> None:
     Raises:
         LaunchError: no accelerator, or the config has an optimizer wrapper of its own.
     """
-    if not _has_accelerator():
+    if not compat.has_accelerator():
         raise LaunchError('--amp needs a GPU, and there is none here')
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
     name = wrapper if isinstance(wrapper, str) else wrapper.__name__

@@ -4,23 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 # Toy models: threads cost more than they give, and several tests start processes of their own.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-
-import pytest
-import torch
-from mmengine.registry import DefaultScope
-
-import beitv2_mm  # noqa: F401  its compat, before any test imports mmseg
-
-torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def no_scope_left() -> Iterator[None]:
-    """A runner's default scope outlives it, and mmpretrain's RandAugment looks in no other."""
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,3 +17,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar='DIR',
         help='folder of golden cases for test_golden.py',
     )
+    parser.addoption(
+        '--device',
+        default='cpu',
+        choices=('cpu', 'pretend', 'cuda'),
+        help='where models and data are: the CPU, whatever GPUs there are; a pretended '
+        'accelerator, which needs no hardware; the GPU',
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption('device') != 'cuda':
+        os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # of the processes that tests start, too
+    import torch
+
+    import beitv2_mm  # noqa: F401  its compat, before any test imports mmseg
+    from support.device import on_device
+
+    torch.set_num_threads(1)
+    on = on_device(config.getoption('device'))  # from here on: files of tests make tensors, too
+    on.__enter__()
+    config.add_cleanup(lambda: on.__exit__(None, None, None))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    device = config.getoption('device')
+    for item in items if device != 'cpu' else ():
+        marker = item.get_closest_marker('cpu_only')
+        if marker is not None:
+            item.add_marker(pytest.mark.skip(reason=f'CPU only: {marker.kwargs["reason"]}'))
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    """The device of the option, for tests that name one."""
+    return request.config.getoption('device')
+
+
+@pytest.fixture(autouse=True)
+def no_scope_left() -> Iterator[None]:
+    """A runner's default scope outlives it, and mmpretrain's RandAugment looks in no other."""
+    yield
+    from mmengine.registry import DefaultScope
+
+    DefaultScope._instance_dict.clear()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from mmengine.dataset import DefaultSampler, default_collate
+from mmengine.device import get_device
 from mmengine.runner import Runner
 from mmpretrain.datasets import PackInputs
 from mmpretrain.models import ClsDataPreprocessor
@@ -41,7 +42,7 @@ def extractor() -> FeatureExtractor:
         ),
     )
     model.init_weights()
-    return model
+    return model.to(get_device())
 
 
 def evaluate(count: int) -> dict[str, torch.Tensor]:

@@ -43,7 +43,7 @@ OFFICIAL = dict(
 
 
 def official_mim():
-    return {name: torch.from_numpy(value) for name, value in MIM.state_dict().items()}
+    return {name: torch.as_tensor(value) for name, value in MIM.state_dict().items()}
 
 
 def classifier(num_classes=5, init_cfg=None, **settings):
@@ -182,7 +182,7 @@ def test_prefix_takes_a_part():
 
 def test_official_tokenizer():
     case = golden('tokenizer_vqkd')
-    source = {name: torch.from_numpy(value) for name, value in case.state_dict().items()}
+    source = {name: torch.as_tensor(value) for name, value in case.state_dict().items()}
     arch = dict(embed_dims=96, num_layers=3, num_heads=4)
     model = VQKDTokenizer(
         encoder=dict(arch=arch, img_size=64, patch_size=16),

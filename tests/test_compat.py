@@ -28,7 +28,6 @@ from beitv2_mm import compat
 mmcv = find_spec('mmcv')
 full_mmcv = mmcv and PathFinder.find_spec('mmcv._ext', mmcv.submodule_search_locations)
 needs_lite = pytest.mark.skipif(full_mmcv is not None, reason='full mmcv is installed')
-needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 
 
 class Code:
@@ -206,11 +205,15 @@ def test_full_mmcv_keeps_its_own_ops(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_launch_stays_as_it_is_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist_utils, '_init_dist_pytorch', lambda backend: None)
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    assert not compat.launch_without_gpu()
+    for device in ('cuda', 'npu', 'mlu', 'musa'):
+        monkeypatch.setattr('mmengine.device.utils.DEVICE', device)
+        assert not compat.launch_without_gpu()
+    for device in ('cpu', 'mps'):
+        monkeypatch.setattr('mmengine.device.utils.DEVICE', device)
+        assert not compat.has_accelerator()
 
 
-@needs_no_gpu
+@pytest.mark.cpu_only(reason='set_device raises without a GPU only')
 def test_launch_leaves_set_device_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     original = torch.cuda.set_device

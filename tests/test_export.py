@@ -34,7 +34,7 @@ def real_images(size: int = 64) -> Tensor:
         for file in FILES
         for box in boxes
     ]
-    return torch.from_numpy(np.stack([np.array(c) for c in crops])).permute(0, 3, 1, 2) / 255
+    return torch.as_tensor(np.stack([np.array(c) for c in crops])).permute(0, 3, 1, 2) / 255
 
 
 @pytest.mark.parametrize('suffix', ['.pt2', '.onnx'])

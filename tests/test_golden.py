@@ -30,11 +30,11 @@ def assert_close(actual: Tensor, expected: np.ndarray, rtol: float = 1e-4) -> No
 
 
 def tensors(case: Case) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(value) for name, value in case.state_dict().items()}
+    return {name: torch.as_tensor(value) for name, value in case.state_dict().items()}
 
 
 def tensor(case: Case, name: str) -> Tensor:
-    return torch.from_numpy(case.input(name))
+    return torch.as_tensor(case.input(name))
 
 
 def load_all(module: nn.Module, case: Case) -> None:

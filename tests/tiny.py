@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
+from mmengine.device import get_device
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ def cifar_images(count: int = 4) -> Tensor:
     """(count, 3, 32, 32) in [0, 1]."""
     files = sorted(CIFAR.glob('*/*.png'))[:count]
     return torch.stack(
-        [torch.from_numpy(np.array(Image.open(f))).permute(2, 0, 1) / 255 for f in files]
+        [torch.as_tensor(np.array(Image.open(f))).permute(2, 0, 1) / 255 for f in files]
     )
 
 
@@ -78,7 +79,7 @@ def build_tokenizer(teacher: dict | None = None, **settings: object) -> VQKDToke
     torch.manual_seed(0)
     tokenizer = VQKDTokenizer(**config)
     tokenizer.init_weights()
-    return tokenizer
+    return tokenizer.to(get_device())
 
 
 def pretrainer_config(separate: bool = False, neck: bool = True, **backbone: object) -> dict:
@@ -104,7 +105,7 @@ def build_pretrainer(**settings: object) -> BEiTV2Pretrainer:
     torch.manual_seed(0)
     model = BEiTV2Pretrainer(**pretrainer_config(**settings))
     model.init_weights()
-    return model
+    return model.to(get_device())  # which tells mmengine's preprocessor, too
 
 
 def masks(count: int = 4, masked: int = 6) -> Tensor:

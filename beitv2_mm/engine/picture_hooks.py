@@ -165,7 +165,7 @@ class PredictionPicturesHook(PicturesHook):
         shown = spread(len(images), min(self.num_shown, len(images) - 1))
         if not len(shown):
             return {}
-        masks = np.stack([np.asarray(samples[index].mask, dtype=bool) for index in shown])
+        masks = torch.stack([torch.as_tensor(samples[i].mask).bool().cpu() for i in shown]).numpy()
         others = np.delete(images, shown, axis=0)
         picture = draw_predictions(model, model.tokenizer, images[shown], masks, others)
         return {'mim_predictions': picture}

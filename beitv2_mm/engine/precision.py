@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
+from beitv2_mm.compat import has_accelerator
 from beitv2_mm.registry import OPTIM_WRAPPERS
 
 
@@ -24,7 +24,7 @@ def mixed_precision(
         use_fsdp: of AmpOptimWrapper; BlockShardedStrategy sets it.
         kwargs: of OptimWrapper.
     """
-    if not (is_cuda_available() or is_npu_available() or is_mlu_available() or is_musa_available()):
+    if not has_accelerator():
         return OptimWrapper(**kwargs)
     if loss_scale is None:
         loss_scale = 'dynamic' if dtype == 'float16' else 1.0

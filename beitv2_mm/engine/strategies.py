@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
+from beitv2_mm.compat import has_accelerator
 from beitv2_mm.engine.precision import mixed_precision
 from beitv2_mm.layers.block import Block
 from beitv2_mm.layers.vector_quantizer import VectorQuantizer
@@ -46,7 +47,7 @@ class BlockShardedStrategy(FSDPStrategy):
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
         wrapper = dict(type=MMFullyShardedDataParallel, use_orig_params=True)
         wrapper |= dict(auto_wrap_policy=ModuleWrapPolicy({Block}))
-        if not torch.cuda.is_available():
+        if not has_accelerator():
             wrapper |= dict(device_id=torch.device('cpu'))
         kwargs.setdefault('state_dict_cfg', 'full')
         super().__init__(model_wrapper={**wrapper, **(model_wrapper or {})}, **kwargs)

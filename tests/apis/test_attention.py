@@ -48,7 +48,7 @@ def test_attention_is_that_of_the_weights_model(tmp_path: Path, kind: str) -> No
     model = build_attention_model(name, save(owner, tmp_path / 'w.pth'), 32, patch_size=8)
     assert not model.is_random and model.grid == (4, 4)
     image = load_image(FILES[0], (32, 32))
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    pixels = torch.as_tensor(np.array(image)).permute(2, 0, 1)[None] / 255
     mean, std = torch.tensor(model.mean).view(3, 1, 1), torch.tensor(model.std).view(3, 1, 1)
     assert (model.mean == (0.5,) * 3) is (kind == 'tokenizer')
     torch.testing.assert_close(normalise(image, model), (pixels - mean) / std)

@@ -62,7 +62,7 @@ def test_codes_of_a_folder(
     assert files[0] == 'images/airplane/00003.png' and files[-1] == 'grey.bmp'
     image = Image.open('images/cat/00008.png').convert('RGB')
     crop = image.resize((96, 64), Image.Resampling.BICUBIC, box=(0, 16 / 3, 32, 32 - 16 / 3))
-    pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None]
+    pixels = torch.as_tensor(np.array(crop)).permute(2, 0, 1)[None]
     expected = tokenizer().get_codes(pixels).view(4, 6)
     np.testing.assert_array_equal(codes[files.index('images/cat/00008.png')], expected)
     assert not Path('codes.npz.parts').exists()

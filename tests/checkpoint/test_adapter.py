@@ -16,7 +16,7 @@ from golden.golden import load as golden
 
 
 def tensors(case: Case) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(value) for name, value in case.state_dict().items()}
+    return {name: torch.as_tensor(value) for name, value in case.state_dict().items()}
 
 
 def official_mim() -> dict[str, Tensor]:

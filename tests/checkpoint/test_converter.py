@@ -25,7 +25,7 @@ def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize('case', ['backbone_layerwise_bias', 'mim_shared_head'])
 @pytest.mark.parametrize('to', ['beitv2_mm', 'mmpretrain'])
 def test_official_there_and_back(case: str, to: str) -> None:
-    weights = {k: torch.from_numpy(v) for k, v in golden(case).state_dict().items()}
+    weights = {k: torch.as_tensor(v) for k, v in golden(case).state_dict().items()}
     there = convert(weights, to)
     assert not there.dropped
     back = convert(there.state_dict, 'official')

@@ -132,15 +132,16 @@ def test_pictures_change_nothing_in_the_training(tmp_path: Path) -> None:
         assert torch.equal(value, weights[1][name]), name
 
 
-def test_images_come_from_every_batch_and_look_as_they_are() -> None:
+def test_images_come_from_every_batch_and_look_as_they_are(device: str) -> None:
     """Preprocessing is undone exactly, channels in the right order."""
     files = sorted(CIFAR.glob('*/*.png'))[:3]
     images = np.stack([cv2.imread(str(file)) for file in files])
-    batch = dict(inputs=torch.from_numpy(images).permute(0, 3, 1, 2))
+    batch = dict(inputs=torch.as_tensor(images).permute(0, 3, 1, 2))
     for preprocessor in (
         ClsDataPreprocessor(mean=[123.0, 116.0, 103.0], std=[58.0, 57.0, 56.0], to_rgb=True),
         build_pretrainer().data_preprocessor,
     ):
+        preprocessor.to(device)
         inputs = preprocessor(dict(batch), False)['inputs']
         np.testing.assert_array_equal(to_pixels(inputs, preprocessor), images[..., ::-1])
 

@@ -20,7 +20,7 @@ from beitv2_mm.visualization.prediction import (
 from beitv2_mm.visualization.usage import plot_usage
 from tiny import NUM_CODES, build_pretrainer, build_tokenizer, cifar_images, masks, randomize
 
-IMAGES = (255 * cifar_images(6)).byte().permute(0, 2, 3, 1).numpy()
+IMAGES = (255 * cifar_images(6)).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 @pytest.fixture(scope='module')
@@ -29,14 +29,15 @@ def tokenizer() -> torch.nn.Module:
 
 
 def test_codes_are_the_tokenizers(tokenizer: torch.nn.Module) -> None:
-    expected = tokenizer.get_codes(cifar_images(6)).view(6, 4, 4)
+    expected = tokenizer.get_codes(cifar_images(6)).view(6, 4, 4).cpu()
     np.testing.assert_array_equal(image_codes(tokenizer, IMAGES), expected)
 
 
-def test_example_is_the_patch_nearest_to_the_code(tokenizer: torch.nn.Module) -> None:
+def test_example_is_the_patch_nearest_to_the_code(tokenizer: torch.nn.Module, device: str) -> None:
     examples = example_patches(tokenizer, IMAGES, range(NUM_CODES))
     assert sorted(examples) == list(range(NUM_CODES))
-    latents = F.normalize(tokenizer.encode(to_tensor(IMAGES)).flatten(0, 1), dim=1).detach()
+    pixels = to_tensor(IMAGES).to(device)
+    latents = F.normalize(tokenizer.encode(pixels).flatten(0, 1), dim=1).detach()
     for code, patch in examples.items():
         best = int((latents @ tokenizer.quantize.embedding.weight[code]).argmax())
         image, (row, column) = best // 16, divmod(best % 16, 4)
@@ -44,15 +45,15 @@ def test_example_is_the_patch_nearest_to_the_code(tokenizer: torch.nn.Module) ->
         np.testing.assert_array_equal(patch, expected)
 
 
-def test_predictions_are_those_of_the_validation() -> None:
+def test_predictions_are_those_of_the_validation(device: str) -> None:
     model = randomize(build_pretrainer()).eval()
-    hidden = masks(6).numpy()
+    hidden = masks(6).cpu().numpy()
     predicted = predict_codes(model, IMAGES, hidden)
     assert (predicted[~hidden] == -1).all()
-    masked = find_masked(torch.from_numpy(hidden))
+    masked = find_masked(torch.as_tensor(hidden))
     with torch.no_grad():
-        logits, _ = model.logits_at(to_tensor(IMAGES) / 255, masked)
-    np.testing.assert_array_equal(predicted[hidden], logits['main'].argmax(dim=1))
+        logits, _ = model.logits_at(to_tensor(IMAGES).to(device) / 255, masked)
+    np.testing.assert_array_equal(predicted[hidden], logits['main'].argmax(dim=1).cpu())
     assert draw_predictions(model, model.tokenizer, IMAGES[:2], hidden[:2], IMAGES[2:]).width > 0
 
 

@@ -1,0 +1,61 @@
+"""How often the host waits for the device in a training step: each wait leaves the device idle."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from beitv2_mm.launch import build_runner
+from shrink import shrink
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+RECIPES = [
+    ('pretrain/beitv2_base_16xb128_300e_in1k', 'float16', 9),
+    ('pretrain/beitv2_base_16xb128_300e_in1k', 'bfloat16', 9),
+    ('pretrain/vqkd_base_clip_8xb64_100e_in1k', 'bfloat16', 6),
+    ('classification/beitv2_base_8xb128_100e_in1k', 'bfloat16', 3),
+    ('segmentation/beitv2_base_8xb2_160k_ade20k_512', 'bfloat16', 11),
+]
+
+
+class Waits(Hook):
+    """What was counted from the start of each iteration to the start of the next one."""
+
+    priority = 0
+
+    def __init__(self, counter: Counter) -> None:
+        self.counter = counter
+        self.seen: list[Counter] = []
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        self.seen.append(self.counter.copy())
+
+    @property
+    def steps(self) -> list[Counter]:
+        return [after - before for before, after in zip(self.seen, self.seen[1:], strict=False)]
+
+
+@pytest.mark.parametrize(('recipe', 'dtype', 'bound'), RECIPES)
+def test_waits_of_a_step(recipe: str, dtype: str, bound: int, tmp_path: Path, device: str) -> None:
+    """With the recipe's own hooks, but for the lines of the log."""
+    if device != 'pretend':
+        pytest.skip('the pretended device is the one that counts')
+    from support.pretend_device import counted_syncs
+
+    cfg = shrink(Config.fromfile(CONFIGS / f'{recipe}.py'), tmp_path, iterations=4)
+    cfg.optim_wrapper.dtype = dtype
+    cfg.default_hooks.logger.interval = 100
+    runner = build_runner(cfg)
+    with counted_syncs() as counter:
+        waits = Waits(counter)
+        runner.register_hook(waits)
+        runner.train()
+    assert len(waits.steps) == 3
+    for step in waits.steps[1:]:  # fp16 overflows in the first one, which is reported
+        places = '\n'.join(f'{count} x {place}' for place, count in step.items())
+        assert step.total() <= bound, places

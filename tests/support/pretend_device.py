@@ -1,0 +1,257 @@
+"""A pretended accelerator, for tests on machines that have none.
+
+A tensor on it lives in CPU memory but says that its device is 'pretend': NumPy cannot read it, and
+no operator takes it together with a CPU tensor of one dimension or more. Code that forgets
+``.cpu()`` or ``.to(device)`` therefore fails here as it does on a GPU.
+
+    with PretendDevice():
+        model.to('pretend')(images.to('pretend'))
+"""
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+NAME = 'pretend'
+aten = torch.ops.aten
+# Real devices, too, let these operators read a CPU tensor beside one of their own.
+MIXED = {
+    aten.copy_.default,
+    aten._copy_from.default,
+    aten._to_copy.default,
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+}
+# For these, the host waits until the device has finished: it needs a value or a size from there.
+WAITING = {
+    aten._local_scalar_dense.default: 'scalar',
+    aten.nonzero.default: 'nonzero',
+    aten.masked_select.default: 'masked_select',
+    aten._unique2.default: 'unique',
+    aten.unique_consecutive.default: 'unique',
+    aten.bincount.default: 'bincount',
+    aten.equal.default: 'equal',
+    aten.repeat_interleave.Tensor: 'repeat_interleave',
+}
+# Whoever makes the host wait is not in these folders.
+NOT_NAMED = (str(Path(torch.__file__).parent), str(Path(__file__).parent), contextlib.__file__)
+_counters: list[Counter] = []
+
+
+@contextmanager
+def counted_syncs() -> Iterator[Counter]:
+    """Counts how often the host waits for the pretended device, by kind and line of code.
+
+    Kinds: the values of `WAITING`, 'mask' (indexing by a mask needs the number of its elements) and
+    'to host' (a blocking copy to CPU memory). A key reads 'scalar at mmengine/hooks/x.py:93'.
+    """
+    counter: Counter = Counter()
+    _counters.append(counter)
+    try:
+        yield counter
+    finally:
+        _counters.remove(counter)
+
+
+class DeviceTensor(Tensor):
+    """A tensor on the pretended device; ``host`` is the CPU tensor with its values."""
+
+    host: Tensor
+
+    @staticmethod
+    def __new__(cls, host: Tensor, requires_grad: bool = False) -> 'DeviceTensor':
+        made = Tensor._make_wrapper_subclass(
+            cls,
+            host.size(),
+            strides=host.stride(),
+            storage_offset=host.storage_offset(),
+            dtype=host.dtype,
+            layout=host.layout,
+            device=torch.device(NAME, 0),
+            requires_grad=requires_grad,
+        )
+        made.host = host
+        return made
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ['host'], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner: dict, meta: None, size: Any, stride: Any) -> 'DeviceTensor':
+        return DeviceTensor(inner['host'])
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        return run(func, args, kwargs or {})
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f'DeviceTensor({self.host!r})'
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # torch.save writes the values
+        return self.host.__reduce_ex__(protocol)
+
+    def numpy(self, *, force: bool = False) -> Any:
+        if force:
+            return self.cpu().detach().numpy()
+        raise TypeError(
+            f"can't convert {NAME}:0 device type tensor to numpy. "
+            'Use Tensor.cpu() to copy the tensor to host memory first.'
+        )
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self.numpy()
+
+    def tolist(self) -> Any:
+        _count('scalar' if self.dim() == 0 else 'to host')
+        return self.host.tolist()
+
+    def data_ptr(self) -> int:
+        return self.host.data_ptr()
+
+    def untyped_storage(self) -> torch.UntypedStorage:  # safetensors asks which tensors share one
+        return self.host.untyped_storage()
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        made: Tensor = DeviceTensor(self.host.detach().clone(), self.requires_grad)
+        if isinstance(self, nn.Parameter):
+            made = nn.Parameter(made, self.requires_grad)
+        memo[id(self)] = made
+        return made
+
+
+def run(func: Any, args: tuple, kwargs: dict) -> Any:
+    """The operator on CPU memory; its results are on the pretended device if an argument was."""
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    ours = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
+    if func is aten._copy_from.default:  # (source, target)
+        func, args = aten.copy_.default, (args[1], args[0])
+    if ours:
+        _refuse_company(func, tensors)
+        _count(_reason_to_wait(func, args, kwargs))
+    wanted = kwargs.get('device')
+    on_device = bool(ours) if wanted is None else _is_device(wanted)
+    if wanted is not None:
+        kwargs = dict(kwargs, device=torch.device('cpu') if on_device else wanted)
+        if kwargs.get('pin_memory'):
+            kwargs['pin_memory'] = False
+    host_args, host_kwargs = tree_map_only(DeviceTensor, lambda t: t.host, (args, kwargs))
+    result = func(*host_args, **host_kwargs)
+    if func is aten._to_copy.default and wanted is not None and ours:
+        result = result.clone()  # between devices a copy is made, whatever the types
+    # In-place operators return what they were given.
+    given = {id(tensor.host): tensor for tensor in ours} if func._schema.is_mutable else {}
+
+    def wrap(made: Tensor) -> Tensor:
+        if id(made) in given:
+            return given[id(made)]
+        with torch.inference_mode(made.is_inference()):  # views of parameters are no such tensors
+            return DeviceTensor(made)
+
+    return tree_map_only(Tensor, wrap, result) if on_device else result
+
+
+def _is_device(value: Any) -> bool:
+    return torch.device(value).type == NAME
+
+
+def _refuse_company(func: Any, tensors: list[Tensor]) -> None:
+    if func in MIXED:
+        return
+    for tensor in tensors:
+        if not isinstance(tensor, DeviceTensor) and tensor.dim() and tensor.device.type == 'cpu':
+            raise RuntimeError(
+                'Expected all tensors to be on the same device, but found at least two devices, '
+                f'{NAME}:0 and cpu! ({func})'
+            )
+
+
+def _reason_to_wait(func: Any, args: tuple, kwargs: dict) -> str | None:
+    if func in (aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default):
+        masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
+        return 'mask' if masks else None
+    if func is aten._to_copy.default and kwargs.get('device') is not None:
+        leaves = not _is_device(kwargs['device']) and isinstance(args[0], DeviceTensor)
+        return 'to host' if leaves and not kwargs.get('non_blocking') else None
+    if func is aten.copy_.default:
+        leaves = isinstance(args[1], DeviceTensor) and not isinstance(args[0], DeviceTensor)
+        return 'to host' if leaves else None
+    return WAITING.get(func)
+
+
+def _count(kind: str | None) -> None:
+    if kind and _counters:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith(NOT_NAMED):
+            frame = frame.f_back
+        assert frame is not None
+        place = '/'.join(frame.f_code.co_filename.split('/')[-3:])
+        for counter in _counters:
+            counter[f'{kind} at {place}:{frame.f_lineno}'] += 1
+
+
+class PretendDevice(TorchDispatchMode):
+    """Inside, 'pretend' is a device: factories, copies and ``torch.load`` may name it."""
+
+    def __enter__(self) -> 'PretendDevice':
+        swap = torch.__future__.get_swap_module_params_on_conversion()
+        self.undo = ExitStack()
+        self.undo.callback(torch.__future__.set_swap_module_params_on_conversion, swap)
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        self.undo.enter_context(patch.object(torch, 'load', partial(_load, torch.load)))
+        # Nobody allocates pinned memory for it: loaders are not to ask.
+        self.undo.enter_context(patch.object(torch.accelerator, 'is_available', lambda: False))
+        return super().__enter__()
+
+    def __exit__(self, *args: Any) -> None:
+        super().__exit__(*args)
+        self.undo.close()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        return run(func, args, kwargs or {})
+
+
+def _load(load: Callable, *args: Any, map_location: Any = None, **kwargs: Any) -> Any:
+    if isinstance(map_location, str | torch.device) and _is_device(map_location):
+        loaded = load(*args, map_location='cpu', **kwargs)
+        return tree_map_only(Tensor, lambda tensor: tensor.to(map_location), loaded)
+    return load(*args, map_location=map_location, **kwargs)
+
+
+class _Backend(backend_registration._DummyBackendModule):
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+
+def _register() -> torch.library.Library:
+    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
+    # C++ looks past the mode where it makes a tensor itself, of an index given as a list say.
+    library = torch.library.Library('aten', 'IMPL')
+    for op in (aten.empty_strided.default, aten.empty.memory_format, aten._copy_from.default):
+        library.impl(op, partial(_kernel, op), 'PrivateUse1')
+    return library
+
+
+def _kernel(op: Any, *args: Any, **kwargs: Any) -> Any:
+    return run(op, args, kwargs)
+
+
+LIBRARY = _register()
