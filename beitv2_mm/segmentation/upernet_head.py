@@ -5,6 +5,8 @@ from typing import Any
 
 from mmcv.cnn import build_norm_layer
 from mmseg.models.decode_heads import FCNHead, UPerHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from beitv2_mm.registry import MODELS
@@ -41,8 +43,36 @@ def pyramid_levels(patch_size: int, channels: int, norm_cfg: dict | None = None)
     return levels
 
 
+def pixel_accuracy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Percent of the pixels whose largest logit is the label's: (B, classes, H, W), (B, H, W).
+
+    mmseg's function of this kind indexes by masks, for which the host waits for the device.
+    """
+    counted = labels != ignore_index
+    correct = (logits.argmax(dim=1) == labels) & counted
+    return 100 * correct.sum() / counted.sum().clamp(min=1)
+
+
+class _Losses(BaseDecodeHead):
+    """mmseg's losses of a decode head, and `pixel_accuracy`."""
+
+    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: list) -> dict[str, Tensor]:
+        labels = self._stack_batch_gt(batch_data_samples)  # (B, 1, H, W)
+        size = labels.shape[2:]
+        logits = resize(seg_logits, size, mode='bilinear', align_corners=self.align_corners)
+        weight = None if self.sampler is None else self.sampler.sample(logits, labels)
+        labels = labels.squeeze(1)
+        losses: dict[str, Tensor] = {}
+        several = isinstance(self.loss_decode, nn.ModuleList)
+        for function in self.loss_decode if several else [self.loss_decode]:
+            value = function(logits, labels, weight=weight, ignore_index=self.ignore_index)
+            losses[function.loss_name] = losses.get(function.loss_name, 0) + value
+        losses['acc_seg'] = pixel_accuracy(logits, labels, self.ignore_index)
+        return losses
+
+
 @MODELS.register_module()
-class BEiTV2UPerHead(UPerHead):
+class BEiTV2UPerHead(_Losses, UPerHead):
     """UPerNet on four blocks of a transformer, (B, D, rows, columns) each -> (B, classes, 4 rows,
     4 columns) for patches of 16 pixels.
 
@@ -84,7 +114,7 @@ class BEiTV2UPerHead(UPerHead):
 
 
 @MODELS.register_module()
-class BEiTV2FCNHead(FCNHead):
+class BEiTV2FCNHead(_Losses, FCNHead):
     """mmseg's FCNHead on one level of the pyramid, (B, D, rows, columns) -> (B, classes, ...).
 
     Level 2 of 16-pixel patches is the backbone's map itself; for smaller patches it is pooled to

@@ -13,11 +13,11 @@ from shrink import shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 RECIPES = [
-    ('pretrain/beitv2_base_16xb128_300e_in1k', 'float16', 9),
-    ('pretrain/beitv2_base_16xb128_300e_in1k', 'bfloat16', 9),
-    ('pretrain/vqkd_base_clip_8xb64_100e_in1k', 'bfloat16', 6),
-    ('classification/beitv2_base_8xb128_100e_in1k', 'bfloat16', 3),
-    ('segmentation/beitv2_base_8xb2_160k_ade20k_512', 'bfloat16', 11),
+    ('pretrain/beitv2_base_16xb128_300e_in1k', 'float16', 1),
+    ('pretrain/beitv2_base_16xb128_300e_in1k', 'bfloat16', 1),
+    ('pretrain/vqkd_base_clip_8xb64_100e_in1k', 'bfloat16', 1),
+    ('classification/beitv2_base_8xb128_100e_in1k', 'bfloat16', 1),
+    ('segmentation/beitv2_base_8xb2_160k_ade20k_512', 'bfloat16', 1),
 ]
 
 

@@ -3,6 +3,9 @@
 import pytest
 import torch
 from mmengine.registry import MODELS
+from mmengine.structures import PixelData
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from beitv2_mm.checkpoint import adapt, convert, official_name
@@ -118,3 +121,19 @@ def test_losses_train_every_parameter() -> None:
     assert {'decode.loss_ce', 'aux.loss_ce'} <= set(losses)
     idle = [name for name, p in model.named_parameters() if p.grad is None]
     assert not idle
+
+
+@pytest.mark.parametrize('kind', [dict(loss_name='loss_ce'), dict(loss_name='loss_other')])
+def test_losses_and_accuracy_are_those_of_mmseg(kind):
+    """Several losses, of one name or two, pixels to ignore, logits smaller than the labels."""
+    losses = [dict(type='CrossEntropyLoss', loss_weight=w, **k) for w, k in ((1, {}), (0.4, kind))]
+    head = BEiTV2UPerHead(**HEAD, loss_decode=losses)
+    logits = torch.randn(2, head.num_classes, 8, 8)
+    labels = torch.randint(0, head.num_classes, (2, 1, 16, 16))
+    labels[0, :, :5] = 255
+    samples = [SegDataSample() for _ in labels]
+    for sample, label in zip(samples, labels, strict=True):
+        sample.gt_sem_seg = PixelData(data=label)
+    expected = BaseDecodeHead.loss_by_feat(head, logits, samples)
+    expected['acc_seg'] = expected['acc_seg'].squeeze(0)
+    torch.testing.assert_close(head.loss_by_feat(logits, samples), expected)
