@@ -144,7 +144,7 @@ def run(func: Any, args: tuple, kwargs: dict) -> Any:
         func, args = aten.copy_.default, (args[1], args[0])
     if ours:
         _refuse_company(func, tensors)
-        _count(_reason_to_wait(func, args, kwargs))
+    _count(_reason_to_wait(func, args, kwargs))
     wanted = kwargs.get('device')
     on_device = bool(ours) if wanted is None else _is_device(wanted)
     if wanted is not None:
@@ -187,12 +187,21 @@ def _reason_to_wait(func: Any, args: tuple, kwargs: dict) -> str | None:
         masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
         return 'mask' if masks else None
     if func is aten._to_copy.default and kwargs.get('device') is not None:
-        leaves = not _is_device(kwargs['device']) and isinstance(args[0], DeviceTensor)
-        return 'to host' if leaves and not kwargs.get('non_blocking') else None
+        source, target = isinstance(args[0], DeviceTensor), _is_device(kwargs['device'])
+        return _copy_between(source, target, kwargs.get('non_blocking'))
     if func is aten.copy_.default:
-        leaves = isinstance(args[1], DeviceTensor) and not isinstance(args[0], DeviceTensor)
-        return 'to host' if leaves else None
-    return WAITING.get(func)
+        target, source = (isinstance(t, DeviceTensor) for t in args[:2])
+        return _copy_between(source, target, args[2] if len(args) > 2 else False)
+    return (
+        WAITING.get(func) if any(isinstance(t, DeviceTensor) for t in tree_leaves(args)) else None
+    )
+
+
+def _copy_between(source: bool, target: bool, non_blocking: bool | None) -> str | None:
+    """The kind of a copy that blocks; whether its ends are on the device."""
+    if source == target or non_blocking:
+        return None
+    return 'to host' if source else 'to device'
 
 
 def _count(kind: str | None) -> None:
