@@ -11,3 +11,7 @@ class CheckpointWriteError(TrainingError):
 
 class DivergenceError(TrainingError):
     """Several steps in a row had NaN or Inf in the losses or gradients."""
+
+
+class MemoryShortageError(TrainingError):
+    """Memory ran out in a training step; the message names what needs less of it."""

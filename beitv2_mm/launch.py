@@ -47,8 +47,22 @@ def device(name: str) -> torch.device:
         found = torch.device(name)
         torch.empty(0, device=found)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
-        raise ArgumentTypeError(str(error).split('\n')[0]) from error
+        reason = str(error).split('\n')[0].rstrip('.')
+        raise ArgumentTypeError(
+            f'{name!r} cannot be used here ({reason}): give a device of this machine, '
+            'such as --device cpu'
+        ) from error
     return found
+
+
+def add_device_argument(parser: ArgumentParser, what: str) -> None:
+    """``--device``, where ``what`` runs: the GPU if there is one."""
+    parser.add_argument(
+        '--device',
+        type=device,
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help=f'where {what} (%(default)s)',
+    )
 
 
 class SharedWeightsHook(Hook):

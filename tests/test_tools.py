@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import runpy
 import signal
 import socket
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmengine
 import pytest
@@ -18,6 +20,9 @@ import torch
 from mmengine.config import Config
 
 from beitv2_mm import launch, resume
+from beitv2_mm.engine.out_of_memory import explain_out_of_memory
+from beitv2_mm.errors import MemoryShortageError
+from tiny import build_pretrainer
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / 'tests/toy_config.py'
@@ -253,3 +258,57 @@ print(faults() - first)
     command = [sys.executable, '-c', code]
     found = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert found > 100_000 if own else found < 10_000
+
+
+def test_out_of_memory_names_what_needs_less(
+    tool: Tool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The allocator's own error, of a tensor that no machine holds."""
+    monkeypatch.setattr('toy.ToyModel.forward', lambda *args, **kwargs: torch.empty(2**45))
+    with pytest.raises(SystemExit) as stopped:
+        tool('train', CONFIG)
+    message = str(stopped.value)
+    for part in (
+        'Memory ran out in iteration 1, with batches of 2 for each process',
+        "can't allocate memory",
+        'train_dataloader.batch_size=1',
+        'optim_wrapper.accumulative_counts=2',
+        '--resume continues',
+    ):
+        assert part in message
+    assert 'DefaultCPUAllocator' in str(stopped.value.__context__.__cause__)
+
+
+def test_out_of_memory_names_the_parts_that_can_compute_again() -> None:
+    runner = SimpleNamespace(
+        model=build_pretrainer(with_cp='selective'),
+        train_dataloader=SimpleNamespace(batch_size=64),
+        optim_wrapper=SimpleNamespace(_accumulative_counts=2),
+        iter=4,
+    )
+    switches = 'accumulative_counts=4.*model.backbone.with_cp=True model.neck.with_cp=True'
+    with pytest.raises(MemoryShortageError, match=switches), explain_out_of_memory(runner):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory.')
+    with pytest.raises(RuntimeError, match=r'^other$'), explain_out_of_memory(runner):
+        raise RuntimeError('other')
+
+
+def test_no_workers_beside_persistent_ones(tool: Tool, tmp_path: Path) -> None:
+    """A config with persistent workers runs with num_workers=0 said alone."""
+    option = 'train_dataloader.persistent_workers=True'
+    tool('train', CONFIG, '--work-dir', tmp_path / 'run', '--cfg-options', option)
+    assert (tmp_path / 'run/epoch_2.pth').exists()
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['visualize_attention', 'visualize_codes', 'tokenize_images', 'segment_images', 'benchmark'],
+)
+def test_a_device_that_is_not_here(
+    name: str, tool: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        tool(name, '--device', 'cuda:99')
+    assert re.search(
+        r"--device: 'cuda:99' cannot be used here \(.*such as --device cpu", capsys.readouterr().err
+    )

@@ -32,7 +32,8 @@ from beitv2_mm.benchmark import (
     to_json,
 )
 from beitv2_mm.benchmark.measure import count_steps, quiet
-from beitv2_mm.launch import keep_freed_memory
+from beitv2_mm.engine.precision import supports_bfloat16
+from beitv2_mm.launch import device, keep_freed_memory
 from beitv2_mm.models.arch import ARCHS
 
 
@@ -47,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--batch-size', type=int, help='images at once (4; quantizer 8, UPerNet 1)')
     parser.add_argument('--num-codes', type=int, default=8192, help='codebook (%(default)s)')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='(%(default)s)')
+    parser.add_argument('--device', type=device, default='cpu', help='(%(default)s)')
     parser.add_argument('--precision', choices=('fp32', 'bf16'), default='fp32', help='(fp32)')
     parser.add_argument('--compile', action='store_true', help='torch.compile every network')
     parser.add_argument(
@@ -70,7 +71,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='write a picture (.png, .svg)')
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.device = args.device.type
+    if args.precision == 'bf16' and args.device == 'cuda' and not supports_bfloat16():
+        parser.error('this GPU has no bfloat16 (compute capability 8.0): give --precision fp32')
+    return args
 
 
 def main() -> None:

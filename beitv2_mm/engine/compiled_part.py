@@ -62,7 +62,7 @@ class CompiledPart:
     def _compiles(self, args: tuple, kwargs: dict[str, Any]) -> bool:
         try:
             self._try(args, kwargs)
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
             reason = str(error).strip().split('\n')[0][:300]

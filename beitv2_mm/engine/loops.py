@@ -15,6 +15,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, R
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from beitv2_mm.datasets.seeding import SAMPLE, seed_generators
+from beitv2_mm.engine.out_of_memory import explain_out_of_memory
 from beitv2_mm.registry import LOOPS
 
 Draw = tuple[int, tuple[int, ...]]  # index of a sample, numbers to seed from
@@ -74,6 +75,9 @@ class _SeededDataset(Dataset):
 class ResumableLoader(DataLoader):
     """A data loader that can leave out its first batches; its workers start with the first one.
 
+    Every sample is seeded by itself, so workers may live on (``persistent_workers=True``) or be
+    started for every epoch: the data are the same.
+
     Args:
         loader: the loader to repeat.
         seed: of the run.
@@ -112,19 +116,32 @@ class ResumableLoader(DataLoader):
         self.dropped = batches if drop else 0
 
 
+def _without_idle_workers(dataloader: DataLoader | dict) -> DataLoader | dict:
+    """Lets ``num_workers=0`` be said alone: PyTorch refuses it beside ``persistent_workers``."""
+    if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
+        return {**dataloader, 'persistent_workers': False}
+    return dataloader
+
+
 @LOOPS.register_module()
 class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     """mmengine's loop, which would repeat the epoch, continued after the last iteration done."""
 
     dataloader: Any
 
-    def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        super().__init__(runner, *args, **kwargs)
+    def __init__(
+        self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(runner, _without_idle_workers(dataloader), *args, **kwargs)
         self.dataloader = ResumableLoader(self.dataloader, runner.seed)
 
     def run(self) -> Any:
         self.dataloader.sampler.set_seed(self.runner.seed)
         return super().run()
+
+    def run_iter(self, *args: Any, **kwargs: Any) -> None:
+        with explain_out_of_memory(self.runner):
+            super().run_iter(*args, **kwargs)
 
     def run_epoch(self) -> None:
         """One epoch, or what is left of it."""
@@ -159,7 +176,9 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
     def __init__(
         self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any
     ) -> None:
-        BaseLoop.__init__(self, runner, dataloader)  # the rest of mmengine's begins to iterate
+        BaseLoop.__init__(
+            self, runner, _without_idle_workers(dataloader)
+        )  # the rest of mmengine's begins to iterate
         super().__init__(runner, ResumableLoader(self.dataloader, runner.seed), *args, **kwargs)
 
     def run(self) -> Any:
@@ -168,3 +187,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         if isinstance(sampler.sampler, InfiniteSampler):
             self.dataloader.skip(self._iter, drop=True)
         return super().run()
+
+    def run_iter(self, *args: Any, **kwargs: Any) -> None:
+        with explain_out_of_memory(self.runner):
+            super().run_iter(*args, **kwargs)

@@ -2,10 +2,19 @@
 
 from typing import Any
 
+import torch
+from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from beitv2_mm.compat import has_accelerator
 from beitv2_mm.registry import OPTIM_WRAPPERS
+
+
+def supports_bfloat16() -> bool:
+    """Whether this process' GPU computes in bfloat16; PyTorch emulates it on older ones, slowly."""
+    if not torch.cuda.is_available() or torch.version.hip:
+        return True
+    return torch.cuda.get_device_capability() >= (8, 0)
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -18,7 +27,7 @@ def mixed_precision(
     """AmpOptimWrapper, or OptimWrapper on CPU, where mmengine's would refuse to be built.
 
     Args:
-        dtype: 'float16' or 'bfloat16'.
+        dtype: 'float16' or 'bfloat16'; float16, with a line in the log, on a GPU without bfloat16.
         loss_scale: of AmpOptimWrapper; None is 'dynamic' for float16 and 1 for bfloat16, whose
             range is float32's.
         use_fsdp: of AmpOptimWrapper; BlockShardedStrategy sets it.
@@ -26,6 +35,13 @@ def mixed_precision(
     """
     if not has_accelerator():
         return OptimWrapper(**kwargs)
+    if dtype == 'bfloat16' and not supports_bfloat16():
+        print_log(
+            'this GPU has no bfloat16 (compute capability 8.0): float16 with a dynamic loss scale '
+            'is used instead',
+            'current',
+        )
+        dtype, loss_scale = 'float16', None
     if loss_scale is None:
         loss_scale = 'dynamic' if dtype == 'float16' else 1.0
     return AmpOptimWrapper(loss_scale=loss_scale, dtype=dtype, use_fsdp=use_fsdp, **kwargs)

@@ -73,7 +73,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=1,
     num_workers=4,
-    persistent_workers=True,
+    persistent_workers=False,
     sampler=dict(type=DefaultSampler, shuffle=False),
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(

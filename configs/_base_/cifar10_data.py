@@ -7,7 +7,7 @@ from mmcv.transforms import RandomFlip
 from mmengine.dataset import DefaultSampler, default_collate
 from mmpretrain.datasets import PackInputs, RandomResizedCrop
 
-from beitv2_mm.datasets import ImageFolder, LoadImageFromFile, epoch_worker_init
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile
 
 val_per_class = 100
 
@@ -26,11 +26,10 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
-    persistent_workers=False,  # workers are seeded at the start of an epoch
+    persistent_workers=True,  # every sample is seeded by itself, see ResumableLoader
     drop_last=True,
     sampler=dict(type=DefaultSampler, shuffle=True),
     collate_fn=dict(type=default_collate),
-    worker_init_fn=dict(type=epoch_worker_init),
     dataset=dict(
         type=ImageFolder,
         data_root='data/cifar10/train',

@@ -12,7 +12,7 @@ from mmpretrain.datasets import (
 )
 from mmpretrain.evaluation import Accuracy
 
-from beitv2_mm.datasets import ImageFolder, LoadImageFromFile, epoch_worker_init
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile
 
 train_pipeline = [
     dict(type=LoadImageFromFile),
@@ -41,12 +41,11 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=128,
     num_workers=8,
-    persistent_workers=False,  # workers are seeded at the start of an epoch
+    persistent_workers=True,  # every sample is seeded by itself, see ResumableLoader
     pin_memory=True,
     drop_last=True,
     sampler=dict(type=DefaultSampler, shuffle=True),
     collate_fn=dict(type=default_collate),
-    worker_init_fn=dict(type=epoch_worker_init),
     dataset=dict(
         type=ImageFolder,
         data_root='data/imagenet/train',

@@ -4,7 +4,7 @@ from mmcv.transforms import RandomFlip
 from mmengine.dataset import DefaultSampler, default_collate
 from mmpretrain.datasets import CenterCrop, ColorJitter, PackInputs, RandomResizedCrop, ResizeEdge
 
-from beitv2_mm.datasets import BlockwiseMask, ImageFolder, LoadImageFromFile, epoch_worker_init
+from beitv2_mm.datasets import BlockwiseMask, ImageFolder, LoadImageFromFile
 from beitv2_mm.engine import MIMMetric
 
 block_mask = dict(type=BlockwiseMask, patch_size=16, num_masked=75, min_block=16, min_aspect=0.3)
@@ -25,12 +25,11 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=128,
     num_workers=8,
-    persistent_workers=False,  # workers are seeded at the start of an epoch
+    persistent_workers=True,  # every sample is seeded by itself, see ResumableLoader
     pin_memory=True,
     drop_last=True,
     sampler=dict(type=DefaultSampler, shuffle=True),
     collate_fn=dict(type=default_collate),
-    worker_init_fn=dict(type=epoch_worker_init),
     dataset=dict(type=ImageFolder, data_root='data/imagenet/train', pipeline=train_pipeline),
 )
 

@@ -67,7 +67,7 @@ test_pipeline = [dict(type=LoadImageFromFile), dict(type=LoadMask), dict(type=Pa
 val_dataloader = dict(
     batch_size=50,
     num_workers=1,
-    persistent_workers=True,
+    persistent_workers=False,
     sampler=dict(type=DefaultSampler, shuffle=False),
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(

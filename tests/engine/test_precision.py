@@ -7,6 +7,7 @@ import torch
 from mmengine._strategy.deepspeed import DeepSpeedOptimWrapper
 from mmengine.config import Config, DictAction
 from mmengine.hooks import EMAHook
+from mmengine.logging import MMLogger
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -40,6 +41,29 @@ def test_autocast_with_an_accelerator(dtype: str, device: str) -> None:
     model = nn.Linear(2, 2)
     with wrapper.optim_context(model):
         assert model(torch.ones(1, 2)).dtype is getattr(torch, dtype)
+
+
+@pytest.mark.parametrize(('capability', 'expected'), [((7, 5), 'float16'), ((8, 0), 'bfloat16')])
+def test_a_gpu_without_bfloat16_takes_float16(
+    capability: tuple[int, int],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No GPU is needed to ask what would be chosen on one."""
+    asked: list[dict] = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: capability)
+    monkeypatch.setattr('beitv2_mm.engine.precision.has_accelerator', lambda: True)
+    monkeypatch.setattr(
+        'beitv2_mm.engine.precision.AmpOptimWrapper', lambda **kwargs: asked.append(kwargs)
+    )
+    logger = MMLogger.get_instance(f'bf16_{expected}')
+    mixed_precision(dtype='bfloat16')
+    assert asked[0]['dtype'] == expected
+    assert asked[0]['loss_scale'] == ('dynamic' if expected == 'float16' else 1.0)
+    said = [record for record in capsys.readouterr().out.splitlines() if 'no bfloat16' in record]
+    assert len(said) == (expected == 'float16'), logger
 
 
 def test_which_wrapper_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,51 @@
+"""What to do when memory runs out in a training step."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.runner import Runner
+
+from beitv2_mm.engine.unwrap import unwrapped_model
+from beitv2_mm.errors import MemoryShortageError
+from beitv2_mm.layers import Block
+
+
+@contextmanager
+def explain_out_of_memory(runner: Runner) -> Iterator[None]:
+    """Turns PyTorch's error into one that names what the user can change.
+
+    Raises:
+        MemoryShortageError: in place of PyTorch's error, which is its cause.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        on_cpu = 'DefaultCPUAllocator' in str(error)
+        if not on_cpu and not isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        raise MemoryShortageError(_advice(runner, str(error).split('\n')[0])) from error
+
+
+def _advice(runner: Runner, reason: str) -> str:
+    batch = runner.train_dataloader.batch_size
+    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    model = unwrapped_model(runner)
+    parts = [
+        name
+        for name, part in model.named_children()
+        if any(isinstance(m, Block) and m.with_cp is not True for m in part.modules())
+    ]
+    text = (
+        f'Memory ran out in iteration {runner.iter + 1}, with batches of {batch} for each process '
+        f'({reason}).'
+    )
+    if batch > 1:
+        text += (
+            f' Halve train_dataloader.batch_size={batch // 2} and double '
+            f'optim_wrapper.accumulative_counts={2 * counts}, which makes the same step in parts.'
+        )
+    if parts:
+        switches = ' '.join(f'model.{name}.with_cp=True' for name in parts)
+        text += f' {switches} (gradient checkpointing) computes activations twice instead.'
+    return f'{text} Options go behind --cfg-options; --resume continues from the last checkpoint.'
