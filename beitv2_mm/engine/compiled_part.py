@@ -46,7 +46,7 @@ class CompiledPart:
         self._seen: set[tuple] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.compiled is None or torch.compiler.is_compiling():  # as a part of another one
+        if self.compiled is None:
             return self.function(*args, **kwargs)
         shapes = [leaf.shape for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         key = (torch.is_grad_enabled(), self.module.training, *shapes)
@@ -65,7 +65,7 @@ class CompiledPart:
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
-            reason = str(error).strip().split('\n')[0][:300]
+            reason = ' '.join(str(error).split())[:300]
             print_log(
                 f'torch.compile failed for {self.name!r}, which runs without it: '
                 f'{type(error).__name__}: {reason} (strict=True in the hook raises this error)',

@@ -127,7 +127,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         read, depth = READ_BY_OUT_TYPE[self.out_type], self.out_indices[-1] + 1
         blocks = self.iterate_blocks(x, grid, self.shared_bias(grid), read, depth)
         outputs = []
-        for i, x in enumerate(blocks, start=1):
+        for i, x in enumerate(blocks, 1):
             if i - 1 in self.out_indices:
                 outputs.append(
                     self._format(
@@ -173,7 +173,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         x, grid = self.embed(image, mask)
         bias = self.shared_bias(grid)
         early = None
-        for i, x in enumerate(self.iterate_blocks(x, grid, bias, read), start=1):  # noqa: B020
+        for i, x in enumerate(self.iterate_blocks(x, grid, bias, read), 1):  # noqa: B020
             if i == early_layer:
                 early = x[:, 1:]
         return MaskedFeatures(x, early, grid, bias)

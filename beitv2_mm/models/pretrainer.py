@@ -142,6 +142,10 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         Args:
             image: (B, 3, H, W) in [0, 1].
         """
+        return self._predict_codes(image, masked)
+
+    def _predict_codes(self, image: Tensor, masked: Masked) -> tuple[dict[str, Tensor], Tensor]:
+        # Both callers may be compiled: neither may find the compiled other one inside itself.
         codes = self.tokenizer.get_codes(image, masked.patches)
         if masked.valid is not None:
             codes = codes.masked_fill(~masked.valid, IGNORED)
@@ -150,7 +154,7 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
     def losses_at(self, image: Tensor, masked: Masked) -> dict[str, Tensor]:
         """Loss and accuracy of each branch: all that a training step computes, without a look at
         values, so that it compiles to one graph."""
-        return self.head.loss(*self.logits_at(image, masked))
+        return self.head.loss(*self._predict_codes(image, masked))
 
     def _prepare(
         self, inputs: Tensor, data_samples: Sequence, masked: Masked | None

@@ -8,7 +8,6 @@ import torch
 from functorch.compile import make_boxed_func
 from mmengine.config import Config
 from torch import nn
-from torch._dynamo.backends import registry
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.registry import lookup_backend, register_backend
 
@@ -56,18 +55,14 @@ def shorten_batch(loader, number):
     return lambda samples: collate(samples[: len(samples) - (next(count) == number)])
 
 
-@pytest.fixture
-def graphs(monkeypatch):
-    """Graphs that the backend 'recorded' was given; it compiles them as 'aot_eager' does."""
-    found = []
+GRAPHS = []
 
-    def backend(graph, inputs):
-        found.append(graph)
-        return lookup_backend('aot_eager')(graph, inputs)
 
-    register_backend(backend, name='recorded')
-    yield found
-    del registry._COMPILER_FNS['recorded']
+@register_backend(name='recorded')
+def record(graph, inputs):
+    """Compiles as 'aot_eager' does, and keeps the graphs in `GRAPHS`."""
+    GRAPHS.append(graph)
+    return lookup_backend('aot_eager')(graph, inputs)
 
 
 def is_symbolic(value):
@@ -76,18 +71,19 @@ def is_symbolic(value):
 
 
 @pytest.mark.parametrize('recipe', RECIPES)
-def test_compiled_training_equals_plain(recipe, tmp_path, graphs):
+def test_compiled_training_equals_plain(recipe, tmp_path):
     """With selective recomputation and the fused optimizer; the backend is all but the code.
 
     After five steps each part is one static graph, and a smaller last batch adds another one.
     """
     counters = torch._dynamo.utils.counters
+    GRAPHS.clear()
     plain = run(recipe, tmp_path, 6).state_dict()
     assert not counters['stats']
     compiled = run(recipe, tmp_path, 6, enabled=True, strict=True, backend='recorded').state_dict()
     assert not counters['graph_break']
-    assert len(graphs) == 2 * PARTS[recipe]
-    for graph in graphs:
+    assert len(GRAPHS) == 2 * PARTS[recipe]
+    for graph in GRAPHS:
         values = [node.meta.get('example_value') for node in graph.graph.nodes]
         assert len(values) > 3 and not any(map(is_symbolic, values))
     assert compiled.keys() == plain.keys()  # checkpoints are the same
@@ -118,29 +114,26 @@ def test_a_compilation_that_fails_falls_back(stage, caplog):
 
     compilers = dict(fw_compiler=accept, bw_compiler=accept)
     compilers.update({stage: refuse} if stage else {})
-    register_backend(aot_autograd(**compilers), name='refusing')
+    backend = aot_autograd(**compilers)
     torch._dynamo.reset()
     found = []
-    try:
-        for compiled in (False, True):
-            torch.manual_seed(0)
-            model = Noisy().train()
-            model.backbone = Noisy()
-            if compiled:
-                assert compile_parts(model, backend='refusing') == ['backbone']
-            for _ in range(2):
-                x = torch.randn(8, 4, requires_grad=True)
-                model.backbone(x).square().sum().backward()
-            gradients = [x.grad, *(p.grad for p in model.backbone.parameters())]
-            found.append([*model.state_dict().values(), *gradients])
-        torch.testing.assert_close(*found, rtol=0, atol=0)
-        assert (model.backbone.forward.compiled is None) is (stage is not None)
-        if stage:
-            compile_parts(model, strict=True, backend='refusing')
-            with pytest.raises(Exception, match=f'no {stage} on this machine'):
-                model.backbone(x).square().sum().backward()
-    finally:
-        del registry._COMPILER_FNS['refusing']
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = Noisy().train()
+        model.backbone = Noisy()
+        if compiled:
+            assert compile_parts(model, backend=backend) == ['backbone']
+        for _ in range(2):
+            x = torch.randn(8, 4, requires_grad=True)
+            model.backbone(x).square().sum().backward()
+        gradients = [x.grad, *(p.grad for p in model.backbone.parameters())]
+        found.append([*model.state_dict().values(), *gradients])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+    assert (model.backbone.forward.compiled is None) is (stage is not None)
+    if stage:
+        compile_parts(model, strict=True, backend=backend)
+        with pytest.raises(Exception, match=f'no {stage} on this machine'):
+            model.backbone(x).square().sum().backward()
 
 
 def test_images_of_many_sizes_run_as_they_are():
