@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -49,6 +50,16 @@ def device(name: str) -> torch.device:
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise ArgumentTypeError(str(error).split('\n')[0]) from error
     return found
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Adds ``--device``, by default the accelerator that mmengine would train on."""
+    parser.add_argument(
+        '--device',
+        type=device,
+        default=get_device() if compat.has_accelerator() else 'cpu',
+        help='where the model runs (%(default)s)',
+    )
 
 
 class SharedWeightsHook(Hook):

@@ -9,7 +9,6 @@ OUT/labels holds palette PNGs whose values are the labels, OUT/overlays the pict
 import argparse
 import sys
 
-import torch
 from mmengine.utils import ProgressBar
 
 from beitv2_mm import launch
@@ -38,12 +37,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         help='sliding windows at once: fewer need less memory (8)',
     )
-    parser.add_argument(
-        '--device',
-        type=launch.device,
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='where the model runs (%(default)s)',
-    )
+    launch.add_device(parser)
     args = parser.parse_args()
     if not 0 <= args.opacity <= 1:
         parser.error(f'--opacity is between 0 and 1: {args.opacity}')

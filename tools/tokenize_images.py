@@ -10,7 +10,6 @@ import argparse
 import os
 import sys
 
-import torch
 from mmengine.utils import ProgressBar
 
 from beitv2_mm import launch
@@ -36,12 +35,7 @@ def parse_args() -> argparse.Namespace:
         default=min(4, (os.cpu_count() or 1) - 1),
         help='processes that read images (%(default)s)',
     )
-    parser.add_argument(
-        '--device',
-        type=launch.device,
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='where the tokenizer runs (%(default)s)',
-    )
+    launch.add_device(parser)
     return parser.parse_args()
 
 

@@ -11,9 +11,9 @@ each. Weights may be of a classifier, a pretraining, a tokenizer or a segmentor,
 import argparse
 import sys
 
-import torch
 from mmengine.utils import ProgressBar
 
+from beitv2_mm import launch
 from beitv2_mm.apis import build_attention_model, find_images, visualize_attention
 
 
@@ -77,11 +77,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='also write all_patches.html: hover a patch, see its attention',
     )
-    parser.add_argument(
-        '--device',
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='where the model runs (%(default)s)',
-    )
+    launch.add_device(parser)
     args = parser.parse_args()
     if args.input_size and len(args.input_size) > 2:
         parser.error('--input_size is one number, or height and width')

@@ -10,9 +10,9 @@ DIR/codes.html shows everything. With a pretraining also what it predicts of hid
 import argparse
 import sys
 
-import torch
 from mmengine.utils import ProgressBar
 
+from beitv2_mm import launch
 from beitv2_mm.apis import build_pretrainer, build_tokenizer, find_images, visualize_codes
 
 
@@ -40,11 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--maps', type=int, default=8, help='images shown (%(default)s)')
     parser.add_argument('--groups', type=int, default=16, help='codes in the atlas (%(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of masks and patches (%(default)s)')
-    parser.add_argument(
-        '--device',
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='where the models run (%(default)s)',
-    )
+    launch.add_device(parser)
     args = parser.parse_args()
     if bool(args.pretraining) != bool(args.pretraining_weights):
         parser.error('--pretraining and --pretraining-weights belong together')
