@@ -19,6 +19,8 @@ from mmengine.runner import checkpoint as mm_checkpoint
 from beitv2_mm import download, launch
 from beitv2_mm.checkpoint import CheckpointError, read, write
 
+pytestmark = pytest.mark.cpu_only(reason='any bytes of files, no computation')
+
 ROOT = Path(__file__).parents[1]
 
 
