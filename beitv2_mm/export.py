@@ -3,6 +3,7 @@
 The graph takes RGB images in [0, 1], (B, 3, H, W), and normalises them itself.
 """
 
+import copy
 import importlib
 import io
 from collections.abc import Sequence
@@ -57,7 +58,8 @@ class Exportable(nn.Module):
         self.task = task or possible[0]
         for name, neutral in (('mean', 0.0), ('std', 1.0)):
             value = getattr(model.data_preprocessor, name, None)
-            value = torch.full((3,), neutral) if value is None else value.float().cpu()
+            value = torch.full((3,), neutral) if value is None else value.float()
+            value = value.to(next(model.parameters()).device)
             self.register_buffer(name, value.reshape(1, 3, 1, 1) / 255)  # of pixels 0 to 255
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -119,6 +121,8 @@ def export(
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ExportError(f'{path} should end with {" or ".join(FORMATS)}.')
+    if model.mean.device.type != 'cpu':  # the file shall run anywhere; the model stays where it is
+        model = copy.deepcopy(model).cpu()
     images = torch.rand(batch or 2, 3, *(size or model.input_size))
     with torch.no_grad():  # caches of constants are filled by real tensors, not by the tracer's
         model(images)
@@ -182,12 +186,13 @@ def run(content: bytes, suffix: str, images: Tensor) -> Sequence[Tensor]:
 
 def difference(model: Exportable, content: bytes, suffix: str, images: Tensor) -> float:
     """The largest difference between a file's results and the model's; codes count as 0 or 1."""
+    images = images.to(model.mean.device)
     with torch.no_grad():
         expected = model(images)
         if model.task == 'codes':
             expected = (model.model.get_codes(images),)
-    worst = 0.0
-    for ours, theirs in zip(expected, run(content, suffix, images), strict=True):
+    worst, found = 0.0, run(content, suffix, images.cpu())
+    for ours, theirs in zip([each.cpu() for each in expected], found, strict=True):
         if not ours.is_floating_point():
             worst = max(worst, float((ours != theirs).any()))
         else:

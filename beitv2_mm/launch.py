@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -55,13 +56,13 @@ def device(name: str) -> torch.device:
     return found
 
 
-def add_device_argument(parser: ArgumentParser, what: str) -> None:
-    """``--device``, where ``what`` runs: the GPU if there is one."""
+def add_device(parser: ArgumentParser) -> None:
+    """Adds ``--device``, by default the accelerator that mmengine would train on."""
     parser.add_argument(
         '--device',
         type=device,
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help=f'where {what} (%(default)s)',
+        default=get_device() if compat.has_accelerator() else 'cpu',
+        help='where the model runs (%(default)s)',
     )
 
 

@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from support.device import on_device
 
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is compared as such
     on = on_device(config.getoption('device'))  # from here on: files of tests make tensors, too
     on.__enter__()
     config.add_cleanup(lambda: on.__exit__(None, None, None))
@@ -42,10 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     device = config.getoption('device')
-    for item in items if device != 'cpu' else ():
-        marker = item.get_closest_marker('cpu_only')
-        if marker is not None:
-            item.add_marker(pytest.mark.skip(reason=f'CPU only: {marker.kwargs["reason"]}'))
+    markers = {'cpu': [], 'pretend': ['cpu_only', 'not_pretended'], 'cuda': ['cpu_only']}[device]
+    for item in items:
+        for marker in filter(None, map(item.get_closest_marker, markers)):
+            item.add_marker(pytest.mark.skip(reason=f'{marker.name}: {marker.kwargs["reason"]}'))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from mmengine.dataset import DefaultSampler, default_collate
-from mmengine.device import get_device
 from mmengine.runner import Runner
 from mmpretrain.datasets import PackInputs
 from mmpretrain.models import ClsDataPreprocessor
@@ -42,7 +41,7 @@ def extractor() -> FeatureExtractor:
         ),
     )
     model.init_weights()
-    return model.to(get_device())
+    return model
 
 
 def evaluate(count: int) -> dict[str, torch.Tensor]:

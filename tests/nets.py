@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from mmengine.device import get_device
 from mmpretrain.models import ImageClassifier, LinearClsHead
 from torch import nn
 
@@ -38,7 +37,7 @@ def randomize(module: nn.Module, seed: int = 0) -> Any:
             if name.endswith('quantize.embedding.weight'):
                 tensor.copy_(nn.functional.normalize(tensor, dim=1))
     module.eval()  # mmpretrain's backbones return None here
-    return module.to(get_device())  # which tells mmengine's preprocessors, too
+    return module
 
 
 def backbone(seed: int = 0, **options: Any) -> BEiTV2Backbone:

@@ -203,13 +203,13 @@ def test_official_tokenizer():
 # --- timm
 
 
-def test_timm_base_gives_the_same_logits_and_takes_ours_back():
+def test_timm_base_gives_the_same_logits_and_takes_ours_back(device):
     torch.manual_seed(0)
     theirs = randomize(timm.create_model('beitv2_base_patch16_224', pretrained=False)).eval()
     with torch.device('meta'):
         ours = classifier(1000, arch=dict(embed_dims=768, num_layers=12, num_heads=12),
                           img_size=224, patch_size=16)  # fmt: skip
-    ours.to_empty(device='cpu')
+    ours.to_empty(device=device)
     report = load(ours, theirs.state_dict())
     assert not report.missing and not report.unexpected and not report.resized
     ours.eval()

@@ -7,6 +7,8 @@ import torch.multiprocessing as mp
 import two_ranks
 from tiny import teacher_config
 
+pytestmark = pytest.mark.cpu_only(reason='several processes over gloo')
+
 States = dict[str, dict[str, torch.Tensor]]
 
 

@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import beitv2_mm
 from beitv2_mm import compat
 from beitv2_mm.environment import Task, describe, missing
+
+pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
 
 ROOT = Path(__file__).parent.parent
 

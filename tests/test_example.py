@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
+
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / 'docs/examples/folder_to_masks.py'
 

@@ -91,5 +91,5 @@ def test_the_tool(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, 'argv', ['tool', *map(str, arguments), '--out', str(out)])
     runpy.run_path(str(ROOT / 'tools/export_model.py'), run_name='__main__')
     assert 'largest difference to PyTorch' in capsys.readouterr().out
-    (features,) = run(out.read_bytes(), '.pt2', real_images()[:3])
+    (features,) = run(out.read_bytes(), '.pt2', real_images()[:3].cpu())
     assert features.shape == (3, 32)

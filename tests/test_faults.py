@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.cpu_only(reason='several processes over gloo')
+
 ROOT = Path(__file__).parents[1]
 PLAN = ['kill', 'disk', 'kill_writing', 'truncate', 'term']
 

@@ -26,7 +26,10 @@ from beitv2_mm.checkpoint import (
 from beitv2_mm.engine.adapt_hook import _fits, _weights
 from fuzzing import EDITS, edited, fuzz, only
 
-pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')  # of damaged files there are many
+pytestmark = [
+    pytest.mark.filterwarnings('ignore::UserWarning'),  # of damaged files there are many
+    pytest.mark.cpu_only(reason='any bytes of files, no computation'),
+]
 
 
 @pytest.fixture(scope='module')

@@ -22,7 +22,10 @@ from faulty_images import encoded, originals
 from fuzzing import COUNTS, EDITS, edited, fuzz, only
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')  # of damaged files there are many
+pytestmark = [
+    pytest.mark.filterwarnings('ignore::UserWarning'),  # of damaged files there are many
+    pytest.mark.cpu_only(reason='any bytes of files, no computation'),
+]
 
 
 def test_there_are_enough() -> None:

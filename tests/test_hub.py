@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
+
 ROOT = Path(__file__).parent.parent
 OURS = 'beitv2_base_patch16_224_pt1k_ft1k'
 CHECK = f"""

@@ -35,6 +35,8 @@ from recipes import (
     transforms,
 )
 
+pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
+
 MEAN_STD = torch.tensor([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
 TABLE = 27 * 27 + 3  # rows of the bias table of 14 x 14 patches
 CLIP_CHECKPOINT = f'{OFFICIAL}vqkd_encoder_base_decoder_3x768x12_clip-d5036aa7.pth'

@@ -14,6 +14,8 @@ from torch import nn
 from beitv2_mm.segmentation import ADE20K, BEiTV2Segmentor
 from recipes import OFFICIAL, count, full_size, optimizer_groups, read, transforms
 
+pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
+
 MIM, IN21K = '', '_ft21k'
 
 

@@ -19,6 +19,8 @@ from mmengine.runner import checkpoint as mm_checkpoint
 from beitv2_mm import download, launch
 from beitv2_mm.checkpoint import CheckpointError, read, write
 
+pytestmark = pytest.mark.cpu_only(reason='any bytes of files, no computation')
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -65,6 +67,7 @@ def test_loaders_of_other_storage_run_nothing(
     assert mm_checkpoint.torch.load is not torch.load and mm_checkpoint.torch.save is torch.save
 
 
+@pytest.mark.not_pretended(reason='TorchScript knows no pretended device')
 def test_formats_that_weights_only_does_not_cover(tmp_path: Path) -> None:
     script = tmp_path / 'script.pth'
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(script))

@@ -9,6 +9,8 @@ from differences import differences
 from strategy_ranks import RECIPES, SAVED, two_processes
 from tiny import teacher_config
 
+pytestmark = pytest.mark.cpu_only(reason='several processes over gloo')
+
 KINDS = ('ddp', 'fsdp', 'ddp_accumulated')
 AGAIN = [*((name, 'fsdp') for name in RECIPES), ('mim', 'ddp_accumulated')]
 

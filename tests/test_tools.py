@@ -141,7 +141,7 @@ def test_mmpretrain_tool_trains_the_same(trained: Path, tmp_path: Path) -> None:
     assert_same_weights(tmp_path / 'epoch_2.pth', trained / 'epoch_2.pth')
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='gloo is for machines without GPU')
+@pytest.mark.cpu_only(reason='two processes over gloo')
 def test_two_processes_train_and_test_over_gloo(trained: Path, tmp_path: Path) -> None:
     """The config says nccl. Two halves of a batch give the gradient of the whole batch."""
     with socket.socket() as free:
@@ -224,7 +224,7 @@ class Call:
         return os.system, ('touch touched',)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+@pytest.mark.cpu_only(reason='other devices know mixed precision')
 def test_amp_without_gpu_is_explained(tool: Tool) -> None:
     with pytest.raises(SystemExit, match='--amp needs a GPU'):
         tool('train', CONFIG, '--amp')

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
+
 ROOT = Path(__file__).parent.parent
 MIM = 'beitv2_mm/.mim/'
 

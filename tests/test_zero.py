@@ -9,7 +9,10 @@ from differences import differences
 from strategy_ranks import SAVED, two_processes
 from tiny import teacher_config
 
-pytestmark = pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs deepspeed')
+pytestmark = [
+    pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs deepspeed'),
+    pytest.mark.cpu_only(reason='several processes over gloo'),
+]
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from mmengine.device import get_device
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -79,7 +78,7 @@ def build_tokenizer(teacher: dict | None = None, **settings: object) -> VQKDToke
     torch.manual_seed(0)
     tokenizer = VQKDTokenizer(**config)
     tokenizer.init_weights()
-    return tokenizer.to(get_device())
+    return tokenizer
 
 
 def pretrainer_config(separate: bool = False, neck: bool = True, **backbone: object) -> dict:
@@ -105,7 +104,7 @@ def build_pretrainer(**settings: object) -> BEiTV2Pretrainer:
     torch.manual_seed(0)
     model = BEiTV2Pretrainer(**pretrainer_config(**settings))
     model.init_weights()
-    return model.to(get_device())  # which tells mmengine's preprocessor, too
+    return model
 
 
 def masks(count: int = 4, masked: int = 6) -> Tensor:

@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         help='sliding windows at once: fewer need less memory (8)',
     )
-    launch.add_device_argument(parser, 'the model runs')
+    launch.add_device(parser)
     args = parser.parse_args()
     if not 0 <= args.opacity <= 1:
         parser.error(f'--opacity is between 0 and 1: {args.opacity}')

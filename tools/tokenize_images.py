@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         default=min(4, (os.cpu_count() or 1) - 1),
         help='processes that read images (%(default)s)',
     )
-    launch.add_device_argument(parser, 'the tokenizer runs')
+    launch.add_device(parser)
     return parser.parse_args()
 
 

@@ -77,7 +77,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='also write all_patches.html: hover a patch, see its attention',
     )
-    launch.add_device_argument(parser, 'the model runs')
+    launch.add_device(parser)
     args = parser.parse_args()
     if args.input_size and len(args.input_size) > 2:
         parser.error('--input_size is one number, or height and width')

@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--maps', type=int, default=8, help='images shown (%(default)s)')
     parser.add_argument('--groups', type=int, default=16, help='codes in the atlas (%(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of masks and patches (%(default)s)')
-    launch.add_device_argument(parser, 'the models run')
+    launch.add_device(parser)
     args = parser.parse_args()
     if bool(args.pretraining) != bool(args.pretraining_weights):
         parser.error('--pretraining and --pretraining-weights belong together')

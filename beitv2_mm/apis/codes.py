@@ -13,6 +13,7 @@ from beitv2_mm.apis.attention import load_image
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import CheckpointError, Source, load
 from beitv2_mm.datasets.masking import BlockwiseMaskGenerator
+from beitv2_mm.datasets.seeding import numpy_seed
 from beitv2_mm.files import write_atomic
 from beitv2_mm.models import BEiTV2Pretrainer
 from beitv2_mm.visualization.canvas import beside, spread, to_png
@@ -148,8 +149,5 @@ def _draw_masks(count: int, grid: tuple[int, int], seed: int) -> np.ndarray:
     """Block-wise masks (count, rows, columns) with the paper's share of masked patches."""
     num_masked = max(1, round(MASKED_SHARE * grid[0] * grid[1]))
     draw = BlockwiseMaskGenerator(grid, num_masked, min_block=min(16, max(1, num_masked // 5)))
-    state = np.random.get_state()
-    np.random.seed(seed)
-    masks = np.stack([draw() for _ in range(count)])
-    np.random.set_state(state)
-    return masks
+    with numpy_seed(seed):
+        return np.stack([draw() for _ in range(count)])

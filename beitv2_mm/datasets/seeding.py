@@ -2,6 +2,8 @@
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -22,6 +24,17 @@ def seed_generators(*numbers: int) -> None:
     torch.manual_seed(words[0])
     random.seed(words[1])
     np.random.seed(words[2] % 2**32)
+
+
+@contextmanager
+def numpy_seed(seed: int) -> Iterator[None]:
+    """NumPy's global generator starts from ``seed`` inside and is afterwards as it was before."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 @FUNCTIONS.register_module()

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from torch import nn
 
 from beitv2_mm.checkpoint import load
+from beitv2_mm.datasets.seeding import numpy_seed
 from beitv2_mm.quickstart.stages import count_cores
 from beitv2_mm.registry import MODELS, TRANSFORMS
 from beitv2_mm.visualization.canvas import beside, to_png
@@ -143,5 +144,5 @@ def draw_masks(images: np.ndarray, cfg: Config) -> np.ndarray:
     # A class in the configs of this package, its name in those that were written out.
     mask = next(step for step in steps if str(step['type']).rstrip("'>").endswith('BlockwiseMask'))
     transform = TRANSFORMS.build(mask)
-    np.random.seed(0)  # the transform draws from NumPy's global state
-    return np.stack([transform({'img': image})['mask'] for image in images])
+    with numpy_seed(0):  # the transform draws from NumPy's global state
+        return np.stack([transform({'img': image})['mask'] for image in images])

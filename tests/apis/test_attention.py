@@ -34,7 +34,7 @@ def save(module: torch.nn.Module, path: Path, key: str = 'model') -> str:
 
 
 @pytest.mark.parametrize('kind', ['shared', 'layerwise', 'absolute', 'tokenizer', 'pretrainer'])
-def test_attention_is_that_of_the_weights_model(tmp_path: Path, kind: str) -> None:
+def test_attention_is_that_of_the_weights_model(tmp_path: Path, kind: str, device: str) -> None:
     """Whatever positions --model would have, those of the weights count."""
     if kind == 'tokenizer':
         owner = randomize(build_tokenizer())
@@ -46,23 +46,26 @@ def test_attention_is_that_of_the_weights_model(tmp_path: Path, kind: str) -> No
         owner = network = randomize(backbone(position=kind))
     name = 'tiny' if kind == 'tokenizer' else 'beit_base_patch16_224'
     model = build_attention_model(name, save(owner, tmp_path / 'w.pth'), 32, patch_size=8)
+    model.transformer.to(device)
     assert not model.is_random and model.grid == (4, 4)
     image = load_image(FILES[0], (32, 32))
     pixels = torch.as_tensor(np.array(image)).permute(2, 0, 1)[None] / 255
     mean, std = torch.tensor(model.mean).view(3, 1, 1), torch.tensor(model.std).view(3, 1, 1)
     assert (model.mean == (0.5,) * 3) is (kind == 'tokenizer')
-    torch.testing.assert_close(normalise(image, model), (pixels - mean) / std)
+    normalised = normalise(image, model).to(device)
+    torch.testing.assert_close(normalised, (pixels - mean) / std)
     torch.testing.assert_close(
-        attention_probabilities(model.transformer, normalise(image, model)),
+        attention_probabilities(model.transformer, normalised),
         attention_probabilities(network.eval(), (pixels - mean) / std),
     )
 
 
 @pytest.mark.parametrize('position', ['shared', 'layerwise', 'absolute'])
-def test_positions_are_resized_to_any_input(tmp_path: Path, position: str) -> None:
+def test_positions_are_resized_to_any_input(tmp_path: Path, position: str, device: str) -> None:
     network = randomize(backbone(position=position))
     weights = save(network, tmp_path / 'w.pth')
     model = build_attention_model('base', weights, (48, 80), patch_size=8)
+    model.transformer.to(device)
     assert model.grid == (6, 10)
     image = torch.randn(1, 3, 48, 80)
     torch.testing.assert_close(
@@ -72,6 +75,7 @@ def test_positions_are_resized_to_any_input(tmp_path: Path, position: str) -> No
     without = build_attention_model(
         'base', weights, (48, 80), patch_size=8, disable_rel_pos_bias=True
     )
+    without.transformer.to(device)
     same = torch.equal(
         attention_probabilities(without.transformer, image),
         attention_probabilities(model.transformer, image),
@@ -83,7 +87,7 @@ def test_checkpoint_key(tmp_path: Path) -> None:
     network = randomize(backbone(position='shared'))
     weights = save(network, tmp_path / 'w.pth', key='ema')
     model = build_attention_model('base', weights, 32, 8, checkpoint_key='ema')
-    assert torch.equal(model.transformer.cls_token, network.cls_token)
+    assert torch.equal(model.transformer.cls_token, network.cls_token.cpu())
     with pytest.raises(CheckpointError, match=r"no weights under 'model'. It has \['ema'\]"):
         build_attention_model('base', weights, 32, 8, checkpoint_key='model')
 

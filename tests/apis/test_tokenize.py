@@ -63,7 +63,7 @@ def test_codes_of_a_folder(
     image = Image.open('images/cat/00008.png').convert('RGB')
     crop = image.resize((96, 64), Image.Resampling.BICUBIC, box=(0, 16 / 3, 32, 32 - 16 / 3))
     pixels = torch.as_tensor(np.array(crop)).permute(2, 0, 1)[None]
-    expected = tokenizer().get_codes(pixels).view(4, 6)
+    expected = tokenizer().get_codes(pixels).view(4, 6).cpu()
     np.testing.assert_array_equal(codes[files.index('images/cat/00008.png')], expected)
     assert not Path('codes.npz.parts').exists()
 
@@ -137,12 +137,12 @@ def test_published_tokenizers_are_recognised(blocks: int, target_dims: int) -> N
     assert {name: value.shape for name, value in again.state_dict().items()} == shapes
 
 
-def test_tokenizer_of_an_mmpretrain_pretraining_checkpoint() -> None:
+def test_tokenizer_of_an_mmpretrain_pretraining_checkpoint(device) -> None:
     ours = tokenizer()
     weights = convert(ours.state_dict(), 'mmpretrain').state_dict
     generator = {f'target_generator.{name}': value for name, value in weights.items()}
     generator['backbone.cls_token'] = torch.zeros(1, 1, 32)
-    built = build_tokenizer(generator, CONFIG)
+    built = build_tokenizer(generator, CONFIG).to(device)
     image = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     assert torch.equal(built.get_codes(image), ours.get_codes(image))
     assert not built.training and not any(p.requires_grad for p in built.parameters())

@@ -11,6 +11,8 @@ import beitv2_mm
 from beitv2_mm import paths
 from beitv2_mm.models import VQKDTokenizer
 
+pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
+
 ROOT = Path(__file__).parents[2]
 
 

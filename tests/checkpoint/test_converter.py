@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
     assert left.keys() == right.keys()
     for name, value in left.items():
-        assert value.dtype == right[name].dtype and torch.equal(value, right[name]), name
+        assert value.dtype == right[name].dtype and torch.equal(value.cpu(), right[name].cpu()), (
+            name
+        )
 
 
 @pytest.mark.parametrize('case', ['backbone_layerwise_bias', 'mim_shared_head'])

@@ -14,6 +14,8 @@ import torch
 import nets
 from beitv2_mm.checkpoint import CheckpointError, load, read, write
 
+pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
+
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:

@@ -10,6 +10,8 @@ from PIL import Image
 from beitv2_mm.datasets import ade20k
 from beitv2_mm.datasets.ade20k import NAME, unpack, verify
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

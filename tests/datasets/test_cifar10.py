@@ -16,6 +16,8 @@ from torchvision.datasets import CIFAR10
 from beitv2_mm.datasets import ImageFolder, cifar10
 from beitv2_mm.files import atomic
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 TOOL = Path(__file__).parents[2] / 'tools' / 'prepare_cifar10.py'
 SIZE = {'train': 100, 'test': 20}  # of the miniature packages
 

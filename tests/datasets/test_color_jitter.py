@@ -8,6 +8,8 @@ from beitv2_mm.datasets.color_jitter import jitter
 from beitv2_mm.registry import TRANSFORMS
 from tiny import cifar_images
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 SETTINGS = dict(brightness=0.4, contrast=0.4, saturation=0.4)
 
 

@@ -11,6 +11,8 @@ from beitv2_mm.datasets import composites
 from beitv2_mm.datasets.composites import CLASSES, compose, prepare, read_idx, read_items
 from tiny import CIFAR
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 ITEMS = 12
 
 

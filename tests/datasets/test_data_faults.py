@@ -25,6 +25,8 @@ from beitv2_mm.datasets.reading import REASONS
 from beitv2_mm.engine import UnreadableImagesHook
 from faulty_images import KINDS, encoded, originals
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 TABLE = Path(__file__).parents[2] / 'docs/data_faults.md'
 MARKS = '<!-- made by tests/datasets/test_data_faults.py -->\n', '<!-- end -->\n'
 PIPELINE = [dict(type=LoadImageFromFile)]

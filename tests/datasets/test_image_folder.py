@@ -14,6 +14,8 @@ from mmpretrain.datasets.transforms import ColorJitter, PackInputs, RandomResize
 
 from beitv2_mm.datasets import BlockwiseMask, ImageFolder, LoadImageFromFile, epoch_worker_init
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 CIFAR = Path(__file__).parents[1] / 'data' / 'cifar10'
 LOAD = [dict(type=LoadImageFromFile), dict(type=PackInputs)]
 

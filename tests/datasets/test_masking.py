@@ -13,6 +13,8 @@ from golden_masks import (
     perimeters,
 )
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 
 @pytest.mark.parametrize(
     ('grid', 'settings'),

@@ -23,6 +23,8 @@ from faulty_images import KINDS, originals
 from shrink import shrink
 from tiny import CIFAR
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 ROOT = Path(__file__).parents[2]
 LONG = 'n' * 120  # longer than the classic header of tar holds
 

@@ -16,6 +16,8 @@ from beitv2_mm.datasets.reading import MAX_BYTES, UnreadableImageError
 from beitv2_mm.folder.survey import FolderError, survey
 from tiny import CIFAR
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory: pytest.TempPathFactory) -> str:

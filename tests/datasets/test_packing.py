@@ -16,6 +16,8 @@ from beitv2_mm.datasets.packed import PREFIX
 from beitv2_mm.datasets.packing import pack
 from tiny import CIFAR
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 ROOT = Path(__file__).parents[2]
 SLOW = """
 import sys, time

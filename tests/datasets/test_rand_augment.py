@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pytest
 from mmpretrain.datasets import RandAugment
 from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
@@ -10,6 +11,8 @@ from timm.data.auto_augment import rand_augment_transform
 from beitv2_mm.models.pretrainer import IMAGENET_MEAN
 from recipes import FINE_TUNINGS, read, transforms
 from tiny import CIFAR
+
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 
 
 def test_rand_augment_is_timms() -> None:

@@ -17,6 +17,8 @@ from beitv2_mm.datasets import (
 from beitv2_mm.datasets.tensor_transforms import to_array, to_tensor
 from tiny import CIFAR
 
+pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
+
 FILES = sorted(CIFAR.rglob('*.png'))
 CROP = dict(type=v2.RandomResizedCrop, size=48, scale=(0.2, 1.0), interpolation='bicubic')
 

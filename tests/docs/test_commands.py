@@ -32,6 +32,8 @@ from option_keys import is_known
 from shrink import shrink
 from tiny import CIFAR
 
+pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
+
 COMMANDS = commands()
 NUMBER = count()
 TOKENIZER = ROOT / 'tests/apis/vqkd_config.py'

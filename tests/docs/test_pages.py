@@ -18,6 +18,8 @@ import beitv2_mm
 from markdown import ROOT, anchors, blocks, headings, links, pages
 from option_keys import is_known, parameters
 
+pytestmark = pytest.mark.cpu_only(reason='pages, nothing is computed')
+
 README, CHINESE = ROOT / 'README.md', ROOT / 'README_zh-CN.md'
 OFFICIAL = ROOT / 'docs/migration/official.md'
 PYTHON = [(page, code) for page in pages() for code in blocks(page, 'python')]

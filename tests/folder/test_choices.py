@@ -15,6 +15,8 @@ from beitv2_mm.folder.choices import (
 from beitv2_mm.folder.survey import FolderError
 from beitv2_mm.models.arch import ARCHS
 
+pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
+
 CPU = Machine(gpu_memory=0, cores=2)
 GPU = Machine(gpu_memory=24 << 30, cores=16)
 PHOTO = Size(224, 16)

@@ -20,6 +20,8 @@ from beitv2_mm.folder.survey import FolderError, require_classes, survey
 from beitv2_mm.folder.teachers import find_teacher
 from beitv2_mm.quickstart.teacher import write_teacher
 
+pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
+
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / 'tests/data/cifar10'
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1'}

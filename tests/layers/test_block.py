@@ -77,6 +77,7 @@ def test_own_table_has_precedence_over_the_shared_bias():
 
 
 @torch.no_grad()
+@pytest.mark.cpu_only(reason='on other devices no bias is kept')
 def test_own_bias_is_kept_while_it_is_small(monkeypatch):
     attention = randomize(Attention(16, 4, GRID)).eval()
     kept = attention.position_bias((4, 5))

@@ -256,12 +256,12 @@ def test_text_configs_need_nothing_but_the_scope():
 
 @pytest.mark.parametrize('position', ['absolute', 'shared', 'layerwise'])
 @pytest.mark.parametrize('layer_scale', [0.0, 0.1])
-def test_residual_stream_is_fp32_under_autocast(position, layer_scale):
+def test_residual_stream_is_fp32_under_autocast(position, layer_scale, device):
     """As in the reference: each branch is half precision, their sum is not."""
     model = backbone(position=position, layer_scale_init_value=layer_scale, with_mask_token=True)
     image = torch.rand(2, 3, 32, 48)
     for mask in (None, torch.rand(2, 4, 6) < 0.4):
-        with torch.autocast('cpu', torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             x, grid = model.embed(image, mask)
             stream = [x, *model.iterate_blocks(x, grid, model.shared_bias(grid))]
             assert model.blocks[0].mlp(x).dtype == torch.bfloat16  # autocast is at work

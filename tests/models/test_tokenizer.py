@@ -74,9 +74,9 @@ def test_peer_bug_input_range_is_not_guessed():
     torch.testing.assert_close(model.encode(bright), expected)
 
 
-def test_latents_are_fp32_under_autocast():
+def test_latents_are_fp32_under_autocast(device):
     model = build_tokenizer().eval()
-    with torch.autocast('cpu', torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         assert model.encode(cifar_images(1)).dtype == torch.float32
 
 

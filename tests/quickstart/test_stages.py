@@ -21,6 +21,8 @@ from beitv2_mm.quickstart.stages import (
     train,
 )
 
+pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
+
 LOGGER = logging.getLogger('test_stages')
 
 

@@ -65,9 +65,9 @@ def test_layer_depths() -> None:
     assert depths['decode_head.fpn1.0.weight'] == depths['auxiliary_head.conv_seg.bias'] == (5, 6)
 
 
-def test_batch_norm_is_synchronised_by_the_runner_on_gpus() -> None:
+def test_batch_norm_is_synchronised_by_the_runner_on_gpus(device: str) -> None:
     plain = build_segmentor()
-    if not torch.cuda.is_available():
+    if device != 'cuda':
         assert runner.convert_sync_batchnorm(plain, 'torch') is plain  # two CPU processes train
     synced = convert_sync_batchnorm(plain, 'torch')
     kinds = {type(m) for m in synced.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import patch
 
 import mmengine.device.utils
+import pytest
 import timm
 import torch
 from mmengine import registry
+from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
@@ -55,6 +58,17 @@ class MadeByTests(TorchFunctionMode):
             return nn.Parameter(moved, value.requires_grad)
         return moved
 
+    def constructor(self, of_cpu: Callable) -> Callable:
+        """Of mmengine's preprocessors, which note where their buffers are: batches go there."""
+
+        def __init__(self: BaseDataPreprocessor, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            of_cpu(self, *args, **kwargs)
+            if _is_test(_builder()):
+                self._device = device
+
+        device = torch.device(self.device)
+        return __init__
+
 
 def _caller(frame: FrameType | None) -> FrameType | None:
     while frame is not None and frame.f_code.co_filename.startswith(LIBRARIES):
@@ -64,7 +78,7 @@ def _caller(frame: FrameType | None) -> FrameType | None:
 
 def _builder() -> FrameType | None:
     """Who called the outermost constructor of a module that is running now."""
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(1)
     outermost = None
     while frame is not None:
         code = frame.f_code
@@ -76,6 +90,10 @@ def _builder() -> FrameType | None:
 
 def _is_test(frame: FrameType | None) -> bool:
     return frame is not None and frame.f_code.co_filename.startswith(TESTS)
+
+
+def _no_compiler(*args: Any, **kwargs: Any) -> NoReturn:
+    pytest.skip('torch.compile finds no frames on the pretended device')
 
 
 @contextmanager
@@ -90,9 +108,12 @@ def on_device(name: str) -> Iterator[None]:
             from support.pretend_device import PretendDevice
 
             stack.enter_context(PretendDevice())
+            stack.enter_context(patch.object(torch, 'compile', _no_compiler))
             stack.enter_context(mixed_precision())
         if name != 'cpu':
             mode = stack.enter_context(MadeByTests(name))
+            constructor = mode.constructor(BaseDataPreprocessor.__init__)
+            stack.enter_context(patch.object(BaseDataPreprocessor, '__init__', constructor))
             for register in (
                 hooks.register_module_parameter_registration_hook,
                 hooks.register_module_buffer_registration_hook,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 NAME = 'pretend'
 aten = torch.ops.aten
@@ -138,33 +138,50 @@ class DeviceTensor(Tensor):
 
 def run(func: Any, args: tuple, kwargs: dict) -> Any:
     """The operator on CPU memory; its results are on the pretended device if an argument was."""
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    ours = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
+    tensors: list[Tensor] = []
+
+    def host(tensor: Tensor) -> Tensor:
+        tensors.append(tensor)
+        return tensor.host if isinstance(tensor, DeviceTensor) else tensor
+
     if func is aten._copy_from.default:  # (source, target)
         func, args = aten.copy_.default, (args[1], args[0])
+    host_args, host_kwargs = _mapped(host, args), _mapped(host, kwargs)
+    ours = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
     if ours:
         _refuse_company(func, tensors)
     _count(_reason_to_wait(func, args, kwargs))
     wanted = kwargs.get('device')
     on_device = bool(ours) if wanted is None else _is_device(wanted)
-    if wanted is not None:
-        kwargs = dict(kwargs, device=torch.device('cpu') if on_device else wanted)
-        if kwargs.get('pin_memory'):
-            kwargs['pin_memory'] = False
-    host_args, host_kwargs = tree_map_only(DeviceTensor, lambda t: t.host, (args, kwargs))
+    if on_device and wanted is not None:
+        host_kwargs['device'] = torch.device('cpu')
+        host_kwargs.pop('pin_memory', None)
     result = func(*host_args, **host_kwargs)
     if func is aten._to_copy.default and wanted is not None and ours:
         result = result.clone()  # between devices a copy is made, whatever the types
+    if not on_device:
+        return result
     # In-place operators return what they were given.
     given = {id(tensor.host): tensor for tensor in ours} if func._schema.is_mutable else {}
+    return _mapped(lambda made: given[id(made)] if id(made) in given else _on_device(made), result)
 
-    def wrap(made: Tensor) -> Tensor:
-        if id(made) in given:
-            return given[id(made)]
-        with torch.inference_mode(made.is_inference()):  # views of parameters are no such tensors
-            return DeviceTensor(made)
 
-    return tree_map_only(Tensor, wrap, result) if on_device else result
+def _mapped(change: Callable, value: Any) -> Any:
+    """Arguments of an operator with its tensors changed; pytree takes several times as long."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if type(value) in (list, tuple):
+        return type(value)([_mapped(change, each) for each in value])
+    if type(value) is dict:
+        return {name: _mapped(change, each) for name, each in value.items()}
+    return value
+
+
+def _on_device(host: Tensor) -> DeviceTensor:
+    if torch.is_inference_mode_enabled() and not host.is_inference():  # a view of a parameter
+        with torch.inference_mode(False):
+            return DeviceTensor(host)
+    return DeviceTensor(host)
 
 
 def _is_device(value: Any) -> bool:
@@ -219,10 +236,7 @@ class PretendDevice(TorchDispatchMode):
     """Inside, 'pretend' is a device: factories, copies and ``torch.load`` may name it."""
 
     def __enter__(self) -> 'PretendDevice':
-        swap = torch.__future__.get_swap_module_params_on_conversion()
         self.undo = ExitStack()
-        self.undo.callback(torch.__future__.set_swap_module_params_on_conversion, swap)
-        torch.__future__.set_swap_module_params_on_conversion(True)
         self.undo.enter_context(patch.object(torch, 'load', partial(_load, torch.load)))
         # Nobody allocates pinned memory for it: loaders are not to ask.
         self.undo.enter_context(patch.object(torch.accelerator, 'is_available', lambda: False))

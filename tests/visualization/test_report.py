@@ -22,6 +22,8 @@ from beitv2_mm.visualization import (
 )
 from beitv2_mm.visualization.page import duration, render
 
+pytestmark = pytest.mark.cpu_only(reason='pages, nothing is computed')
+
 
 def make_report() -> ComparisonReport:
     buffer = io.BytesIO()
