@@ -150,7 +150,8 @@ def run(func: Any, args: tuple, kwargs: dict) -> Any:
     ours = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
     if ours:
         _refuse_company(func, tensors)
-    _count(_reason_to_wait(func, args, kwargs))
+    if _counters:
+        _count(_reason_to_wait(func, args, kwargs, bool(ours)))
     wanted = kwargs.get('device')
     on_device = bool(ours) if wanted is None else _is_device(wanted)
     if on_device and wanted is not None:
@@ -199,19 +200,20 @@ def _refuse_company(func: Any, tensors: list[Tensor]) -> None:
             )
 
 
-def _reason_to_wait(func: Any, args: tuple, kwargs: dict) -> str | None:
-    if func in (aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default):
-        masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
-        return 'mask' if masks else None
+def _reason_to_wait(func: Any, args: tuple, kwargs: dict, ours: bool) -> str | None:
+    """The kind of a wait, see `counted_syncs`; whether a tensor of ``args`` is on the device."""
     if func is aten._to_copy.default and kwargs.get('device') is not None:
         source, target = isinstance(args[0], DeviceTensor), _is_device(kwargs['device'])
         return _copy_between(source, target, kwargs.get('non_blocking'))
     if func is aten.copy_.default:
         target, source = (isinstance(t, DeviceTensor) for t in args[:2])
         return _copy_between(source, target, args[2] if len(args) > 2 else False)
-    return (
-        WAITING.get(func) if any(isinstance(t, DeviceTensor) for t in tree_leaves(args)) else None
-    )
+    if not ours:
+        return None
+    if func in (aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default):
+        masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
+        return 'mask' if masks else None
+    return WAITING.get(func)
 
 
 def _copy_between(source: bool, target: bool, non_blocking: bool | None) -> str | None:
