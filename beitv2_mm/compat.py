@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NoReturn
@@ -26,9 +27,12 @@ from mmengine.device import get_device
 from mmengine.dist import utils as dist_utils
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import Registry
 from mmengine.runner import checkpoint, runner
+from mmengine.utils import digit_version
 
 from beitv2_mm.download import load_url
+from beitv2_mm.hub import after_import
 from beitv2_mm.safe_load import (
     CheckpointError as CheckpointError,
 )
@@ -53,6 +57,7 @@ def apply() -> list[str]:
         resume_weights_only,
         refuse_code,
         missing_compiled_ops,
+        mmpretrain_without_multimodal,
         launch_without_gpu,
         explain_setuptools,
         deepspeed_without_onebit,
@@ -195,6 +200,46 @@ def missing_compiled_ops() -> bool:
         return False
     sys.meta_path.append(_CompiledOps())
     return True
+
+
+def mmpretrain_without_multimodal() -> bool:
+    """Switch mmpretrain's multimodal models off beside a transformers that they cannot import.
+
+    Why: where transformers and pycocotools are installed (mmdet brings the latter), mmpretrain
+    imports BLIP, OFA and others with its models. They ask transformers.modeling_utils for
+    GenerationMixin, gone in 4.52, and for apply_chunking_to_forward, gone in 4.56, so that not one
+    model can be imported ("NoneType takes no arguments"). The version decides, because importing
+    transformers to look costs four seconds a process. A model that is off says so when it is built.
+    Until: an mmpretrain (> 1.2.0) that imports beside today's transformers.
+    """
+    try:
+        found, _ = version('transformers'), version('pycocotools')
+    except PackageNotFoundError:
+        return False  # mmpretrain switches the models off by itself
+    if mmpretrain_without_multimodal.__name__ in _active or digit_version(found) < (4, 52):
+        return False
+
+    def refuse_models(names: Sequence[str], registry: Registry) -> None:
+        for name in names:
+            registry.register_module(name, module=_refused_model(name, found))
+
+    def switch_off(dependency: ModuleType) -> None:
+        vars(dependency).update(
+            WITH_MULTIMODAL=False, register_multimodal_placeholder=refuse_models
+        )
+
+    after_import('mmpretrain.utils.dependency', switch_off)
+    return True
+
+
+def _refused_model(name: str, found: str) -> Callable[..., NoReturn]:
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise ImportError(
+            f'{name} of mmpretrain needs transformers >= 4.28 and < 4.52, here is {found}: '
+            'pip install "transformers<4.52"'
+        )
+
+    return refuse
 
 
 @contextlib.contextmanager

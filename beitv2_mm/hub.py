@@ -14,29 +14,35 @@ from typing import Any
 
 from beitv2_mm.paths import config_root
 
-HUB = 'mmpretrain.apis.model'
-
 
 def register() -> None:
     """Extend mmpretrain's hub: now if it is imported already, else as soon as it is."""
-    if HUB in sys.modules:
-        extend(sys.modules[HUB])
-    elif not any(isinstance(finder, _HubFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _HubFinder())
+    after_import('mmpretrain.apis.model', extend)
 
 
-class _HubFinder(MetaPathFinder):
-    """Finds the hub's module as Python would, and extends it when it has been executed."""
+def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
+    """Call ``action(module)``: now if the module is imported already, else as soon as it is."""
+    if name in sys.modules:
+        action(sys.modules[name])
+    elif not any(isinstance(finder, _Once) and finder.name == name for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Once(name, action))
+
+
+class _Once(MetaPathFinder):
+    """Finds one module as Python would, and calls the action when it has been executed."""
+
+    def __init__(self, name: str, action: Callable[[ModuleType], None]) -> None:
+        self.name, self.action = name, action
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != HUB:
+        if fullname != self.name:
             return None
         sys.meta_path.remove(self)
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            _run_after(spec.loader, extend)
+            _run_after(spec.loader, self.action)
         return spec
 
 

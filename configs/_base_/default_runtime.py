@@ -13,6 +13,12 @@ from beitv2_mm.engine import (
     UnreadableImagesHook,
 )
 
+# Tools of other projects need the fixes of beitv2_mm.compat before they import mmpretrain's models.
+# mmengine delays the import statements above, this call runs at once; a dumped config does the same
+# by its custom_imports.
+__import__('beitv2_mm')
+custom_imports = dict(imports=['beitv2_mm'], allow_failed_imports=False)
+
 # Pure-Python configs name classes: no scope has to be searched.
 default_scope = None
 
