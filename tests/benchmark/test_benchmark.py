@@ -1,5 +1,6 @@
 """Every subcommand at a tiny size: rows and pictures, no claims about speed."""
 
+import io
 import json
 import logging
 import runpy
@@ -11,10 +12,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 from beitv2_mm.benchmark import NotTheSameError, Settings, measure
 from beitv2_mm.benchmark.backbone import Backbone
+from beitv2_mm.benchmark.feed import Feed
 from beitv2_mm.benchmark.memory import family_memory, peak_allocated
 from beitv2_mm.benchmark.pretrain import Pretrain
 from beitv2_mm.benchmark.products import Products
@@ -76,6 +79,17 @@ def test_subcommand(suite, tmp_path, monkeypatch, capsys):
         assert image.width > 500
     shown = capsys.readouterr().out
     assert all(name in shown for name in PEERS[suite])
+    assert ('taken by the model' in shown and '1 worker' in shown) == (suite == 'data')
+
+
+def test_feed_says_how_many_workers_are_enough():
+    lines = io.StringIO()
+    Console(file=lines, width=100).print(Feed({1: 300.0, 4: 900.0}, 1000.0, 128).table())
+    shown = ' '.join(lines.getvalue().split())
+    assert (
+        '1 worker │ 300.0 │ 1000.0 │ 30%' in shown and '4 workers │ 900.0 │ 1000.0 │ 90%' in shown
+    )
+    assert 'at the rate of 1: 4' in shown
 
 
 def test_half_precision_and_images_of_ones_own(tmp_path, monkeypatch):
