@@ -27,6 +27,8 @@ from beitv2_mm.benchmark.workers import Loader
 from beitv2_mm.layers.vector_quantizer import nearest_codes
 from beitv2_mm.models import BEiTV2Pretrainer
 
+pytestmark = pytest.mark.cpu_only(reason='it measures the CPU, unless told otherwise')
+
 TOOL = str(Path(__file__).parents[2] / 'tools/benchmark.py')
 CONFIGS = Path(__file__).parents[2] / 'configs'
 TINY = ['--arch', 'tiny', '--image-size', '64', '--batch-size', '1', '--rounds', '2']
@@ -139,7 +141,6 @@ def test_a_changed_weight_is_noticed(work):
         one.compare(*(step.run() for step in steps.values()))
 
 
-@pytest.mark.cpu_only(reason='the profiler counts CPU memory here')
 def test_peak_memory_is_what_is_held_at_once():
     def run():
         for _ in range(3):
@@ -176,7 +177,6 @@ def test_the_measured_step_is_that_of_the_recipe():
     assert recipe.optim_wrapper.optimizer.fused
 
 
-@pytest.mark.cpu_only(reason='layouts of products on the CPU')
 def test_the_limit_is_that_of_the_products_of_the_run():
     """Shapes, layouts and number; fused attention and the search for codes count too."""
     x, weight = torch.randn(6, 4), torch.randn(4, 5, requires_grad=True)
