@@ -34,6 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     import beitv2_mm  # noqa: F401  its compat, before any test imports mmseg
     from support.device import on_device
 
+    if config.getoption('device') == 'cuda' and not torch.cuda.is_available():
+        raise pytest.UsageError(
+            '--device cuda: PyTorch sees no GPU here; --device pretend needs none'
+        )
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False  # fp32 is compared as such
     on = on_device(config.getoption('device'))  # from here on: files of tests make tensors, too

@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from beitv2_mm.registry import DATASETS
 from shrink import shrink
+from support.recipes import recipe_files
 from tiny import CIFAR
 
 ROOT = Path(__file__).parents[1]
@@ -68,9 +69,7 @@ def test_deepspeed_config_survives_a_dump_and_asks_for_deepspeed(tmp_path: Path)
             RUNNERS.build(cfg)
 
 
-@pytest.mark.parametrize(
-    'file', [f for f in FILES if not f.stem.endswith('_zero')], ids=lambda file: file.stem
-)
+@pytest.mark.parametrize('file', recipe_files(f for f in FILES if not f.stem.endswith('_zero')))
 def test_config_trains_validates_and_survives_a_dump(file: Path, tmp_path: Path) -> None:
     cfg = small(file, tmp_path)
     again = dumped(cfg, tmp_path)

@@ -32,7 +32,7 @@ class ToyDataset(Dataset):
     """16 fixed samples; TOY_DELAY seconds for each, so that a run can be killed midway."""
 
     def __init__(self) -> None:
-        self.inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+        self.inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(0), device='cpu')
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -31,6 +31,7 @@ from beitv2_mm.benchmark import (
     table,
     to_json,
 )
+from beitv2_mm.benchmark.feed import count_feed_steps, measure_feed
 from beitv2_mm.benchmark.measure import count_steps, quiet
 from beitv2_mm.engine.precision import supports_bfloat16
 from beitv2_mm.launch import device, keep_freed_memory
@@ -67,7 +68,11 @@ def parse_args() -> argparse.Namespace:
         '--index-size', type=int, default=1_200_000, help='paths for `memory` (%(default)s)'
     )
     parser.add_argument(
-        '--workers', type=int, nargs='+', default=[1, 16], help='loaders for `memory` (1 16)'
+        '--workers',
+        type=int,
+        nargs='+',
+        default=[1, 16],
+        help='of a loader, in `data` and `memory`',
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='write a picture (.png, .svg)')
@@ -80,14 +85,15 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    suite, json, picture = SUITES[args.pop('suite')], args.pop('json'), args.pop('plot')
+    name, json, picture = args.pop('suite'), args.pop('json'), args.pop('plot')
     quiet()
     lists = {key: tuple(args.pop(key) or ()) for key in ('image_size', 'workers')}
     settings = Settings(**args, **lists)
     if settings.keep_memory:
         keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = settings.precision != 'fp32'
-    works = suite(settings)
+    works = SUITES[name](settings)
+    feeds = count_feed_steps(settings) if name == 'data' else 0
     rows: list[Row] = []
     console = Console()
     if not console.is_terminal:
@@ -95,13 +101,18 @@ def main() -> None:
     columns = (TextColumn('{task.description}'), BarColumn(20), MofNCompleteColumn())
     try:
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-            task = bar.add_task('', total=sum(map(count_steps, works)))
+            task = bar.add_task('', total=sum(map(count_steps, works)) + feeds)
             for work in works:
                 bar.update(task, description=work.name)
                 rows += measure(work, partial(bar.advance, task))
+            if feeds:
+                bar.update(task, description='loader and model')
+                feed = measure_feed(settings, partial(bar.advance, task))
     except (NotTheSameError, OSError, ValueError) as error:
         sys.exit(f'benchmark.py: {error}')
     console.print(table(rows))
+    if feeds:
+        console.print(feed.table())
     console.print(machine(settings))
     if json:
         to_json(rows, settings, json)

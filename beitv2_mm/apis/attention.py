@@ -95,7 +95,7 @@ def visualize_attention(
             progress(1)
             continue
         pixels = normalise(image, model).to(device)
-        attention = attention_probabilities(model.transformer, pixels, block)[0].cpu()
+        attention = attention_probabilities(model.transformer, pixels, block)[0].float().cpu()
         maps = query_map(attention, grid, row, column)
         masks = None if threshold is None else mass_mask(maps, threshold).numpy()
         pictures = _head_pictures(image, maps.numpy(), masks, threshold)

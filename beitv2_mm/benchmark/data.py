@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CustomDataset, PackInputs
 from PIL import Image
@@ -42,6 +43,17 @@ class Pipeline(Work):
         return round(MASKED * (self.size // PATCH) ** 2)
 
     def build(self, implementation: str) -> Step:
+        data = self.dataset(implementation)
+        count = min(len(data), COUNT)
+
+        def run() -> None:
+            for i in range(count):
+                data[i]
+
+        return Step(run, units=count)
+
+    def dataset(self, implementation: str = OURS) -> BaseDataset:
+        """The images, as the implementation's training pipeline gives them."""
         folder = self.settings.images or generated_images()
         if implementation == 'mmpretrain':
             pipeline = Config.fromfile(
@@ -56,16 +68,8 @@ class Pipeline(Work):
                 min_num_patches=min(16, self.num_masked),
             )
             with DefaultScope.overwrite_default_scope('mmpretrain'):
-                data = CustomDataset(folder, with_label=False, pipeline=pipeline)
-        else:
-            data = ImageFolder(folder, pipeline=self._own_pipeline(implementation == OURS))
-        count = min(len(data), COUNT)
-
-        def run() -> None:
-            for i in range(count):
-                data[i]
-
-        return Step(run, units=count)
+                return CustomDataset(folder, with_label=False, pipeline=pipeline)
+        return ImageFolder(folder, pipeline=self._own_pipeline(implementation == OURS))
 
     def _own_pipeline(self, crop_first: bool) -> list[dict]:
         crop = dict(

@@ -15,6 +15,7 @@ from beitv2_mm.models.arch import ARCHS
 TOKENIZER = 'configs/pretrain/vqkd_small_clip_1xb64_100e_folder.py'
 PRETRAIN = 'configs/pretrain/beitv2_small_1xb128_300e_folder.py'
 FINETUNE = 'configs/classification/beitv2_base_8xb128_100e_in1k.py'
+FAST = 'configs/_base_/fast_pipelines.py'
 # What a runner reads; a config's other names, e.g. of a pipeline used twice, say it again.
 KEYS = (
     'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr',
@@ -111,12 +112,15 @@ def finetune(
             'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.8 if arch == 'large' else 0.75,
         }
     )
+    # The tokenizer's fast pipeline crops and flips as the recipe does, on bytes.
+    load_crop_flip = Config.fromfile(root / FAST).fast_tokenizer_pipeline[:2]
+    replaced = {'LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip'}
     if plan.short:  # too few steps for what makes training harder
         cfg.model.train_cfg = None
-        dataset = cfg.train_dataloader.dataset
-        dataset.pipeline = [
-            step for step in dataset.pipeline if _kind(step) not in ('RandAugment', 'RandomErasing')
-        ]
+        replaced |= {'RandAugment', 'RandomErasing'}
+    dataset = cfg.train_dataloader.dataset
+    rest = [step for step in dataset.pipeline if _kind(step) not in replaced]
+    dataset.pipeline = [*load_crop_flip, *rest]
     return _finish(cfg, found, size, plan, learning_rate('finetune', arch, plan), on)
 
 

@@ -126,8 +126,8 @@ def checkpoint(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_classification(checkpoint: str) -> None:
-    infer = ClassificationInferencer(CONFIG, checkpoint, classes=CLASSES)
+def test_classification(checkpoint: str, device: str) -> None:
+    infer = ClassificationInferencer(CONFIG, checkpoint, device, classes=CLASSES)
     results = infer(IMAGES[:3], batch_size=2, top_k=3)
     assert len(results) == 3
     for result in results:
@@ -152,14 +152,14 @@ def test_class_names_come_from_our_own_checkpoints(tmp_path: Path) -> None:
     assert model._dataset_meta['classes'][207].startswith('golden retriever')
 
 
-def test_features(checkpoint: str) -> None:
+def test_features(checkpoint: str, device: str) -> None:
     infer = FeatureInferencer(
-        CONFIG, checkpoint, backbone=dict(out_type='featmap', out_indices=(0, 2))
+        CONFIG, checkpoint, device, backbone=dict(out_type='featmap', out_indices=(0, 2))
     )
     features = infer(IMAGES[:3], batch_size=2)
     assert [[tuple(f.shape) for f in image] for image in features] == [[(32, 4, 4)] * 2] * 3
-    pooled = FeatureInferencer(CONFIG, checkpoint)(IMAGES[0])[0]
-    assert pooled[0].shape == (32,)
+    pooled = FeatureInferencer(CONFIG, checkpoint, device)(IMAGES[0])[0]
+    assert pooled[0].shape == (32,) and pooled[0].device.type == device
     assert get_model(CONFIG, checkpoint).training is False
 
 

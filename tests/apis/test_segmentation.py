@@ -34,8 +34,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_labels_have_the_size_of_their_image(small: Path) -> None:
-    inferencer = SegmentationInferencer(small / 'small.py', small / 'weights.pth')
+def test_labels_have_the_size_of_their_image(small: Path, device: str) -> None:
+    inferencer = SegmentationInferencer(small / 'small.py', small / 'weights.pth', device)
     assert inferencer.classes[:2] == ['wall', 'building'] and len(inferencer.palette) == 150
     file = next(CIFAR.glob('*/*.png'))
     pixels = np.random.default_rng(0).integers(0, 256, (47, 71, 3)).astype(np.uint8)
@@ -68,14 +68,14 @@ def test_names_and_colours(small: Path) -> None:
         )
 
 
-def test_files(small: Path, tmp_path: Path) -> None:
+def test_files(small: Path, tmp_path: Path, device: str) -> None:
     for name in ('a/x.png', 'b/x.png', 'b/y.jpg', 'b/y.png'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new('RGB', (40, 36), (90, 60, 30)).save(tmp_path / name)
     (tmp_path / 'b/broken.png').write_bytes(b'no image')
     files = [str(path) for path in sorted(tmp_path.glob('*/*'))]
     done: list[int] = []
-    inferencer = SegmentationInferencer(small / 'small.py', small / 'weights.pth')
+    inferencer = SegmentationInferencer(small / 'small.py', small / 'weights.pth', device)
     unreadable = segment_images(files, inferencer, tmp_path / 'out', progress=done.append)
     assert [Path(file).name for file in unreadable] == ['broken.png'] and sum(done) == 5
     assert 'broken.png' in next(iter(unreadable.values()))

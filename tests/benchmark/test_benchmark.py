@@ -1,5 +1,6 @@
 """Every subcommand at a tiny size: rows and pictures, no claims about speed."""
 
+import io
 import json
 import logging
 import runpy
@@ -11,10 +12,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 from beitv2_mm.benchmark import NotTheSameError, Settings, measure
 from beitv2_mm.benchmark.backbone import Backbone
+from beitv2_mm.benchmark.feed import Feed
 from beitv2_mm.benchmark.memory import family_memory, peak_allocated
 from beitv2_mm.benchmark.pretrain import Pretrain
 from beitv2_mm.benchmark.products import Products
@@ -23,6 +26,8 @@ from beitv2_mm.benchmark.work import OURS, Step, Work
 from beitv2_mm.benchmark.workers import Loader
 from beitv2_mm.layers.vector_quantizer import nearest_codes
 from beitv2_mm.models import BEiTV2Pretrainer
+
+pytestmark = pytest.mark.cpu_only(reason='it measures the CPU, unless told otherwise')
 
 TOOL = str(Path(__file__).parents[2] / 'tools/benchmark.py')
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -76,6 +81,17 @@ def test_subcommand(suite, tmp_path, monkeypatch, capsys):
         assert image.width > 500
     shown = capsys.readouterr().out
     assert all(name in shown for name in PEERS[suite])
+    assert ('taken by the model' in shown and '1 worker' in shown) == (suite == 'data')
+
+
+def test_feed_says_how_many_workers_are_enough():
+    lines = io.StringIO()
+    Console(file=lines, width=100).print(Feed({1: 300.0, 4: 900.0}, 1000.0, 128).table())
+    shown = ' '.join(lines.getvalue().split())
+    assert (
+        '1 worker │ 300.0 │ 1000.0 │ 30%' in shown and '4 workers │ 900.0 │ 1000.0 │ 90%' in shown
+    )
+    assert 'at the rate of 1: 4' in shown
 
 
 def test_half_precision_and_images_of_ones_own(tmp_path, monkeypatch):
@@ -125,7 +141,6 @@ def test_a_changed_weight_is_noticed(work):
         one.compare(*(step.run() for step in steps.values()))
 
 
-@pytest.mark.cpu_only(reason='the profiler counts CPU memory here')
 def test_peak_memory_is_what_is_held_at_once():
     def run():
         for _ in range(3):
@@ -162,7 +177,6 @@ def test_the_measured_step_is_that_of_the_recipe():
     assert recipe.optim_wrapper.optimizer.fused
 
 
-@pytest.mark.cpu_only(reason='layouts of products on the CPU')
 def test_the_limit_is_that_of_the_products_of_the_run():
     """Shapes, layouts and number; fused attention and the search for codes count too."""
     x, weight = torch.randn(6, 4), torch.randn(4, 5, requires_grad=True)

@@ -97,6 +97,7 @@ def _rank(rank: int, port_file: str, queue: multiprocessing.SimpleQueue) -> None
     distributed.destroy_process_group()
 
 
+@pytest.mark.cpu_only(reason='two processes over gloo')
 def test_two_ranks_give_what_one_gives(tmp_path):
     metric = TokenizerMetric(8)
     metric.process(None, SAMPLES)

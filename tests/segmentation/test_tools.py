@@ -17,6 +17,7 @@ from mmengine.config import config as mm_config
 
 from shrink import shrink
 from shrink_segmentation import write_pairs
+from support.recipes import recipe_files
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / 'configs/segmentation').glob('*.py'))
@@ -42,7 +43,7 @@ def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tool:
     return run
 
 
-@pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize('file', recipe_files(FILES))
 def test_every_config_under_both_sets_of_tools(file: Path, tool: Tool, tmp_path: Path) -> None:
     cfg = shrink(Config.fromfile(file), tmp_path, iterations=1)
     cfg.dump(tmp_path / 'small.py')
@@ -103,6 +104,7 @@ def test_official_file_is_evaluated(tool: Tool, tmp_path: Path) -> None:
         tool(ROOT / 'tools/test.py', 'small.py', 'part.pth')
 
 
+@pytest.mark.not_pretended(reason='it runs in a process of its own')
 def test_config_file_itself_under_mmseg_in_a_fresh_process(tmp_path: Path) -> None:
     """Nothing imported before, mmcv-lite, and nothing but --cfg-options to make it small."""
     for split in ('train', 'val', 'test'):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
+from torch.utils.data import get_worker_info
 
 TESTS = str(Path(__file__).parents[1])
 LIBRARIES = tuple(str(Path(lib.__file__).parent) for lib in (torch, timm, registry))
@@ -45,7 +46,9 @@ class MadeByTests(TorchFunctionMode):
         made = func(*args, **(kwargs or {}))
         if func not in _device_constructors() or (kwargs or {}).get('device') is not None:
             return made
-        if made.device.type != 'cpu' or not _is_test(_caller(sys._getframe(1))):
+        if made.device.type != 'cpu' or get_worker_info() is not None:  # loaders work on the CPU
+            return made
+        if not _is_test(_caller(sys._getframe(1))):
             return made
         return made.detach().to(self.device).requires_grad_(made.requires_grad)
 

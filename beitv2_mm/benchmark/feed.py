@@ -1,0 +1,85 @@
+"""Images a second that a data loader delivers, beside those that a training step takes."""
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from mmengine.dataset import default_collate
+from rich.table import Table
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from beitv2_mm.benchmark.data import Pipeline
+from beitv2_mm.benchmark.pretrain import Pretrain
+from beitv2_mm.benchmark.products import now
+from beitv2_mm.benchmark.work import OURS, Settings
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Rates in images a second."""
+
+    loaders: dict[int, float]  # number of workers -> what they deliver together
+    model: float  # what a step of masked image modelling takes
+    batch_size: int
+
+    def table(self) -> Table:
+        """A line for each number of workers, with the share of the model's need that it meets."""
+        result = Table('images a second', title=f'feeding batches of {self.batch_size}')
+        for title in ('delivered', 'taken by the model', 'met'):
+            result.add_column(title, justify='right')
+        for workers, rate in self.loaders.items():
+            label = f'{workers} worker{"s" if workers > 1 else ""}'
+            result.add_row(label, f'{rate:.1f}', f'{self.model:.1f}', f'{rate / self.model:.0%}')
+        fewest = min(self.loaders)
+        needed = math.ceil(self.model / (self.loaders[fewest] / fewest))
+        result.caption = f'workers that feed the model, at the rate of {fewest}: {needed}'
+        return result
+
+
+def measure_feed(settings: Settings, progress: Callable[[], object] = lambda: None) -> Feed:
+    """`count_feed_steps` steps: the loader with each number of workers, then the model."""
+    size = settings.sizes(224)[0]
+    batch = settings.batch_size or 4
+    dataset = Pipeline(settings, size).dataset()
+    loaders = {}
+    for workers in settings.workers:
+        loaders[workers] = _loader_rate(dataset, workers, batch, settings.rounds)
+        progress()
+    torch.set_num_threads(settings.threads)
+    step = Pretrain(settings, size, batch, settings.num_codes).build(OURS)
+    step.run()
+    seconds = []
+    for _ in range(settings.rounds):
+        start = now(settings.device)
+        step.run()
+        seconds.append(now(settings.device) - start)
+    progress()
+    return Feed(loaders, batch / statistics.median(seconds), batch)
+
+
+def count_feed_steps(settings: Settings) -> int:
+    """How often `measure_feed` reports progress."""
+    return len(settings.workers) + 1
+
+
+def _loader_rate(dataset: Dataset, workers: int, batch: int, rounds: int) -> float:
+    """Median of some epochs, after one in which the workers start."""
+    count = batch * max(2 * workers, 64 // batch)
+    loader = DataLoader(
+        dataset,
+        batch,
+        sampler=RandomSampler(dataset, replacement=True, num_samples=count),
+        num_workers=workers,
+        collate_fn=default_collate,
+        persistent_workers=True,
+        multiprocessing_context='fork',  # the configs' (mp_start_method)
+    )
+    seconds = []
+    for _ in range(1 + rounds):
+        start = now('cpu')
+        for _ in loader:
+            pass
+        seconds.append(now('cpu') - start)
+    return count / statistics.median(seconds[1:])
