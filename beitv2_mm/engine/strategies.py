@@ -51,6 +51,9 @@ class BlockShardedStrategy(FSDPStrategy):
             wrapper |= dict(device_id=torch.device('cpu'))
         kwargs.setdefault('state_dict_cfg', 'full')
         super().__init__(model_wrapper={**wrapper, **(model_wrapper or {})}, **kwargs)
+        if not has_accelerator():
+            # PyTorch 2.11 and older free on a CPU what they have moved to the CPU: a crash.
+            self.state_dict_config.offload_to_cpu = False
 
     def prepare(self, model: nn.Module | dict, *, optim_wrapper: Any = None, **kwargs: Any) -> Any:
         self._optim_config = optim_wrapper
