@@ -302,7 +302,7 @@ def test_no_workers_beside_persistent_ones(tool: Tool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     'name',
-    ['visualize_attention', 'visualize_codes', 'tokenize_images', 'segment_images', 'benchmark'],
+    ['visualize_attention', 'visualize_codes', 'tokenize_images', 'segment_images'],
 )
 def test_a_device_that_is_not_here(
     name: str, tool: Tool, capsys: pytest.CaptureFixture[str]
@@ -312,3 +312,9 @@ def test_a_device_that_is_not_here(
     assert re.search(
         r"--device: 'cuda:99' cannot be used here \(.*such as --device cpu", capsys.readouterr().err
     )
+
+
+@pytest.mark.cpu_only(reason='it asks for a GPU that is hidden')
+def test_a_benchmark_of_a_device_that_is_not_here(tool: Tool) -> None:
+    with pytest.raises(SystemExit, match=r"--device: 'cuda' cannot be used here .*--device cpu"):
+        tool('benchmark', 'tokenizer', '--device', 'cuda')

@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--batch-size', type=int, help='images at once (4; quantizer 8, UPerNet 1)')
     parser.add_argument('--num-codes', type=int, default=8192, help='codebook (%(default)s)')
-    parser.add_argument('--device', type=device, default='cpu', help='(%(default)s)')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='(%(default)s)')
     parser.add_argument('--precision', choices=('fp32', 'bf16'), default='fp32', help='(fp32)')
     parser.add_argument('--compile', action='store_true', help='torch.compile every network')
     parser.add_argument(
@@ -76,11 +76,17 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='write a picture (.png, .svg)')
-    args = parser.parse_args()
-    args.device = args.device.type
-    if args.precision == 'bf16' and args.device == 'cuda' and not supports_bfloat16():
-        parser.error('this GPU has no bfloat16 (compute capability 8.0): give --precision fp32')
-    return args
+    return parser.parse_args()
+
+
+def check_device(settings: Settings) -> None:
+    """Raises ValueError where the device, or its bfloat16, is not there."""
+    try:
+        device(settings.device)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f'--device: {error}') from error
+    if settings.precision == 'bf16' and settings.device != 'cpu' and not supports_bfloat16():
+        raise ValueError('this GPU has no bfloat16 (compute capability 8.0): --precision fp32')
 
 
 def main() -> None:
@@ -100,6 +106,7 @@ def main() -> None:
         console.width = 120
     columns = (TextColumn('{task.description}'), BarColumn(20), MofNCompleteColumn())
     try:
+        check_device(settings)
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
             task = bar.add_task('', total=sum(map(count_steps, works)) + feeds)
             for work in works:

@@ -33,7 +33,7 @@ model = dict(
         out_type='raw',
         drop_path_rate=0.0,
         with_mask_token=True,
-        with_cp='selective',  # nearly a third of the activations less, see docs/performance.md
+        with_cp='selective',  # the output of GELU is not kept, see docs/performance.md
     ),
     neck=dict(
         type=PatchAggregationNeck,
