@@ -176,9 +176,8 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
     def __init__(
         self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any
     ) -> None:
-        BaseLoop.__init__(
-            self, runner, _without_idle_workers(dataloader)
-        )  # the rest of mmengine's begins to iterate
+        # The rest of mmengine's initialisation begins to iterate, so the loader is replaced first.
+        BaseLoop.__init__(self, runner, _without_idle_workers(dataloader))
         super().__init__(runner, ResumableLoader(self.dataloader, runner.seed), *args, **kwargs)
 
     def run(self) -> Any:
