@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 import knn_case
+from beitv2_mm.engine.compile_hook import compile_parts
 from beitv2_mm.layers import Standardize, VectorQuantizer
 from tiny import (
     NUM_CODES,
@@ -103,12 +104,15 @@ def pretrain(rank: int, ranks: int, compiled: bool = False) -> State:
     )
     if compiled:
         dist._DEFAULT_FIRST_BUCKET_BYTES = 1  # of the compiler, in this process
-        model.losses_at = torch.compile(model.losses_at, backend='aot_eager')
+        compile_parts(model, backend='aot_eager')  # which tries a backward pass beneath DDP first
     optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
     inputs, data_samples = list(cifar_images(4) * 255), [BaseDataElement(mask=m) for m in masks(4)]
     for _ in range(3):
         batch = dict(inputs=inputs[rank::ranks], data_samples=data_samples[rank::ranks])
         net.train_step(batch, optimizer)
+    if compiled:
+        assert model.losses_at.compiled is not None  # it has not fallen back
+        del model.losses_at, model.logits_at
     return model.state_dict()
 
 
