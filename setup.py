@@ -13,8 +13,10 @@ version = re.search(r"^__version__ = '(.+)'$", (ROOT / 'beitv2_mm/__init__.py').
 assert version, 'beitv2_mm/__init__.py states no __version__'
 
 requires = [
-    'torch>=2.4',  # an allow-list for weights_only loading
-    'torchvision>=0.19',
+    # Up to 2.5 weights_only is no protection from code (CVE-2025-32434), and a network exported by
+    # torch.export takes one batch size only.
+    'torch>=2.6',
+    'torchvision>=0.21',
     'mmengine>=0.10.5,<1',
     'mmpretrain>=1.2.0,<2',
     'timm>=1.0.22',  # builds networks on the meta device

@@ -5,7 +5,6 @@ took effect, so that ``active()`` can be shown in a bug report; a second call fi
 """
 
 import argparse
-import codecs
 import contextlib
 import functools
 import io
@@ -110,8 +109,7 @@ def resume_weights_only() -> bool:
         return False
     reconstruct: Any = np.empty(0).__reduce__()[0]
     scalar: Any = np.float64(0).__reduce__()[0]
-    # torch 2.4 lacks the last one; bytes of NumPy arrays go through it
-    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, codecs.encode]
+    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype]
     allowed += {type(np.dtype(code)) for code in '?bhilqBHILQefdg'}
     for core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 name the same functions differently
         allowed.append(_under_name(reconstruct, f'{core}.multiarray', '_reconstruct'))

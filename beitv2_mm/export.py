@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
+from mmengine.utils import digit_version
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -24,6 +25,7 @@ from beitv2_mm.models import BEiTV2Pretrainer, VQKDTokenizer
 FORMATS = ('.pt2', '.onnx')
 TASKS = ('classifier', 'features', 'codes', 'segmentor')
 TOLERANCE = 1e-4
+ONNX_FROM = '2.8'  # the exporter of 2.6 fails where the batch is any
 
 
 class ExportError(ValueError):
@@ -126,6 +128,7 @@ def export(
     images = torch.rand(batch or 2, 3, *(size or model.input_size))
     with torch.no_grad():  # caches of constants are filled by real tensors, not by the tracer's
         model(images)
+    # With a largest size: PyTorch 2.6 compares sizes with that of an open slice, 2**63 - 1.
     dynamic = {'images': {0: torch.export.Dim('batch', max=2**31)}} if batch is None else None
     with torch.no_grad(), nullcontext() if path.suffix == '.pt2' else _PlainAttention():
         program = torch.export.export(model, (images,), dynamic_shapes=dynamic, strict=False)
@@ -159,6 +162,11 @@ def _to_bytes(program: torch.export.ExportedProgram) -> bytes:
 
 
 def _to_onnx(program: torch.export.ExportedProgram) -> bytes:
+    if digit_version(torch.__version__) < digit_version(ONNX_FROM):
+        raise ExportError(
+            f'ONNX needs PyTorch {ONNX_FROM} or newer, here is {torch.__version__}; '
+            'a .pt2 file does not.'
+        )
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         try:
             importlib.import_module(package)

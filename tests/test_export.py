@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.utils import digit_version
 from PIL import Image
 from torch import Tensor
 
 import nets
 import segmentors
-from beitv2_mm.export import Exportable, ExportError, difference, export, run, tasks
+from beitv2_mm.export import ONNX_FROM, Exportable, ExportError, difference, export, run, tasks
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / 'tests/data/cifar10').glob('*/*.png'))
@@ -42,6 +43,8 @@ def real_images(size: int = 64) -> Tensor:
 def test_files_give_what_the_model_gives(
     tmp_path: Path, task: str, suffix: str, batch: int | None
 ) -> None:
+    if suffix == '.onnx' and digit_version(torch.__version__) < digit_version(ONNX_FROM):
+        pytest.skip(f'ONNX needs PyTorch {ONNX_FROM}')
     model = Exportable(BUILD[task]())
     assert model.task == task
     path = tmp_path / f'model{suffix}'
@@ -74,6 +77,13 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
         Exportable(tokenizer, 'segmentor')
     with pytest.raises(ExportError, match=r'should end with \.pt2 or \.onnx'):
         export(Exportable(tokenizer), tmp_path / 'model.pth')
+
+
+def test_onnx_says_which_pytorch_it_needs(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr('beitv2_mm.export.ONNX_FROM', '99.0')
+    with pytest.raises(ExportError, match=r'ONNX needs PyTorch 99\.0 or newer, here is'):
+        export(Exportable(nets.classifier()), tmp_path / 'model.onnx')
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch) -> None:

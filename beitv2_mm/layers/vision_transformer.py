@@ -170,7 +170,7 @@ class VisionTransformer(nn.Module):
         that are ``read``.
         """
         blocks = self.blocks[:depth]
-        for i, block in enumerate(blocks, 1):  # by position: PyTorch 2.4 cannot compile start=
+        for i, block in enumerate(blocks, 1):
             x = block(x, grid, bias, read if i == len(blocks) else None)
             yield x
 

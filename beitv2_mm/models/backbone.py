@@ -103,7 +103,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
             raise ValueError(
                 f'out_indices {indices} name blocks that a network of {self.num_layers} lacks.'
             )
-        self.out_indices = sorted(i % self.num_layers for i in indices)
+        self.out_indices = tuple(sorted(i % self.num_layers for i in indices))
         if final_norm is None:
             final_norm = out_type in ('raw', 'cls_token')
         pooled = out_type == 'avg_featmap'
