@@ -14,7 +14,7 @@ from beitv2_mm.paths import config_root
 
 PACKAGES = (
     'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain', 'mmsegmentation', 'timm',
-    'numpy', 'setuptools',
+    'numpy', 'setuptools', 'transformers',
 )  # fmt: skip
 
 
