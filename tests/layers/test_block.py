@@ -129,14 +129,14 @@ def test_peer_bug_drop_path_once_a_branch(layer_scale, read):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_branch_is_added_in_float32(dtype):
+def test_half_precision_branch_is_added_in_float32(dtype, device):
     """Output and gradients are those of a branch that was copied to float32 first."""
     block, found = randomize(Block(16, 2, layer_scale=0.1)).train(), []
     x, branch = torch.randn(3, 7, 16), torch.randn(3, 7, 16).to(dtype)
     for add in (block._add, lambda x, branch, gamma: torch.addcmul(x, gamma, branch.float())):
         block.zero_grad()
         leaves = x.clone().requires_grad_(), branch.clone().requires_grad_()
-        with torch.autocast('cpu', dtype):
+        with torch.autocast(device, dtype):
             out = add(*leaves, block.gamma_1)
         out.square().sum().backward()
         assert out.dtype == torch.float32

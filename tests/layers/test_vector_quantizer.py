@@ -181,15 +181,15 @@ def test_kmeans_leaves_non_finite_latents_out(where):
         torch.testing.assert_close(model.embedding.weight.data, expected)
 
 
-def test_overflow_in_float16_under_a_grad_scaler():
+def test_overflow_in_float16_under_a_grad_scaler(device):
     """The latents are Inf, the scaler leaves the step out, and so does the codebook."""
     model = nn.Sequential(nn.Linear(8, 8), quantizer(16, 8, revive_after=1)).train()
-    scaler = torch.amp.GradScaler('cpu', init_scale=2.0)
+    scaler = torch.amp.GradScaler(device, init_scale=2.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     x = torch.randn(4, 32, 8)
 
     def step(x):
-        with torch.autocast('cpu', torch.float16):
+        with torch.autocast(device, torch.float16):
             out = model(x)
         scaler.scale(out.commitment_loss).backward()
         scaler.step(optimizer)
