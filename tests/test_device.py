@@ -71,7 +71,7 @@ def test_mixed_precision_and_copies_on_the_pretended_device(pretended: None) -> 
 
 
 def test_waits_are_counted_where_they_are_caused(pretended: None) -> None:
-    from support.pretend_device import counted_syncs
+    from support.waits import counted_syncs
 
     x, mask = torch.ones(3), torch.tensor([True, False, True])
     with counted_syncs() as counter:

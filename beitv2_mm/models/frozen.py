@@ -34,5 +34,9 @@ class Frozen:
             self._module, self._place = self._module.to(*place), place
         return self._module.eval() if self._module.training else self._module
 
+    def __getstate__(self) -> dict:
+        # Whoever reads the pickle may map its tensors to another device.
+        return vars(self) | {'_place': None}
+
     def __deepcopy__(self, memo: dict) -> 'Frozen':
         return self  # it never changes, so copies of the owner (model EMA) share it

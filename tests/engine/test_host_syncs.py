@@ -47,7 +47,7 @@ def test_waits_of_a_step(recipe: str, dtype: str, copies: int, tmp_path: Path, d
     """One, with the recipe's own hooks, but for the lines of the log."""
     if device != 'pretend':
         pytest.skip('the pretended device is the one that counts')
-    from support.pretend_device import counted_syncs
+    from support.waits import counted_syncs
 
     cfg = shrink(Config.fromfile(CONFIGS / f'{recipe}.py'), tmp_path, iterations=4)
     cfg.optim_wrapper.dtype = dtype

@@ -8,14 +8,9 @@ no operator takes it together with a CPU tensor of one dimension or more. Code t
         model.to('pretend')(images.to('pretend'))
 """
 
-import contextlib
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 from unittest.mock import patch
 
@@ -25,7 +20,9 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-NAME = 'pretend'
+from support import waits
+from support.waits import NAME, is_device
+
 aten = torch.ops.aten
 # Real devices, too, let these operators read a CPU tensor beside one of their own.
 MIXED = {
@@ -37,35 +34,6 @@ MIXED = {
     aten.index_put_.default,
     aten._index_put_impl_.default,
 }
-# For these, the host waits until the device has finished: it needs a value or a size from there.
-WAITING = {
-    aten._local_scalar_dense.default: 'scalar',
-    aten.nonzero.default: 'nonzero',
-    aten.masked_select.default: 'masked_select',
-    aten._unique2.default: 'unique',
-    aten.unique_consecutive.default: 'unique',
-    aten.bincount.default: 'bincount',
-    aten.equal.default: 'equal',
-    aten.repeat_interleave.Tensor: 'repeat_interleave',
-}
-# Whoever makes the host wait is not in these folders.
-NOT_NAMED = (str(Path(torch.__file__).parent), str(Path(__file__).parent), contextlib.__file__)
-_counters: list[Counter] = []
-
-
-@contextmanager
-def counted_syncs() -> Iterator[Counter]:
-    """Counts how often the host waits for the pretended device, by kind and line of code.
-
-    Kinds: the values of `WAITING`, 'mask' (indexing by a mask needs the number of its elements) and
-    'to host' (a blocking copy to CPU memory). A key reads 'scalar at mmengine/hooks/x.py:93'.
-    """
-    counter: Counter = Counter()
-    _counters.append(counter)
-    try:
-        yield counter
-    finally:
-        _counters.remove(counter)
 
 
 class DeviceTensor(Tensor):
@@ -119,7 +87,7 @@ class DeviceTensor(Tensor):
         self.numpy()
 
     def tolist(self) -> Any:
-        _count('scalar' if self.dim() == 0 else 'to host')
+        waits.count('scalar' if self.dim() == 0 else 'to host')
         return self.host.tolist()
 
     def data_ptr(self) -> int:
@@ -150,10 +118,10 @@ def run(func: Any, args: tuple, kwargs: dict) -> Any:
     ours = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
     if ours:
         _refuse_company(func, tensors)
-    if _counters:
-        _count(_reason_to_wait(func, args, kwargs, bool(ours)))
+    if waits.counters:
+        waits.count(waits.reason(func, args, kwargs, bool(ours)))
     wanted = kwargs.get('device')
-    on_device = bool(ours) if wanted is None else _is_device(wanted)
+    on_device = bool(ours) if wanted is None else is_device(wanted)
     if on_device and wanted is not None:
         host_kwargs['device'] = torch.device('cpu')
         host_kwargs.pop('pin_memory', None)
@@ -185,10 +153,6 @@ def _on_device(host: Tensor) -> DeviceTensor:
     return DeviceTensor(host)
 
 
-def _is_device(value: Any) -> bool:
-    return torch.device(value).type == NAME
-
-
 def _refuse_company(func: Any, tensors: list[Tensor]) -> None:
     if func in MIXED:
         return
@@ -198,40 +162,6 @@ def _refuse_company(func: Any, tensors: list[Tensor]) -> None:
                 'Expected all tensors to be on the same device, but found at least two devices, '
                 f'{NAME}:0 and cpu! ({func})'
             )
-
-
-def _reason_to_wait(func: Any, args: tuple, kwargs: dict, ours: bool) -> str | None:
-    """The kind of a wait, see `counted_syncs`; whether a tensor of ``args`` is on the device."""
-    if func is aten._to_copy.default and kwargs.get('device') is not None:
-        source, target = isinstance(args[0], DeviceTensor), _is_device(kwargs['device'])
-        return _copy_between(source, target, kwargs.get('non_blocking'))
-    if func is aten.copy_.default:
-        target, source = (isinstance(t, DeviceTensor) for t in args[:2])
-        return _copy_between(source, target, args[2] if len(args) > 2 else False)
-    if not ours:
-        return None
-    if func in (aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default):
-        masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
-        return 'mask' if masks else None
-    return WAITING.get(func)
-
-
-def _copy_between(source: bool, target: bool, non_blocking: bool | None) -> str | None:
-    """The kind of a copy that blocks; whether its ends are on the device."""
-    if source == target or non_blocking:
-        return None
-    return 'to host' if source else 'to device'
-
-
-def _count(kind: str | None) -> None:
-    if kind and _counters:
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.startswith(NOT_NAMED):
-            frame = frame.f_back
-        assert frame is not None
-        place = '/'.join(frame.f_code.co_filename.split('/')[-3:])
-        for counter in _counters:
-            counter[f'{kind} at {place}:{frame.f_lineno}'] += 1
 
 
 class PretendDevice(TorchDispatchMode):
@@ -255,7 +185,7 @@ class PretendDevice(TorchDispatchMode):
 
 
 def _load(load: Callable, *args: Any, map_location: Any = None, **kwargs: Any) -> Any:
-    if isinstance(map_location, str | torch.device) and _is_device(map_location):
+    if isinstance(map_location, str | torch.device) and is_device(map_location):
         loaded = load(*args, map_location='cpu', **kwargs)
         return tree_map_only(Tensor, lambda tensor: tensor.to(map_location), loaded)
     return load(*args, map_location=map_location, **kwargs)
