@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 # Of one part: a full and a last batch, in training and in evaluation. Compiling takes a minute, so
 # images of many sizes had better run as they are.
 MAX_SIZES = 4
+# Modes of torch.compile that record CUDA graphs: their outputs lie in memory that is used again.
+CUDA_GRAPH_MODES = ('reduce-overhead', 'max-autotune')
 
 
 class CompiledPart:
@@ -43,6 +45,7 @@ class CompiledPart:
         self.module = module
         self.strict = strict
         self.compiled: Callable[..., Any] | None = torch.compile(function, **options)
+        self.replays = options.get('mode') in CUDA_GRAPH_MODES
         self._seen: set[tuple] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -57,7 +60,12 @@ class CompiledPart:
             if not self.strict and not self._compiles(args, kwargs):
                 self.compiled = None
                 return self.function(*args, **kwargs)
-        return self.compiled(*args, **kwargs)
+        outputs = self.compiled(*args, **kwargs)
+        if self.replays and not torch.is_grad_enabled():
+            # Without a pending backward pass, the next compiled call of any part may overwrite the
+            # memory of these outputs, even where they are its arguments.
+            outputs = tree_map_only(Tensor, torch.clone, outputs)
+        return outputs
 
     def _compiles(self, args: tuple, kwargs: dict[str, Any]) -> bool:
         try:

@@ -147,6 +147,23 @@ def test_images_of_many_sizes_run_as_they_are():
     assert torch._dynamo.utils.counters['stats']['unique_graphs'] <= MAX_SIZES
 
 
+@pytest.mark.parametrize('mode', ['reduce-overhead', 'max-autotune'])
+def test_outputs_of_evaluation_outlive_the_next_call(mode):
+    """CUDA graphs write each result into the same memory; so does this backend."""
+
+    def backend(graph, inputs, **options):
+        memory = torch.zeros(3, 4)
+        return lambda *args: (memory.copy_(graph(*args)[0]),)
+
+    torch._dynamo.reset()
+    module = nn.Linear(4, 4)
+    part = CompiledPart('layer', module.forward, module, True, dict(backend=backend, mode=mode))
+    with torch.no_grad():
+        first, second = torch.randn(2, 3, 4)
+        results = part(first), part(second)
+        torch.testing.assert_close(results, (module(first), module(second)))
+
+
 def test_options_for_inductor_on_a_cpu():
     assert compile_options('cpu', {}) == {'options': CPU_OPTIONS}
     own = dict(backend='inductor', options=dict(epilogue_fusion=False))
