@@ -43,6 +43,7 @@ test = [
     'pytest-xdist',
     'tensorboard',
     'hypothesis>=6.100',
+    'transformers',  # its BEiT is compared with ours
     'setuptools>=70.1',  # builds wheels by itself, as the tests of the wheel do without isolation
 ]
 dev = [*test, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']

@@ -35,7 +35,7 @@ from beitv2_mm.benchmark.feed import count_feed_steps, measure_feed
 from beitv2_mm.benchmark.measure import count_steps, quiet
 from beitv2_mm.engine.precision import supports_bfloat16
 from beitv2_mm.launch import device, keep_freed_memory
-from beitv2_mm.models.arch import ARCHS
+from beitv2_mm.layers.arch import ARCHS
 
 
 def parse_args() -> argparse.Namespace:

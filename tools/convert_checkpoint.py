@@ -1,10 +1,10 @@
-"""Convert weights of BEiT v2 between the layouts of this package, the official code, timm and
-mmpretrain.
+"""Convert weights of BEiT v2 between the layouts of this package, the official code, timm,
+mmpretrain and transformers.
 
     python tools/convert_checkpoint.py beitv2_base_patch16_224_pt1k_ft1k.pth x.safetensors --to timm
 
-SRC is recognised by itself; DST is a .pth or .safetensors. What has no place in the new layout is
-dropped and listed.
+SRC is recognised by itself; DST is a .pth or .safetensors, or for transformers a folder, which gets
+config.json and model.safetensors. What has no place in the new layout is dropped and listed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('src', metavar='SRC', help='file or URL of any of the layouts')
-    parser.add_argument('dst', metavar='DST', help='.pth or .safetensors')
+    parser.add_argument('dst', metavar='DST', help='.pth or .safetensors, or a folder')
     parser.add_argument('--to', required=True, choices=FORMATS, help='layout of DST')
     parser.add_argument(
         '--grid',
@@ -34,6 +34,12 @@ def parse_args() -> argparse.Namespace:
         metavar=('ROWS', 'COLUMNS'),
         help='grid of patches of SRC; needed only where it is not square',
     )
+    parser.add_argument(
+        '--prefix', help='that the names of the network in SRC have; found by itself'
+    )
+    parser.add_argument(
+        '--ema', action='store_true', help='the moving average that lies beside the weights in SRC'
+    )
     return parser.parse_args()
 
 
@@ -41,7 +47,7 @@ def main() -> None:
     args = parse_args()
     grids = [tuple(grid) if grid else None for grid in (args.source_grid, args.grid)]
     try:
-        print(convert_file(args.src, args.dst, args.to, *grids))
+        print(convert_file(args.src, args.dst, args.to, *grids, args.prefix, args.ema))
     except CheckpointError as error:
         sys.exit(f'convert_checkpoint.py: {error}')
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from beitv2_mm.apis.zoo import list_models, model_info, unknown_model
 from beitv2_mm.checkpoint import SHARED_TABLE, CheckpointError, kind_of, load, read, to_official
+from beitv2_mm.checkpoint.network import network_in
 from beitv2_mm.layers import VisionTransformer
 from beitv2_mm.layers.vision_transformer import Position, Size, patch_grid, to_pair
 from beitv2_mm.models import ARCHS, BEiTV2Backbone
@@ -93,6 +94,7 @@ def build_attention_model(
             settings['layer_scale_init_value'] = layer_scale_init_value
         prefix, is_tokenizer = None, settings.get('position') == 'absolute'
     else:
+        tensors = network_in(tensors).tensors
         official = to_official(tensors)
         is_tokenizer = kind_of(official) == 'tokenizer'
         prefix = 'encoder.' if is_tokenizer else None

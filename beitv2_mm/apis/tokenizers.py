@@ -7,6 +7,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from beitv2_mm.checkpoint import CheckpointError, Source, load, read, to_official
+from beitv2_mm.checkpoint.network import network_in
 from beitv2_mm.models import ARCHS, VQKDTokenizer
 from beitv2_mm.registry import MODELS
 
@@ -31,7 +32,7 @@ def build_tokenizer(source: Source, config: str | PathLike | Config | None = Non
         }
     where = source if isinstance(source, str | PathLike) else 'the given weights'
     if config is None:
-        settings = _recognise(to_official(weights), str(where))
+        settings = _recognise(to_official(network_in(weights).tensors), str(where))
     else:
         found = config if isinstance(config, Config) else Config.fromfile(config)
         settings = found.model.to_dict()

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from beitv2_mm.benchmark.work import OURS, Settings, Step, Work, scramble
 from beitv2_mm.checkpoint import convert
+from beitv2_mm.layers.arch import Arch
 from beitv2_mm.models import BEiTV2Backbone
-from beitv2_mm.models.arch import Arch
 
 PATCH = 16
 

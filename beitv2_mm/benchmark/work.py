@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from beitv2_mm.benchmark.memory import peak_allocated
-from beitv2_mm.models.arch import Arch, get_arch
+from beitv2_mm.layers.arch import Arch, get_arch
 
 OURS = 'beitv2_mm'
 

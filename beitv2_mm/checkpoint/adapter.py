@@ -6,14 +6,15 @@
 Nothing is loaded before everything is known to fit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isqrt
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from beitv2_mm.checkpoint.files import Source, read
+from beitv2_mm.checkpoint.files import Source, open_checkpoint
+from beitv2_mm.checkpoint.mismatch import check_structure, proposal
 from beitv2_mm.checkpoint.names import (
     BIAS_TABLE,
     HEADS,
@@ -24,6 +25,8 @@ from beitv2_mm.checkpoint.names import (
     shown,
     to_official,
 )
+from beitv2_mm.checkpoint.network import network_in
+from beitv2_mm.checkpoint.patch_embed import fit_patch_embed
 from beitv2_mm.layers.position import (
     NUM_CLS_ROWS,
     Grid,
@@ -42,6 +45,8 @@ class Report:
     """What became of a checkpoint, in the names of the module (``unexpected``: official ones)."""
 
     loaded: list[str] = field(default_factory=list)
+    prefix: str = ''  # that the module's tensors had in the file
+    notes: list[str] = field(default_factory=list)
     resized: dict[str, Shapes] = field(default_factory=dict)  # from -> to
     copied: list[str] = field(default_factory=list)  # from the shared bias table
     dropped: dict[str, Shapes] = field(default_factory=dict)  # heads: the file's, the module's
@@ -50,6 +55,9 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f'{len(self.loaded)} tensors loaded']
+        if self.prefix:
+            lines.append(f'  found under {self.prefix!r}')
+        lines += [f'  {note}' for note in self.notes]
         if self.copied:
             lines.append(f'  shared bias table copied to {len(self.copied)} blocks')
         lines += [f'  resized {k}: {old} -> {new}' for k, (old, new) in self.resized.items()]
@@ -129,7 +137,11 @@ def resize(name: str, value: Tensor, target: Grid, source: Grid | None = None) -
 
 
 def _fit(name: str, value: Tensor, own: Tensor, module: nn.Module, source: Grid | None) -> Tensor:
-    """A position tensor made to fit the module that owns ``name``; other tensors as they are."""
+    """A position tensor or patch embedding made to fit the module that owns ``name``; other tensors
+    as they are."""
+    if name.endswith('patch_embed.proj.weight') and value.ndim == own.ndim == 4:
+        is_float = value.is_floating_point() and value.numel() and not value.is_meta
+        return fit_patch_embed(value, own.shape) if is_float and len(value) == len(own) else value
     target = getattr(module.get_submodule(name.rpartition('.')[0]), 'grid', None)
     if target is None or value.ndim != own.ndim or value.shape[-1] != own.shape[-1]:
         return value
@@ -148,29 +160,40 @@ def _flaw(value: Tensor, own: Tensor) -> str:
 
 
 def adapt(
-    state_dict: Mapping[str, Tensor], module: nn.Module, source_grid: Grid | None = None
+    state_dict: Mapping[str, Tensor],
+    module: nn.Module,
+    source_grid: Grid | None = None,
+    prefix: str | None = None,
+    ema: bool = False,
 ) -> tuple[StateDict, Report]:
     """Turns tensors of any known source into what ``module.load_state_dict`` takes.
 
-    Prefixes come off, a shared bias table is copied to the blocks that own one each, bias tables
-    and position embeddings are resized, a head of another shape is dropped. Neither argument is
-    changed.
+    Prefixes come off, a shared bias table is copied to the blocks that own one each, bias tables,
+    position embeddings and the patch embedding are resized, a head of another shape is dropped.
+    Neither argument is changed.
 
     Args:
         source_grid: (rows, columns) of the source's patches; needed only where it is not square.
+        prefix: take only tensors whose names start so; None finds the prefix.
+        ema: take the moving average where names say that there is one.
 
     Raises:
         CheckpointError: nothing in common with the module, or tensors of another shape or kind, or
-            with NaN.
+            with NaN; several networks that fit.
     """
     check_plain(state_dict)
-    source = to_official(state_dict)
     own = module.state_dict()
     wanted = official_names(own)
+    network = network_in(state_dict, wanted, prefix, ema)
+    source = to_official(network.tensors)
+    report = Report(
+        prefix=network.prefix,
+        notes=[network.note] if network.note else [],
+        unexpected=[name for name in source if name not in wanted],
+    )
     shapes = {name: value.shape for name, value in own.items()}
-    report = Report(unexpected=[name for name in source if name not in wanted])
     adapted: StateDict = {}
-    wrong, flaws = [], []
+    wrong, flaws = {}, []
     for official, name in wanted.items():
         value = source.get(official)
         if value is None and official.endswith(f'attn.{BIAS_TABLE}') and SHARED_TABLE in source:
@@ -195,42 +218,30 @@ def adapt(
         elif HEADS.match(official):
             report.dropped[name] = tuple(value.shape), tuple(shapes[name])
         else:
-            wrong.append(f'{name}: {tuple(value.shape)}, expected {tuple(shapes[name])}')
+            wrong[name] = f'{name}: {tuple(value.shape)}, expected {tuple(shapes[name])}'
     report.loaded = list(adapted)
     if wrong:
-        more = f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''
         raise CheckpointError(
-            'The checkpoint is of another model; set arch, patch_size and img_size to its own. '
-            f'Shapes that differ: {"; ".join(wrong[:5])}{more}'
+            f'The checkpoint is of another model{proposal(source, module)}. Shapes that differ: '
+            f'{_first(wrong.values())}'
         )
     if flaws:
-        more = f' and {len(flaws) - 5} more' if len(flaws) > 5 else ''
         raise CheckpointError(
             'The checkpoint is damaged, or its run had diverged: take an earlier one. '
-            f'{"; ".join(flaws[:5])}{more}'
+            f'{_first(flaws)}'
         )
     if not adapted:
         raise CheckpointError(
             f'The checkpoint shares no tensor with {type(module).__name__}. It has '
             f'[{shown(state_dict)}], expected [{shown(wanted)}].'
         )
+    check_structure(source, wanted, module)
     return adapted, report
 
 
-def _below(state_dict: Mapping[str, Tensor], prefix: str) -> StateDict:
-    """The tensors whose names start with ``prefix``, without it, under official names."""
-    prefix = prefix.removesuffix('.') + '.'
-    last = prefix[:-1].rpartition('.')[2] + '.'  # 'encoder.' tells what its norm is called
-    inner = {
-        last + name.removeprefix(prefix): value
-        for name, value in state_dict.items()
-        if name.startswith(prefix)
-    }
-    if not inner:
-        raise CheckpointError(
-            f'no tensor has a name that starts with {prefix!r}. It has [{shown(state_dict)}].'
-        )
-    return {name.removeprefix(last): value for name, value in to_official(inner).items()}
+def _first(lines: Iterable[str]) -> str:
+    lines = list(lines)
+    return '; '.join(lines[:5]) + (f' and {len(lines) - 5} more' if len(lines) > 5 else '')
 
 
 def load(
@@ -238,23 +249,25 @@ def load(
     source: Source,
     prefix: str | None = None,
     source_grid: Grid | None = None,
+    ema: bool = False,
 ) -> Report:
     """Loads a path, URL or state dict into ``module`` and logs what was done.
 
     Args:
-        prefix: take only tensors whose names start so, e.g. 'encoder.' of a tokenizer.
+        prefix: take only tensors whose names start so, e.g. 'encoder.' of a tokenizer; None finds
+            the prefix.
+        ema: take the moving average of the weights, where the file has one beside them.
 
     Raises:
         CheckpointError: see `read` and `adapt`.
     """
-    state_dict = read(source)
+    tensors, note, is_average = open_checkpoint(source, ema)
     where = 'the given state dict' if isinstance(source, Mapping) else str(source)
     try:
-        if prefix:
-            state_dict = _below(state_dict, prefix)
-        adapted, report = adapt(state_dict, module, source_grid)
+        adapted, report = adapt(tensors, module, source_grid, prefix, ema and not is_average)
     except CheckpointError as error:
         raise CheckpointError(f'{where}: {error}') from None
+    report.notes += [note] if note else []
     module.load_state_dict(adapted, strict=False)
     print_log(f'{type(module).__name__} from {where}: {report}', logger='current')
     return report

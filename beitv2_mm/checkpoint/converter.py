@@ -6,10 +6,12 @@
 Tensors are renamed, never computed, unless another grid is asked for: there and back is exact.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -29,27 +31,36 @@ from beitv2_mm.checkpoint.names import (
     kind_of,
     official_names,
     shown,
+    to_official,
 )
+from beitv2_mm.checkpoint.network import network_in
+from beitv2_mm.checkpoint.transformers_names import config_of, from_transformers, to_transformers
+from beitv2_mm.files import atomic
 from beitv2_mm.layers.position import Grid, relative_position_index, table_size
 from beitv2_mm.safe_load import CheckpointError
 
-Format = Literal['beitv2_mm', 'official', 'timm', 'mmpretrain']
+Format = Literal['beitv2_mm', 'official', 'timm', 'mmpretrain', 'transformers']
 # Where weights sit in a .pth of each format.
 WRAPPER: dict[str, str | None] = dict(
-    beitv2_mm='state_dict', official='model', timm=None, mmpretrain='state_dict'
+    beitv2_mm='state_dict',
+    official='model',
+    timm=None,
+    mmpretrain='state_dict',
+    transformers=None,
 )
 FORMATS = tuple(WRAPPER)
+SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
 _TABLE = re.compile(rf'(^|\.){BIAS_TABLE}$')
 
 
 class Row(NamedTuple):
     """What became of a tensor; no source: it was made, no target: it was left out.
 
-    'derived' is what follows from the settings and the new layout does not store, 'dropped' what it
-    has no place for.
+    'split' is one of several tensors that hold a part each, 'derived' is what follows from the
+    settings and the new layout does not store, 'dropped' what it has no place for.
     """
 
-    action: Literal['kept', 'renamed', 'copied', 'resized', 'made', 'derived', 'dropped']
+    action: Literal['kept', 'renamed', 'copied', 'split', 'resized', 'made', 'derived', 'dropped']
     source: str
     target: str
     shape: tuple[int, ...]
@@ -84,7 +95,7 @@ class Conversion:
             group = row._replace(source=source, target=target)
             groups[group] = groups.get(group, 0) + 1
         lines = [('tensors', 'what', 'from', 'to', 'shape')]
-        order = ('kept', 'renamed', 'copied', 'resized', 'made', 'derived', 'dropped')
+        order = ('kept', 'renamed', 'copied', 'split', 'resized', 'made', 'derived', 'dropped')
         for row, count in sorted(groups.items(), key=lambda item: order.index(item[0].action)):
             lines.append(
                 (str(count), row.action, row.source or '-', row.target or '-', str(row.shape))
@@ -181,12 +192,14 @@ def convert(
     to: Format,
     source_grid: Grid | None = None,
     grid: Grid | None = None,
+    prefix: str | None = None,
 ) -> Conversion:
     """Weights of any known layout in the layout ``to``; the argument is not changed.
 
     Args:
         source_grid: (rows, columns) of the source's patches; needed only where it is not square.
         grid: resize bias tables and position embeddings to it.
+        prefix: take only tensors whose names start so; None finds the prefix.
 
     Raises:
         CheckpointError: no BEiT v2 weights, or the layout has no such model.
@@ -196,14 +209,15 @@ def convert(
     check_plain(state_dict)
     for given in filter(None, (source_grid, grid)):
         check_grid(given, 'the grid')
+    state_dict = network_in(state_dict, prefix=prefix).tensors
     names = official_names(state_dict)
     if not {'blocks.0.attn.q_bias', 'encoder.blocks.0.attn.q_bias'} & names.keys():
         raise CheckpointError(f'These are no weights of BEiT v2: [{shown(state_dict)}].')
     result = Conversion(kind_of(names), to)
     if result.kind == 'tokenizer' and state_dict[names[CODEBOOK]].ndim != 2:
         raise CheckpointError(f'{names[CODEBOOK]} is no table of codes.')
-    if to == 'timm' and result.kind == 'tokenizer':
-        raise CheckpointError('This is a tokenizer, and timm has none.')
+    if to in ('timm', 'transformers') and result.kind == 'tokenizer':
+        raise CheckpointError(f'This is a tokenizer, and {to} has none.')
     aggregates = any(name.startswith('cls_pt_layers.') for name in names)
     for official, source in names.items():
         value, action = state_dict[source], ''
@@ -214,6 +228,13 @@ def convert(
             blocks = dict.fromkeys(m[1] for n in names if (m := re.match(r'blocks\.(\d+)\.', n)))
             for i in blocks:
                 result.add(source, f'blocks.{i}.attn.{BIAS_TABLE}', value, action or 'copied')
+            continue
+        if to == 'transformers':
+            pieces = to_transformers(official, value, result.kind)
+            for name, piece in pieces:
+                result.add(source, name, piece, action or ('split' if pieces[1:] else ''))
+            if not pieces:
+                result.leave(source, value)
             continue
         target = _NAMES[to](official, result.kind)
         if to == 'mmpretrain' and target and aggregates:  # its neck has the final norm
@@ -266,12 +287,26 @@ def convert_file(
     to: Format,
     source_grid: Grid | None = None,
     grid: Grid | None = None,
+    prefix: str | None = None,
+    ema: bool = False,
 ) -> Conversion:
     """`convert` of a file or URL, written as .pth or .safetensors, whole or not at all.
+
+    With ``ema`` the moving average is taken where it lies beside the ordinary weights.
+    For 'transformers' the destination may be a folder, which then gets config.json and
+    model.safetensors, as ``from_pretrained`` reads them.
 
     Raises:
         CheckpointError: see `read`, `convert` and `write`.
     """
-    result = convert(read(source), to, source_grid, grid)
-    write(result.state_dict, destination, WRAPPER[to])
+    result = convert(read(source, ema), to, source_grid, grid, prefix)
+    destination = Path(destination)
+    if to == 'transformers' and destination.suffix not in SUFFIXES:
+        destination.mkdir(parents=True, exist_ok=True)
+        config = config_of(to_official(from_transformers(result.state_dict)), result.kind)
+        write(result.state_dict, destination / 'model.safetensors')
+        with atomic(destination / 'config.json') as temporary:
+            Path(temporary).write_text(json.dumps(config, indent=2))
+    else:
+        write(result.state_dict, destination, WRAPPER[to])
     return result

@@ -1,9 +1,9 @@
 """Checkpoint files: .pth and .safetensors, read without running anything, written atomically."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.runner import CheckpointLoader
@@ -16,17 +16,35 @@ from beitv2_mm.safe_load import CheckpointError
 
 Source = str | PathLike | Mapping
 WRAPPERS = ('state_dict', 'model', 'module')
+EMA_WRAPPERS = ('model_ema', 'state_dict_ema', 'ema_state_dict')
 MAX_WRAPPERS = 8  # one in another
+MAX_TENSORS = 100_000
 
 
-def read(source: Source) -> StateDict:
-    """Tensors of a file (.pth, .pt, .safetensors), URL or mapping, wrappers taken off.
+class Content(NamedTuple):
+    """Tensors of a file, and what is to be said of their moving average (EMA)."""
+
+    tensors: StateDict
+    note: str = ''
+    is_average: bool = False
+
+
+def read(source: Source, ema: bool = False) -> StateDict:
+    """Tensors of a file (.pth, .pt, .ckpt, .safetensors), URL or mapping, wrappers taken off.
 
     Files are read by mmengine's loader as `beitv2_mm.compat` hardens it: nothing in them is run.
+
+    Args:
+        ema: the moving average where it lies beside the ordinary weights.
 
     Raises:
         CheckpointError: the file is missing or damaged, holds code, or holds no tensors.
     """
+    return open_checkpoint(source, ema).tensors
+
+
+def open_checkpoint(source: Source, ema: bool = False) -> Content:
+    """`read`, and what it did about moving averages."""
     if isinstance(source, Mapping):
         checkpoint, name = source, 'the given mapping'
     else:
@@ -36,28 +54,68 @@ def read(source: Source) -> StateDict:
         raise CheckpointError(
             f'{name} holds a {type(checkpoint).__name__}; expected a dict of tensors.'
         )
-    for _ in range(MAX_WRAPPERS):  # a mapping may hold itself
-        inner = next(
-            (checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)), None
-        )
-        if inner is None:
-            break
-        checkpoint = inner
-    tensors = {
-        key: value
-        for key, value in checkpoint.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
-    }
+    chosen, note, is_average = _choose_weights(checkpoint, ema)
+    tensors = dict(_tensors(chosen))
     if not tensors:
         raise CheckpointError(
-            f'{name} holds no tensors, only [{shown(checkpoint, 10)}]. Expected weights '
+            f'{name} holds no tensors, only [{shown(chosen, 10)}]. Expected weights '
             f'at the top or under one of {WRAPPERS}.'
         )
     try:
         check_plain(tensors)
     except CheckpointError as error:
         raise CheckpointError(f'{name}: {error}') from None
-    return tensors
+    return Content(tensors, note, is_average)
+
+
+def _choose_weights(checkpoint: Mapping, ema: bool) -> tuple[Mapping, str, bool]:
+    """The mapping that holds the weights, a note on moving averages, and whether it is one."""
+    note, is_average = '', False
+    for _ in range(MAX_WRAPPERS):  # a mapping may hold itself
+        averages, ordinary = (
+            [key for key in keys if isinstance(checkpoint.get(key), Mapping)]
+            for keys in (EMA_WRAPPERS, WRAPPERS)
+        )
+        # mmengine exchanges the two when it saves, so that state_dict holds the average.
+        exchanged = 'ema_state_dict' in averages and 'mmengine_version' in _meta(checkpoint)
+        if exchanged and ordinary:
+            key, is_average = ordinary[0], True
+            note = f"moving average (EMA) taken: mmengine stores it as '{key}'"
+        elif averages and (ema or not ordinary):
+            key, is_average = averages[0], True
+            note = f"moving average (EMA) taken, from '{key}'"
+        elif ordinary:
+            key = ordinary[0]
+            if averages:
+                note = f"a moving average (EMA) is in the file too, as '{averages[0]}': ema=True"
+        else:
+            break
+        checkpoint = checkpoint[key]
+    return checkpoint, note, is_average
+
+
+def _meta(checkpoint: Mapping) -> Mapping:
+    meta = checkpoint.get('meta')
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def _tensors(checkpoint: Mapping) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors; those of mappings within, such as a student and a teacher, get its key as
+    prefix."""
+    waiting: list[tuple[str, Mapping, int]] = [('', checkpoint, 0)]
+    count = 0
+    while waiting:
+        prefix, mapping, depth = waiting.pop(0)
+        for key, value in mapping.items():
+            count += 1
+            if count > MAX_TENSORS:
+                raise CheckpointError(f'The checkpoint has more than {MAX_TENSORS} entries.')
+            if not isinstance(key, str):
+                continue
+            if isinstance(value, Tensor):
+                yield prefix + key, value
+            elif isinstance(value, Mapping) and depth < MAX_WRAPPERS:
+                waiting.append((f'{prefix}{key}.', value, depth + 1))
 
 
 def dataset_meta(source: str | PathLike) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.optim import Optimizer
 
-from beitv2_mm.checkpoint import CheckpointError, adapt, load, official_name, read
+from beitv2_mm.checkpoint import CheckpointError, adapt, official_name, read
 from beitv2_mm.checkpoint.names import HEADS
 from beitv2_mm.engine.unwrap import unwrapped_model, whole_model
-from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.base import PretrainedModule, load_pretrained
 from beitv2_mm.registry import HOOKS
 
 # all of it, for it is more than a classifier; the auxiliary head has no part in an evaluation
@@ -53,7 +53,7 @@ class AdaptCheckpointHook(Hook):
         if isinstance(runner._train_loop, BaseLoop):  # a test run loads a checkpoint instead
             model.init_cfg = None
             model.init_weights()
-            load(model, config['checkpoint'], prefix=config.get('prefix'))
+            load_pretrained(model, config)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         _keep_implementation(runner, checkpoint)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from beitv2_mm.folder.survey import FolderError
-from beitv2_mm.models.arch import ARCHS, Arch
+from beitv2_mm.layers.arch import ARCHS, Arch
 from beitv2_mm.quickstart.stages import count_cores
 
 SMALLEST_BATCH = 8

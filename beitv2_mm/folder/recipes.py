@@ -10,7 +10,7 @@ from beitv2_mm.files import write_atomic
 from beitv2_mm.folder.choices import Machine, Schedule, Size, learning_rate, num_codes
 from beitv2_mm.folder.survey import Survey
 from beitv2_mm.folder.teachers import Teacher
-from beitv2_mm.models.arch import ARCHS
+from beitv2_mm.layers.arch import ARCHS
 
 TOKENIZER = 'configs/pretrain/vqkd_small_clip_1xb64_100e_folder.py'
 PRETRAIN = 'configs/pretrain/beitv2_small_1xb128_300e_folder.py'

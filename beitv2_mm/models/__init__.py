@@ -1,7 +1,7 @@
 """Modules that configs name."""
 
+from beitv2_mm.layers.arch import ARCHS, Arch, get_arch
 from beitv2_mm.models.aggregation_neck import PatchAggregationNeck
-from beitv2_mm.models.arch import ARCHS, Arch, get_arch
 from beitv2_mm.models.backbone import BEiTV2Backbone, MaskedFeatures
 from beitv2_mm.models.feature_extractor import FeatureExtractor
 from beitv2_mm.models.mim_head import MIMHead

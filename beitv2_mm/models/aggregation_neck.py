@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from beitv2_mm.layers import Block
+from beitv2_mm.layers.arch import Arch, get_arch
 from beitv2_mm.layers.attention import Read
 from beitv2_mm.layers.block import LAYER_NORM_EPS, WithCp
 from beitv2_mm.layers.vision_transformer import drop_path_schedule
-from beitv2_mm.models.arch import Arch, get_arch
 from beitv2_mm.models.backbone import MaskedFeatures
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.registry import MODELS

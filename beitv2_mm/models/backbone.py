@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from beitv2_mm.layers import VisionTransformer
+from beitv2_mm.layers.arch import Arch, get_arch
 from beitv2_mm.layers.attention import Read, read_tokens
 from beitv2_mm.layers.block import LAYER_NORM_EPS, WithCp
 from beitv2_mm.layers.position import Grid
 from beitv2_mm.layers.vision_transformer import Position, Size
-from beitv2_mm.models.arch import Arch, get_arch
 from beitv2_mm.models.base import PretrainedModule
 from beitv2_mm.registry import MODELS
 

@@ -1,13 +1,23 @@
 """What every module of this package does when a runner initialises it."""
 
+from typing import Any
+
 from mmengine.model import BaseModule, PretrainedInit, initialize
+from torch import nn
 
 from beitv2_mm.checkpoint import load
 
+OPTIONS = ('prefix', 'source_grid', 'ema')  # of an init_cfg beside its checkpoint
+
+
+def load_pretrained(module: nn.Module, init_cfg: dict[str, Any]) -> None:
+    """Loads what an ``init_cfg`` of type 'Pretrained' names."""
+    load(module, init_cfg['checkpoint'], **{k: init_cfg[k] for k in OPTIONS if k in init_cfg})
+
 
 class PretrainedModule(BaseModule):
-    """A BaseModule whose ``init_cfg`` of type 'Pretrained' reads any known checkpoint format; its
-    checkpoint may be None, for none.
+    """A BaseModule whose ``init_cfg`` of type 'Pretrained' reads any known checkpoint format, with
+    the options prefix, source_grid and ema of `load`; its checkpoint may be None, for none.
 
     Subclasses put their own initialisation in `reset_parameters`; what ``init_cfg`` says of other
     types comes on top of it.
@@ -31,5 +41,5 @@ class PretrainedModule(BaseModule):
             else:
                 initialize(self, dict(config))
         if pretrained:  # last: it has the last word
-            load(self, pretrained['checkpoint'], prefix=pretrained.get('prefix'))
+            load_pretrained(self, pretrained)
         self._is_init = True

@@ -13,7 +13,7 @@ from beitv2_mm.folder.choices import (
     schedule,
 )
 from beitv2_mm.folder.survey import FolderError
-from beitv2_mm.models.arch import ARCHS
+from beitv2_mm.layers.arch import ARCHS
 
 pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
 

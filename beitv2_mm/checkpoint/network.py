@@ -1,0 +1,144 @@
+"""The tensors of one network in a file: under which prefix they lie, and between which wrappers."""
+
+import re
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from beitv2_mm.checkpoint.names import StateDict, official_name, shown, to_official
+from beitv2_mm.checkpoint.transformers_names import from_transformers
+from beitv2_mm.safe_load import CheckpointError
+
+# What DDP, torch.compile, FSDP and activation checkpointing put into names, anywhere.
+_WRAPPER = re.compile(
+    r'(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.'
+)
+_EMA = re.compile(r'(^|[._])ema([._]|$)')
+_OF_BEIT = re.compile(
+    r'((encoder|decoder)\.)?(blocks\.\d|patch_embed\.proj|cls_token$|pos_embed$|(fc_)?norm\.)'
+    r'|(quantize|rel_pos_bias|(en|de)code_task_layer|lm_head)\.|cls_pt_|mask_token$|head\.\w+$'
+)
+
+
+class _AnyBEiT:
+    """Holds every official name, whatever the size of the network."""
+
+    def __contains__(self, name: object) -> bool:
+        return _OF_BEIT.match(str(name)) is not None
+
+
+class Network(NamedTuple):
+    """Tensors without wrappers and prefix, the prefix, and what is to be said of an average."""
+
+    tensors: StateDict
+    prefix: str
+    note: str
+
+
+def network_in(
+    state_dict: Mapping[str, Tensor],
+    wanted: Container[str] = _AnyBEiT(),
+    prefix: str | None = None,
+    ema: bool = False,
+) -> Network:
+    """The tensors of one network of a file.
+
+    Args:
+        wanted: official names of the network that is looked for; by default any BEiT v2's.
+        prefix: take only tensors whose names start so; None finds the prefix.
+        ema: take the moving average where names say that there is one.
+
+    Raises:
+        CheckpointError: see `find_prefix`; nothing has the prefix.
+    """
+    tensors = from_transformers(unwrap(state_dict))
+    note = ''
+    if prefix is None:
+        prefix, averages = find_prefix(tensors, wanted, ema)
+        if ema and not averages:
+            raise CheckpointError('There is no moving average (EMA): leave out ema=True.')
+        if averages and not ema:
+            note = f'a moving average (EMA) is in the file too, under {averages[0]!r}: ema=True'
+    return Network(below(tensors, prefix) if prefix else tensors, prefix, note)
+
+
+def below(tensors: StateDict, prefix: str) -> StateDict:
+    """The tensors whose names start with ``prefix``, without it, under official names."""
+    prefix = unwrap_name(prefix.removesuffix('.') + '.')
+    last = prefix[:-1].rpartition('.')[2] + '.'  # 'encoder.' tells what its norm is called
+    inner = {
+        last + name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+    if not inner:
+        raise CheckpointError(
+            f'no tensor has a name that starts with {prefix!r}. It has [{shown(tensors)}].'
+        )
+    return {name.removeprefix(last): value for name, value in to_official(inner).items()}
+
+
+def unwrap_name(name: str) -> str:
+    """'backbone._orig_mod.blocks.0' -> 'backbone.blocks.0'."""
+    return _WRAPPER.sub('', name)
+
+
+def unwrap(state_dict: Mapping[str, Tensor]) -> StateDict:
+    """The tensors without wrappers in their names.
+
+    Raises:
+        CheckpointError: two names are then the same.
+    """
+    names: dict[str, str] = {}
+    for name in state_dict:
+        other = names.setdefault(unwrap_name(name), name)
+        if other != name:
+            raise CheckpointError(f'{shown([other])} and {shown([name])} name one parameter twice.')
+    return {plain: state_dict[name] for plain, name in names.items()}
+
+
+def find_prefix(
+    names: Iterable[str], wanted: Container[str], ema: bool = False
+) -> tuple[str, list[str]]:
+    """The prefix below which most of the official names ``wanted`` lie, '' for none.
+
+    Of a student and a teacher both lie in the file; the caller has to choose. Moving averages
+    (EMA) give way to ordinary weights unless ``ema`` asks for them. Of prefixes within each other
+    ('model.' and 'model.backbone.') the outer one wins where it reaches as many names, and of a
+    tokenizer's encoder and decoder the encoder.
+
+    Returns:
+        The prefix, and the prefixes of moving averages in the file.
+
+    Raises:
+        CheckpointError: several networks fit, or ``ema`` and there is no moving average.
+    """
+    counts: Counter[str] = Counter()
+    for name in names:
+        start = 0
+        while True:
+            if official_name(name[start:]) in wanted:
+                counts[name[:start]] += 1
+            if not (start := name.find('.', start) + 1):
+                break
+    averages = {prefix for prefix in counts if _EMA.search(prefix)}
+    candidates = {p: n for p, n in counts.items() if (p in averages) == ema}
+    if not candidates:
+        return '', sorted(averages)
+    best = min(candidates, key=lambda prefix: (-candidates[prefix], len(prefix)))
+    rivals = [best]
+    for prefix in sorted(candidates, key=len):
+        nested = any(prefix.startswith(p) or p.startswith(prefix) for p in rivals)
+        is_decoder = prefix.endswith('decoder.') and f'{prefix[:-8]}encoder.' in counts
+        if not nested and not is_decoder and 2 * candidates[prefix] > candidates[best]:
+            rivals.append(prefix)
+    if len(rivals) > 1:
+        found = ', '.join(f'{p!r} ({candidates[p]} tensors)' for p in rivals)
+        raise CheckpointError(
+            f'Several networks in the file fit, under {found}: choose one with prefix=, such as '
+            f'prefix={rivals[0]!r}.'
+        )
+    outer = {p for p in averages if not any(p != q and p.startswith(q) for q in averages)}
+    return best, sorted(outer)

@@ -1,0 +1,33 @@
+"""A patch embedding for other channels and patch sizes: (D, C, h, w) -> (D, C', h', w')."""
+
+from math import ceil
+
+from timm.layers import resample_patch_embed
+from torch import Tensor
+
+
+def fit_channels(weight: Tensor, channels: int) -> Tensor:
+    """Weights for another number of input channels: a grey image, whose channels are all equal,
+    gives the same output as before.
+
+    The channels are repeated in their order and scaled by C / C', as timm does it. Where C does not
+    divide C', each new channel also gets an equal share of what is then missing of the sum.
+    """
+    old = weight.shape[1]
+    repeated = weight.repeat(1, ceil(channels / old), 1, 1)[:, :channels] * (old / channels)
+    missing = weight.sum(1, keepdim=True) - repeated.sum(1, keepdim=True)
+    return repeated + missing / channels
+
+
+def fit_patch_embed(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Weights of ``shape``, whose first size must be that of ``weight``.
+
+    The patch size changes by the pseudo-inverse of resizing an image (FlexiViT, section 3.4): a
+    patch that is enlarged gives the same token as before.
+    """
+    dtype = weight.dtype
+    if weight.shape[1] != shape[1]:
+        weight = fit_channels(weight.float(), shape[1])
+    if weight.shape[2:] != shape[2:]:
+        weight = resample_patch_embed(weight.float(), list(shape[2:]))
+    return weight.to(dtype)
