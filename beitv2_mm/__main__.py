@@ -1,9 +1,12 @@
-"""What is installed and what is missing; pretraining and fine-tuning on a folder of images.
+"""What is installed and what is missing; trainings on a folder of images, and what they predict.
 
-    python -m beitv2_mm                                              # versions, what is missing
-    python -m beitv2_mm pretrain photos/ --out pretrained            # no labels needed
+    python -m beitv2_mm                                               # versions, what is missing
+    python -m beitv2_mm pretrain photos/ --out pretrained             # no labels needed
     python -m beitv2_mm finetune classes/ --from pretrained --out classifier
+    python -m beitv2_mm segment-train pairs/ --from pretrained --out segmentor
+    python -m beitv2_mm predict new/ --from classifier --out predictions
 
+--from takes the folder of another training, a file of weights, or the name of a published model.
 Ctrl-C stops a training, the same command continues it.
 """
 
@@ -14,6 +17,8 @@ from pathlib import Path
 
 from beitv2_mm.environment import describe
 
+WEIGHTS = 'folder of a training, file of weights of any layout, or name of a published model'
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -21,29 +26,20 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest='command', metavar='{pretrain,finetune}')
-    pretrain = commands.add_parser(
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND')
+
+    def command(name: str, text: str, folder: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}.')
+        add_training(added, folder)
+        return added
+
+    pretrain = command(
         'pretrain',
-        help='train a tokenizer and pretrain a transformer on a folder of images',
-        description='Train a tokenizer and pretrain a transformer on a folder of images.',
+        'train a tokenizer and pretrain a transformer on a folder of images',
+        'images, in any subfolder, or their pack',
     )
-    finetune = commands.add_parser(
-        'finetune',
-        help='train a classifier from a pretraining, on a folder of images for each class',
-        description='Train a classifier from a pretraining, on a folder of images for each class.',
-    )
-    for command in (pretrain, finetune):
-        command.add_argument(
-            'folder', type=Path, metavar='FOLDER', help='images, in any subfolder, or their pack'
-        )
-        command.add_argument(
-            '--out', type=Path, required=True, metavar='DIR', help='configs, checkpoints, report'
-        )
-        command.add_argument(
-            '--epochs', type=positive, metavar='N', help='instead of a choice by the data'
-        )
     pretrain.add_argument(
-        '--arch', choices=['tiny', 'small', 'base', 'large'], default='tiny', help='(%(default)s)'
+        '--arch', choices=['tiny', 'small', 'base', 'large'], help='(tiny, or that of --from)'
     )
     pretrain.add_argument(
         '--teacher',
@@ -52,14 +48,73 @@ def parse_args() -> argparse.Namespace:
         help='clip, dino, efficientnet_lite0 (needs no download), a timm name, or a file of '
         'weights (%(default)s)',
     )
-    finetune.add_argument(
-        '--from', dest='source', type=Path, required=True, metavar='DIR', help="pretrain's --out"
+    pretrain.add_argument('--from', dest='source', metavar='X', help=f'continue from it: {WEIGHTS}')
+    finetune = command(
+        'finetune',
+        'train a classifier from trained weights, on a folder of images for each class',
+        'a folder of images for each class, or their pack',
     )
+    finetune.add_argument(
+        '--head',
+        choices=['full', 'linear'],
+        default='full',
+        help='train the whole network, or a linear layer on frozen features (%(default)s)',
+    )
+    finetune.add_argument(
+        '--probe', action='store_true', help='no training: k-nearest neighbours of the features'
+    )
+    finetune.add_argument(
+        '--scratch', action='store_true', help='train from scratch too, and compare'
+    )
+    finetune.add_argument(
+        '--seeds', type=positive, metavar='N', help='trainings of each kind (1, with --scratch 3)'
+    )
+    segment = command(
+        'segment-train',
+        'train a segmentor from trained weights, on images and masks',
+        'images/ and masks/ with the same file names; classes.txt may name the labels',
+    )
+    for parser_ in (finetune, segment):
+        parser_.add_argument('--from', dest='source', required=True, metavar='X', help=WEIGHTS)
+    predict = commands.add_parser(
+        'predict',
+        help='classes, masks or features of images, by a training',
+        description='Classes, masks or features of images, by a training.',
+    )
+    predict.add_argument('images', nargs='+', metavar='IMAGES', help='files, or folders of images')
+    predict.add_argument(
+        '--from', dest='source', type=Path, required=True, metavar='OUT', help='of a training'
+    )
+    predict.add_argument(
+        '--out', type=Path, default=Path('predictions'), metavar='DIR', help='(%(default)s)'
+    )
+    predict.add_argument(
+        '--features', action='store_true', help='features.npz instead of classes or masks'
+    )
+    predict.add_argument('--device', help='cpu, cuda, cuda:1, ... (a GPU where there is one)')
     return parser.parse_args()
 
 
+def add_training(parser: argparse.ArgumentParser, folder: str) -> None:
+    """What all trainings take."""
+    parser.add_argument('folder', type=Path, metavar='FOLDER', help=folder)
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='configs, checkpoints, report'
+    )
+    for name, text in (
+        ('epochs', 'instead of a choice by the data'),
+        ('batch-size', 'of each device, instead of a choice by data and memory'),
+        ('image-size', 'pixels, instead of a choice by data and weights'),
+        ('gpus', 'that train together (1)'),
+    ):
+        parser.add_argument(f'--{name}', type=positive, metavar='N', help=text)
+    parser.add_argument(
+        '--resume', action='store_true', help='fail where --out holds nothing to continue'
+    )
+
+
 def positive(text: str) -> int:
-    """A number of epochs."""
+    """A number of epochs, images, ..."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'a number from 1 on was expected, not {text!r}')
     return int(text)
@@ -84,14 +139,18 @@ def main() -> None:
     try:
         if command == 'pretrain':
             page = folder.pretrain(folder.PretrainOptions(**arguments), logger)
-        else:
+        elif command == 'finetune':
             page = folder.finetune(folder.FinetuneOptions(**arguments), logger)
+        elif command == 'segment-train':
+            page = folder.segment_train(folder.SegmentOptions(**arguments), logger)
+        else:
+            page = folder.predict(**arguments, logger=logger)
     except KeyboardInterrupt:
         logger.warning('interrupted: run the same command again to continue')
         sys.exit(130)
     except (ImportError, OSError, RuntimeError, ValueError, KeyError) as error:
         sys.exit(f'{command}: {error}')
-    logger.info(f'report: {page.resolve()}')
+    logger.info(f'{"result" if command == "predict" else "report"}: {page.resolve()}')
 
 
 if __name__ == '__main__':

@@ -77,8 +77,8 @@ def check_structure(
         settings = []
         if there < here:
             settings.append(f'arch={arch_of(weights, part)!r}')
-        fitting = _position(weights, part)
-        if fitting and not _fits_position(fitting, _position(wanted, part)):
+        fitting = position_of(weights, part)
+        if fitting and not _fitsposition_of(fitting, position_of(wanted, part)):
             settings.append(f'position={fitting!r}')
         scaled = [f'{first}gamma_1' in names for names in (weights, wanted)]
         if scaled == [False, True]:
@@ -93,7 +93,7 @@ def check_structure(
             )
 
 
-def _position(names: Container[str], part: str) -> str | None:
+def position_of(names: Container[str], part: str) -> str | None:
     """The kind of positions, None where there are none."""
     kinds = dict(
         shared=f'{part}{SHARED_TABLE}',
@@ -103,6 +103,6 @@ def _position(names: Container[str], part: str) -> str | None:
     return next((kind for kind, name in kinds.items() if name in names), None)
 
 
-def _fits_position(theirs: str, ours: str | None) -> bool:
+def _fitsposition_of(theirs: str, ours: str | None) -> bool:
     """One table for all blocks can be copied to each of them."""
     return ours is None or theirs == ours or (theirs, ours) == ('shared', 'layerwise')

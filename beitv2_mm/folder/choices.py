@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from beitv2_mm.folder.survey import FolderError
-from beitv2_mm.layers.arch import ARCHS, Arch
+from beitv2_mm.layers.arch import Arch, get_arch
 from beitv2_mm.quickstart.stages import count_cores
 
 SMALLEST_BATCH = 8
@@ -19,6 +19,8 @@ PLANS = {
     ('pretrain', 'gpu'): (10_000_000, 50, 800, 128),
     ('finetune', 'cpu'): (16_000, 2, 30, 32),
     ('finetune', 'gpu'): (1_000_000, 20, 100, 128),
+    ('segment', 'cpu'): (8_000, 4, 100, 16),
+    ('segment', 'gpu'): (160_000, 20, 400, 16),
 }
 SHORT = 10_000  # steps below which the quickstart's settings are taken instead of the paper's
 
@@ -29,16 +31,27 @@ class Machine:
 
     gpu_memory: int  # bytes, 0 without GPU
     cores: int
+    devices: int = 1  # that train together
 
     @property
     def kind(self) -> str:
         return 'gpu' if self.gpu_memory else 'cpu'
 
 
-def this_machine() -> Machine:
-    """The first GPU, or the cores that this process may use."""
-    memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
-    return Machine(memory, count_cores())
+def this_machine(gpus: int | None = None) -> Machine:
+    """The first GPU, or so many of them; without one the cores that this process may use.
+
+    Raises:
+        FolderError: fewer GPUs than were asked for.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus is not None and gpus > there:
+        raise FolderError(
+            f'--gpus {gpus}, but PyTorch sees {there or "no"} GPU{"s" if there > 1 else ""} here: '
+            + (f'give --gpus {there}.' if there else 'leave it out to train on the CPU.')
+        )
+    memory = torch.cuda.get_device_properties(0).total_memory if there else 0
+    return Machine(memory, count_cores(), gpus or 1)
 
 
 @dataclass(frozen=True)
@@ -65,13 +78,19 @@ def image_size(short_side: int) -> Size:
 class Schedule:
     """Numbers of one training."""
 
-    batch: int
+    batch: int  # of each device
     epochs: int
     steps: int  # of an epoch
+    devices: int = 1
 
     @property
     def total(self) -> int:
         return self.epochs * self.steps
+
+    @property
+    def images(self) -> int:
+        """Of a step, on all devices."""
+        return self.batch * self.devices
 
     @property
     def short(self) -> bool:
@@ -91,27 +110,34 @@ class Schedule:
 def schedule(
     task: str,
     num_images: int,
-    arch: str,
+    arch: str | dict,
     size: Size,
     machine: Machine,
     epochs: int | None = None,
+    batch: int | None = None,
 ) -> Schedule:
-    """A schedule for ``num_images`` training images; ``epochs`` is the user's choice.
+    """A schedule for ``num_images`` training images; ``epochs`` and ``batch`` (of each device) are
+    the user's choice.
 
     Raises:
-        FolderError: fewer images than the smallest batch.
+        FolderError: fewer images than the batch.
     """
-    if num_images < SMALLEST_BATCH:
+    smallest = (batch or SMALLEST_BATCH) * machine.devices
+    if num_images < smallest:
         raise FolderError(
             f'{num_images} images are left to train on when some are held out to validate: fewer '
-            f'than the smallest batch ({SMALLEST_BATCH}). Add images.'
+            f'than the smallest batch ({smallest}). Add images'
+            + (', or give a smaller --batch-size.' if batch else '.')
         )
     seen, low, high, largest = PLANS[task, machine.kind]
-    room = min(largest, num_images // 4, fitting_batch(ARCHS[arch], size, machine))
-    batch = max(SMALLEST_BATCH, 2 ** int(math.log2(max(room, 1))))
+    if batch is None:
+        share = num_images // (4 * machine.devices)
+        room = min(largest, share, fitting_batch(get_arch(arch), size, machine))
+        batch = max(SMALLEST_BATCH, 2 ** int(math.log2(max(room, 1))))
     chosen = epochs or min(max(round(seen / num_images), low), high)
-    steps = num_images // batch
-    return Schedule(batch, max(chosen, 3 - steps), steps)  # one step to warm up, one to train
+    steps = num_images // (batch * machine.devices)
+    chosen = max(chosen, 3 - steps)  # one step to warm up, one to train
+    return Schedule(batch, chosen, steps, machine.devices)
 
 
 def fitting_batch(arch: Arch, size: Size, machine: Machine) -> int:
@@ -129,26 +155,29 @@ def fitting_batch(arch: Arch, size: Size, machine: Machine) -> int:
     return int((machine.gpu_memory * 2 / 3 - weights) / (2 * block * arch.num_layers))
 
 
-def learning_rate(task: str, arch: str, plan: Schedule) -> float:
+def learning_rate(task: str, arch: str | dict, plan: Schedule) -> float:
     """The recipes' rates, scaled with the square root of the batch; the quickstart's for short
     schedules, divided by the width."""
-    width = ARCHS[arch].embed_dims
-    small = arch in ('tiny', 'small')
+    width = get_arch(arch).embed_dims
+    small = width < 768
     reference = {  # rate and batch it belongs to
         'tokenizer': (1e-4, 64) if small else (5e-5, 512),
         'pretrain': (5e-4, 128) if small else (1.5e-3, 2048),
         'finetune': (5e-4, 1024),
+        'segment': (5e-5, 16),
     }[task]
     if plan.short:
         rate, batch = {
-            'tokenizer': (1.5e-3, 64), 'pretrain': (3e-3, 32), 'finetune': (1e-3, 32)
+            'tokenizer': (1.5e-3, 64), 'pretrain': (3e-3, 32), 'finetune': (1e-3, 32),
+            'segment': (1e-3, 32),
         }[task]  # fmt: skip
         reference = (rate * 96 / width, batch)
-    return float(f'{reference[0] * math.sqrt(plan.batch / reference[1]):.2g}')
+    return float(f'{reference[0] * math.sqrt(plan.images / reference[1]):.2g}')
 
 
-def num_codes(arch: str, num_images: int, size: Size) -> int:
+def num_codes(arch: str | dict, num_images: int, size: Size) -> int:
     """A power of two: 32 patches a code at least, and no more codes than the recipes have."""
-    most = {'tiny': 1024, 'small': 2048}.get(arch, 8192)
+    width = get_arch(arch).embed_dims
+    most = 1024 if width <= 192 else 2048 if width <= 384 else 8192
     patches = num_images * size.grid**2
     return int(max(16, min(most, 2 ** int(math.log2(patches / 32)))))

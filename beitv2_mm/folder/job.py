@@ -1,160 +1,193 @@
 """`python -m beitv2_mm pretrain` and `finetune`: survey, configs, trainings, report."""
 
-import dataclasses
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 
-from beitv2_mm.files import write_atomic
-from beitv2_mm.folder import recipes
+from beitv2_mm import launch
+from beitv2_mm.folder import recipes, segmentation
 from beitv2_mm.folder.choices import Machine, Schedule, Size, image_size, schedule, this_machine
-from beitv2_mm.folder.outcome import finetuning_report, pretraining_report
+from beitv2_mm.folder.masks import survey_masks
+from beitv2_mm.folder.options import (
+    FinetuneOptions,
+    Options,
+    PretrainOptions,
+    SegmentOptions,
+    is_new,
+    record_command,
+)
+from beitv2_mm.folder.outcome import finetuning_report, pretraining_report, segmenting_report
 from beitv2_mm.folder.survey import FolderError, Survey, require_classes, survey
 from beitv2_mm.folder.teachers import find_teacher
+from beitv2_mm.folder.weights import find_weights
+from beitv2_mm.folder.writing import write
 from beitv2_mm.paths import config_root
-from beitv2_mm.quickstart.settings import FINETUNE_METRICS, PRETRAIN_METRICS, TOKENIZER_METRICS
-from beitv2_mm.quickstart.stages import Stage, Stages, artifact, run_config
-from beitv2_mm.quickstart.teacher import TEACHER_FILE
+from beitv2_mm.quickstart.settings import (
+    FINETUNE_METRICS,
+    PRETRAIN_METRICS,
+    SEGMENT_METRICS,
+    TOKENIZER_METRICS,
+)
+from beitv2_mm.quickstart.stages import Metrics, Stage, Stages, run_config
 from beitv2_mm.visualization.report import Report, log_table, write_report
-
-RECORD = 'run.json'
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """The command line of `pretrain`."""
-
-    folder: Path
-    out: Path
-    arch: str = 'tiny'
-    teacher: str = 'clip'
-    epochs: int | None = None
-
-
-@dataclass(frozen=True)
-class FinetuneOptions:
-    """The command line of `finetune`; ``source`` is the out of a `pretrain`."""
-
-    folder: Path
-    source: Path
-    out: Path
-    epochs: int | None = None
 
 
 def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
     """Train a tokenizer and pretrain with it; what is done already is skipped. Returns the page.
 
     Raises:
-        FolderError: the folder, teacher or out cannot be used.
+        FolderError: the folder, teacher, weights or out cannot be used.
         StageError: a training failed.
     """
     root = config_root()
     files = {name: options.out / f'{name}.py' for name in ('tokenizer', 'pretrain')}
-    if _is_new(options, files.values()):
-        found = survey(options.folder)
+    if is_new(options, files.values()):
+        machine, found = this_machine(options.gpus), survey(options.folder)
         _log_survey(found, logger)
-        machine, size = this_machine(), image_size(found.short_side)
+        weights = (options.source and find_weights(options.source, options.image_size)) or None
+        if weights and options.arch not in (None, weights.arch):
+            raise FolderError(f'--arch {options.arch}, but the weights are {weights.arch!r}.')
+        arch = weights.arch if weights else options.arch or 'tiny'
+        size = image_size(options.image_size or found.short_side)
+        if weights:
+            size = Size(weights.img_size, weights.patch_size)
+        elif options.image_size:
+            size = _exact(size, options.image_size)
         left = found.num_images - max(1, min(2000, found.num_images // 10))
         third = options.epochs and max(1, options.epochs // 3)
         plans = {
-            name: schedule(name, left, options.arch, size, machine, epochs)
+            name: schedule(name, left, arch, size, machine, epochs, options.batch_size)
             for name, epochs in (('tokenizer', third), ('pretrain', options.epochs))
         }
         teacher = find_teacher(options.teacher, options.out, size.grid)
         last = options.out.resolve() / f'tokenizer/epoch_{plans["tokenizer"].epochs}.pth'
-        common = (root, found, options.arch, size, teacher)
+        common = (root, found, arch, size, teacher)
         configs = {
             'tokenizer': recipes.tokenizer(*common, plans['tokenizer'], machine),
-            'pretrain': recipes.pretrain(*common, last, plans['pretrain'], machine),
+            'pretrain': recipes.pretrain(*common, last, plans['pretrain'], machine, weights),
         }
-        _record(options)
+        record_command(options)
         for name, path in files.items():
             about = _about(name, options.folder, path, root, size, plans[name], machine)
-            recipes.write(configs[name], path, about)
+            write(configs[name], path, about)
     metrics = {'tokenizer': TOKENIZER_METRICS, 'pretrain': PRETRAIN_METRICS}
-    stages = _train(options.out, root, files, metrics, logger)
+    stages = Stages(options.out, logger)
+    done: list[str] = []
+    for name, path in files.items():
+        stages.run(_training(name, path, metrics[name], options, logger, after=done))
+        done.append(name)
     return _report(pretraining_report(stages.results, files, options.folder), options.out, logger)
 
 
+def _exact(size: Size, pixels: int) -> Size:
+    if pixels % size.patch:
+        near = max(1, round(pixels / size.patch)) * size.patch
+        raise FolderError(
+            f'--image-size {pixels} is no multiple of the {size.patch} pixels of a patch: '
+            f'give --image-size {near}.'
+        )
+    return Size(pixels, size.patch)
+
+
 def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
-    """Fine-tune a classifier on folders of images; what is done already is skipped. Returns the
-    page.
+    """Fine-tune a classifier on folders of images, or probe the weights; what is done already is
+    skipped. Returns the page.
 
     Raises:
-        FolderError: the folder, source or out cannot be used.
+        FolderError: the folder, weights or out cannot be used.
         StageError: the training failed.
     """
-    root, path = config_root(), options.out / 'finetune.py'
+    path = options.out / 'finetune.py'
     found = survey(options.folder)
     require_classes(found)
-    if options.out.resolve() == options.source.resolve():
+    if options.out.resolve() == Path(options.source or '').resolve():
         raise FolderError('--out is --from: give the classifier a folder of its own.')
-    if _is_new(options, [path]):
+    if is_new(options, [path]):
+        machine = this_machine(options.gpus)
         _log_survey(found, logger)
-        source, checkpoint = _pretrained(options.source)
-        machine, backbone = this_machine(), source.model.backbone
+        weights = find_weights(options.source or '', options.image_size)
         held_out = max(1, min(50, min(found.classes.values()) // 5))
         left = found.num_images - held_out * len(found.classes)
-        size = Size(backbone.img_size, backbone.patch_size)
-        plan = schedule('finetune', left, backbone.arch, size, machine, options.epochs)
-        cfg = recipes.finetune(root, found, source, checkpoint, held_out, plan, machine)
-        _record(options)
-        about = _about('finetune', options.folder, path, root, size, plan, machine)
-        recipes.write(cfg, path, about)
-    stages = _train(options.out, root, {'finetune': path}, {'finetune': FINETUNE_METRICS}, logger)
-    report = finetuning_report(stages.results, path, found, options.source)
+        size = Size(weights.img_size, weights.patch_size)
+        plan = schedule(
+            'finetune', left, weights.arch, size, machine, options.epochs, options.batch_size
+        )
+        head: recipes.Head = 'knn' if options.probe else options.head
+        cfg = recipes.finetune(config_root(), found, weights, held_out, plan, machine, head)
+        record_command(options)
+        write(cfg, path, _about(head, options.folder, path, config_root(), size, plan, machine))
+    stages = Stages(options.out, logger)
+    if options.probe:
+        settings = Config.fromfile(path).to_dict()
+        stages.run(Stage('probe', settings, lambda folder: _test(path, folder)))
+    else:
+        _run_finetunings(stages, options, path, logger)
+    report = finetuning_report(stages.results, path, found, options)
     return _report(report, options.out, logger)
 
 
-def _pretrained(source: Path) -> tuple[Config, Path]:
-    """Config and checkpoint of a finished pretraining."""
-    path, folder = source / 'pretrain.py', source / 'pretrain'
-    if not path.is_file() or not (folder / 'done.json').is_file():
-        raise FolderError(
-            f'{source} holds no finished pretraining. Make one first: '
-            f'python -m beitv2_mm pretrain FOLDER --out {source}'
-        )
-    return Config.fromfile(path), artifact(folder).resolve()
+def _run_finetunings(
+    stages: Stages, options: FinetuneOptions, path: Path, logger: logging.Logger
+) -> None:
+    scratch: dict[str, object] = {
+        'model.backbone.init_cfg.checkpoint': None,
+        'optim_wrapper.paramwise_cfg.layer_decay_rate': 1.0,
+    }
+    ways: dict[str, dict[str, object]] = {'finetune': {}}
+    if options.scratch:
+        ways['scratch'] = scratch
+    for seed in range(options.seeds or (3 if options.scratch else 1)):
+        for way, changes in ways.items():
+            name = f'{way}_seed{seed}' if seed else way
+            values = {**changes, 'randomness.seed': seed} if seed or changes else {}
+            stages.run(_training(name, path, FINETUNE_METRICS, options, logger, values))
 
 
-def _is_new(options: PretrainOptions | FinetuneOptions, files: Iterable[Path]) -> bool:
-    """Whether the configs have to be written. Those of the same command stay, edited or not.
+def _test(path: Path, folder: Path) -> Metrics:
+    cfg = Config.fromfile(path)
+    cfg.work_dir = str(folder)
+    metrics = launch.build_runner(cfg).test()
+    return {'accuracy/top1': next(v for k, v in metrics.items() if k.endswith('top1'))}
+
+
+def segment_train(options: SegmentOptions, logger: logging.Logger) -> Path:
+    """Train a segmentor on images and masks; what is done already is skipped. Returns the page.
 
     Raises:
-        FolderError: the folder is another command's, or not ours.
+        FolderError: the folder, weights or out cannot be used.
+        StageError: the training failed.
     """
-    record = options.out / RECORD
-    if record.is_file():
-        before, now = json.loads(record.read_text()), _arguments(options)
-        if before != now:
-            changed = [f'{key} was {before.get(key)}' for key in now if before.get(key) != now[key]]
-            raise FolderError(
-                f'{options.out} is of another command ({", ".join(changed)}): give the same '
-                'options to continue it, or another --out.'
-            )
-    elif options.out.exists() and {p.name for p in options.out.iterdir()} - {TEACHER_FILE}:
-        raise FolderError(f'{options.out} is not empty, and not of this program: change --out.')
-    return not all(path.is_file() for path in files)
-
-
-def _record(options: PretrainOptions | FinetuneOptions) -> None:
-    """Say whose the folder is, once nothing stands against the training."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_arguments(options), indent=2, ensure_ascii=False) + '\n'
-    write_atomic(options.out / RECORD, text.encode())
-
-
-def _arguments(options: PretrainOptions | FinetuneOptions) -> dict[str, object]:
-    values = dataclasses.asdict(options)
-    del values['out']
-    return {
-        key: str(value.resolve()) if isinstance(value, Path) else value
-        for key, value in values.items()
-    }
+    root, path = config_root(), options.out / 'segment.py'
+    if options.out.resolve() == Path(options.source or '').resolve():
+        raise FolderError('--out is --from: give the segmentor a folder of its own.')
+    if is_new(options, [path]):
+        machine, found = this_machine(options.gpus), survey_masks(options.folder)
+        logger.info(
+            f'{found.num_images} images with masks, {len(found.classes)} classes '
+            f'({", ".join(found.classes[:5])}{", ..." if found.classes[5:] else ""}), '
+            f'{found.short_side} px on the short side'
+        )
+        weights = find_weights(options.source or '')
+        size = segmentation.crop_size(found, weights, machine, options.image_size)
+        plan = schedule(
+            'segment',
+            len(found.train),
+            weights.arch,
+            size,
+            machine,
+            options.epochs,
+            options.batch_size,
+        )
+        cfg = segmentation.segment(root, found, weights, size, plan, machine, options.out)
+        record_command(options)
+        segmentation.write_lists(found, options.out)
+        write(cfg, path, _about('segment', options.folder, path, root, size, plan, machine))
+    stages = Stages(options.out, logger)
+    stages.run(_training('segment', path, SEGMENT_METRICS, options, logger))
+    report = segmenting_report(stages.results, path, options.folder)
+    return _report(report, options.out, logger)
 
 
 def _log_survey(found: Survey, logger: logging.Logger) -> None:
@@ -169,7 +202,10 @@ def _about(
     what = {
         'tokenizer': 'Visual tokenizer',
         'pretrain': 'Masked image modelling',
-        'finetune': 'Classifier',
+        'full': 'Classifier',
+        'linear': 'Linear classifier of frozen features',
+        'knn': 'Weighted k-NN of frozen features',
+        'segment': 'Segmentor',
     }[task]
     memory = f'a GPU of {machine.gpu_memory / 2**30:.0f} GiB' if machine.gpu_memory else 'CPU'
     return (
@@ -182,24 +218,24 @@ def _about(
     )
 
 
-def _train(
-    out: Path,
-    root: Path,
-    files: Mapping[str, Path],
-    metrics: Mapping[str, Sequence[str]],
+def _training(
+    name: str,
+    path: Path,
+    metrics: Sequence[str],
+    options: Options,
     logger: logging.Logger,
-) -> Stages:
-    stages = Stages(out, logger)
+    values: Mapping[str, object] | None = None,
+    after: Sequence[str] = (),
+) -> Stage:
+    """A stage that trains a config, with ``values`` changed in it."""
 
-    def action(name: str) -> Callable[[Path], dict[str, float]]:
-        return lambda folder: run_config(root, files[name], folder, metrics[name], logger)
+    def action(folder: Path) -> Metrics:
+        return run_config(
+            config_root(), path, folder, metrics, logger, values, gpus=options.gpus or 1
+        )
 
-    done: list[str] = []
-    for name, path in files.items():
-        content = Config.fromfile(path).to_dict()
-        stages.run(Stage(name, content, action(name), list(done)))
-        done.append(name)
-    return stages
+    content = Config.fromfile(path).to_dict() | {'options': dict(values or {})}
+    return Stage(name, content, action, list(after))
 
 
 def _report(report: Report, out: Path, logger: logging.Logger) -> Path:

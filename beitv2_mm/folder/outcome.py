@@ -7,8 +7,10 @@ import numpy as np
 from mmengine.config import Config
 from PIL import Image
 
+from beitv2_mm.apis import SegmentationInferencer
 from beitv2_mm.apis.tokenize import centre_crop
 from beitv2_mm.datasets import UnreadableImageError, read_image
+from beitv2_mm.folder.options import FinetuneOptions
 from beitv2_mm.folder.survey import Survey
 from beitv2_mm.quickstart.pictures import (
     code_pictures,
@@ -18,8 +20,16 @@ from beitv2_mm.quickstart.pictures import (
 )
 from beitv2_mm.quickstart.stages import Result, artifact
 from beitv2_mm.registry import DATASETS
-from beitv2_mm.visualization.curves import Panel, last_values, read_scalars
-from beitv2_mm.visualization.report import ClassifierReport, PretrainingReport, StageRecord
+from beitv2_mm.visualization.canvas import beside, to_png
+from beitv2_mm.visualization.curves import Panel, read_scalars
+from beitv2_mm.visualization.report import (
+    ClassifierReport,
+    Picture,
+    PretrainingReport,
+    SegmentorReport,
+    StageRecord,
+    accuracy,
+)
 
 Results = Mapping[str, Result]
 NUM_IMAGES = 500  # of those held out, in the pictures
@@ -77,21 +87,52 @@ def pretraining_report(
 
 
 def finetuning_report(
-    results: Results, config: Path, found: Survey, source: Path
+    results: Results, config: Path, found: Survey, options: FinetuneOptions
 ) -> ClassifierReport:
-    """Figures of a fine-tuned classifier."""
-    result = results['finetune']
-    scalars = read_scalars(result.folder)
-    top1 = last_values(scalars, ['val/accuracy/top1'])['val/accuracy/top1']
-    held_out = Config.fromfile(config).val_dataloader.dataset.val_per_class
+    """Figures of a fine-tuned classifier, or of a probe; beside it those from scratch."""
+    cfg = Config.fromfile(config)
+    held_out = (cfg.get('val_dataloader') or cfg.test_dataloader).dataset.val_per_class
+    ways = {
+        way: accuracy([r.metrics['accuracy/top1'] for n, r in results.items() if _way(n) == way])
+        for way in dict.fromkeys(map(_way, results))
+    }
+    trained = {name: result for name, result in results.items() if name != 'probe'}
+    label = dict(full='fine-tuned', linear='linear, frozen features')[options.head]
+    scalars = {name: read_scalars(result.folder) for name, result in trained.items()}
+    names = {'finetune': label, 'scratch': 'from scratch', 'probe': 'k-NN of frozen features'}
+    firsts = {names[n]: curves for n, curves in scalars.items() if n in names}
     panels = [
-        Panel('Loss on training images', {'loss': scalars['loss']}),
-        Panel('Images held out', {'top-1': scalars['val/accuracy/top1']}, percent=True),
+        Panel('Loss on training images', {n: c['loss'] for n, c in firsts.items()}),
+        Panel(
+            'Top-1 on images held out',
+            {n: c['val/accuracy/top1'] for n, c in firsts.items()},
+            percent=True,
+        ),
     ]
+    out = config.parent
+    first = next(iter(results.values()))
+    usage = []
+    if trained:
+        usage = [
+            ('Classify other images', f'python -m beitv2_mm predict IMAGES --from {out}'),
+            (
+                'Classify an image in Python',
+                'from beitv2_mm.apis import ClassificationInferencer\n'
+                f"ClassificationInferencer('{config}', '{artifact(first.folder)}')('x.jpg')",
+            ),
+        ]
+    if options.probe or options.head == 'linear':
+        usage.append(
+            (
+                'Train the whole network',
+                f'python -m beitv2_mm finetune {options.folder} --from {options.source} '
+                f'--out {out}_full',
+            )
+        )
     return ClassifierReport(
         title=f'Classifier of {found.folder.resolve().name}',
-        summary=f'Fine-tuned from {source.resolve()}.',
-        top1=top1,
+        summary=f'{label if trained else names["probe"]}, from {options.source}.',
+        results={names[way]: value for way, value in ways.items()},
         num_images=held_out * len(found.classes),
         num_classes=len(found.classes),
         largest_class=100 * max(found.classes.values()) / sum(found.classes.values()),
@@ -102,14 +143,61 @@ def finetuning_report(
             *CHOSEN,
             'The images held out come from the same folders: new ones may look different.',
         ],
+        commands=usage,
+        pictures=[curves_picture(panels)] if trained else [],
+    )
+
+
+def _way(stage: str) -> str:
+    """'scratch_seed2' -> 'scratch'"""
+    return stage.split('_seed')[0]
+
+
+def segmenting_report(results: Results, config: Path, folder: Path) -> SegmentorReport:
+    """Figures and pictures of a segmentor."""
+    result, cfg = results['segment'], Config.fromfile(config)
+    scalars, out = read_scalars(result.folder), config.parent
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    panels = [
+        Panel('Loss on training images', {'loss': scalars['loss']}),
+        Panel('Mean IoU on images held out', {'mIoU': scalars['val/mIoU']}, percent=True),
+    ]
+    return SegmentorReport(
+        title=f'Segmentor of {folder.resolve().name}',
+        summary='UPerNet on a pretrained transformer.',
+        miou=result.metrics['mIoU'],
+        macc=result.metrics['mAcc'],
+        aacc=result.metrics['aAcc'],
+        num_images=len(infos),
+        num_classes=len(dataset.metainfo['classes']),
+        stages=_records(results),
+        machine=describe_machine('auto'),
+        settings=[('segment', str(config), {})],
+        limits=[*CHOSEN, 'The images held out come from the same folder.'],
         commands=[
+            ('Segment other images', f'python -m beitv2_mm predict IMAGES --from {out}'),
             (
-                'Classify an image in Python',
-                'from beitv2_mm.apis import ClassificationInferencer\n'
-                f"ClassificationInferencer('{config}', '{artifact(result.folder)}')('x.jpg')",
-            )
+                'Segment an image in Python',
+                'from beitv2_mm.apis import SegmentationInferencer\n'
+                f"SegmentationInferencer('{config}', '{artifact(result.folder)}')('x.jpg')",
+            ),
         ],
-        pictures=[curves_picture(panels)],
+        pictures=[
+            curves_picture(panels),
+            _overlays(cfg, artifact(result.folder), [info['img_path'] for info in infos[:4]]),
+        ],
+    )
+
+
+def _overlays(cfg: Config, checkpoint: Path, files: list[str]) -> Picture:
+    inferencer = SegmentationInferencer(cfg, str(checkpoint))
+    drawn = [inferencer.draw(result) for result in inferencer.stream(files)]
+    return Picture(
+        'segmentation',
+        'What it finds',
+        'Images held out, under the colours of the classes that were found.',
+        to_png(beside(drawn, columns=2)),
     )
 
 

@@ -1,32 +1,42 @@
 """The configs of a folder: shipped recipes with the chosen numbers, written out whole."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmengine.config import Config, ConfigDict
 
-from beitv2_mm.files import write_atomic
 from beitv2_mm.folder.choices import Machine, Schedule, Size, learning_rate, num_codes
 from beitv2_mm.folder.survey import Survey
 from beitv2_mm.folder.teachers import Teacher
-from beitv2_mm.layers.arch import ARCHS
+from beitv2_mm.folder.weights import Weights
+from beitv2_mm.layers.arch import get_arch
 
 TOKENIZER = 'configs/pretrain/vqkd_small_clip_1xb64_100e_folder.py'
 PRETRAIN = 'configs/pretrain/beitv2_small_1xb128_300e_folder.py'
 FINETUNE = 'configs/classification/beitv2_base_8xb128_100e_in1k.py'
+LINEAR = 'configs/classification/linear_base_8xb128_50e_in1k.py'
+KNN = 'configs/classification/knn_base_8xb128_in1k.py'
 FAST = 'configs/_base_/fast_pipelines.py'
+Head = Literal['full', 'linear', 'knn']
 # What a runner reads; a config's other names, e.g. of a pipeline used twice, say it again.
 KEYS = (
     'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr',
     'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator',
     'default_scope', 'default_hooks', 'custom_hooks', 'env_cfg', 'visualizer', 'log_level',
-    'load_from', 'resume', 'randomness',
+    'load_from', 'resume', 'randomness', 'log_processor', 'sync_bn', 'model_wrapper_cfg',
 )  # fmt: skip
 
 
 def tokenizer(
-    root: Path, found: Survey, arch: str, size: Size, teacher: Teacher, plan: Schedule, on: Machine
+    root: Path,
+    found: Survey,
+    arch: str | dict,
+    size: Size,
+    teacher: Teacher,
+    plan: Schedule,
+    on: Machine,
 ) -> Config:
     """The tokenizer's config."""
     cfg = Config.fromfile(root / TOKENIZER)
@@ -45,17 +55,19 @@ def tokenizer(
 def pretrain(
     root: Path,
     found: Survey,
-    arch: str,
+    arch: str | dict,
     size: Size,
     teacher: Teacher,
     checkpoint: Path,
     plan: Schedule,
     on: Machine,
+    weights: Weights | None = None,
 ) -> Config:
-    """The config of masked image modelling; ``checkpoint`` is the tokenizer's."""
+    """The config of masked image modelling; ``checkpoint`` is the tokenizer's, ``weights`` are what
+    the transformer starts from."""
     cfg = Config.fromfile(root / PRETRAIN)
     codes = num_codes(arch, found.num_images, size)
-    layers = ARCHS[arch].num_layers
+    dims = get_arch(arch)
     cfg.merge_from_dict(
         {
             'model.backbone.arch': arch,
@@ -63,15 +75,21 @@ def pretrain(
             'model.backbone.patch_size': size.patch,
             'model.backbone.drop_path_rate': 0.0 if plan.short else 0.1,
             'model.neck.arch': arch,
-            'model.neck.early_layer': layers - 3,
+            'model.neck.early_layer': max(1, dims.num_layers - 3),
             'model.neck.drop_path_rate': 0.0 if plan.short else 0.1,
-            'model.head.embed_dims': ARCHS[arch].embed_dims,
+            'model.head.embed_dims': dims.embed_dims,
             'model.head.num_codes': codes,
             **_tokenizer_sizes('model.tokenizer', arch, size, codes, teacher),
             'model.tokenizer.init_cfg.checkpoint': str(checkpoint),
         }
     )
-    if size.patch < 8:  # few inputs a patch: the usual small weights would hide the picture
+    if weights is not None:
+        kept = cfg.model.backbone.position if weights.position == 'shared' else weights.position
+        cfg.model.backbone.update(weights.backbone(), position=kept)
+        if weights.prefix is None:  # the neck may be in the file, too
+            cfg.model.backbone.pop('init_cfg')
+            cfg.load_from = weights.checkpoint
+    elif size.patch < 8:  # few inputs a patch: the usual small weights would hide the picture
         cfg.model.backbone.init_cfg = dict(type='TruncNormal', layer='Conv2d', std=0.1)
     if plan.short:  # the bias starts at zero and has few steps to learn
         cfg.optim_wrapper.paramwise_cfg.custom_keys['relative_position_bias_table'] = dict(
@@ -83,33 +101,33 @@ def pretrain(
 def finetune(
     root: Path,
     found: Survey,
-    source: Config,
-    checkpoint: Path,
+    weights: Weights,
     held_out: int,
     plan: Schedule,
     on: Machine,
+    head: Head = 'full',
 ) -> Config:
-    """The config of a classifier on the backbone of ``source``, a config of `pretrain`;
-    ``held_out`` images of each class validate."""
-    cfg = Config.fromfile(root / FINETUNE)
-    arch, num_classes = source.model.backbone.arch, len(found.classes)
-    size = Size(source.model.backbone.img_size, source.model.backbone.patch_size)
+    """The config of a classifier on the transformer of ``weights``; ``held_out`` images of each
+    class validate. ``head='linear'`` trains nothing else, 'knn' nothing at all."""
+    cfg = Config.fromfile(root / {'full': FINETUNE, 'linear': LINEAR, 'knn': KNN}[head])
     split = dict(with_label=True, val_per_class=held_out)
-    top = (1, 5) if num_classes > 5 else (1,)
+    cfg.merge_from_dict({'model.data_preprocessor.num_classes': len(found.classes)})
+    cfg.model.backbone.update(weights.backbone())
+    size, arch = Size(weights.img_size, weights.patch_size), get_arch(weights.arch)
+    if head == 'knn':
+        for loader in (cfg.test_dataloader, cfg.test_evaluator.bank):
+            loader.dataset = dict(cfg.test_dataloader.dataset, **split, subset='val')
+            _feed(loader, found, size, plan, on)
+        cfg.test_evaluator.bank.dataset.subset = 'train'
+        cfg.test_evaluator.k = min(20, plan.steps * plan.images)
+        return _ordered(cfg)
     cfg.merge_from_dict(
         {
-            'model.data_preprocessor.num_classes': num_classes,
-            'model.backbone.arch': arch,
-            'model.backbone.img_size': size.pixels,
-            'model.backbone.patch_size': size.patch,
-            'model.backbone.drop_path_rate': 0.0 if plan.short else 0.1,
-            'model.backbone.init_cfg.checkpoint': str(checkpoint),
-            'model.head.num_classes': num_classes,
-            'model.head.in_channels': ARCHS[arch].embed_dims,
+            'model.head.num_classes': len(found.classes),
+            'model.head.in_channels': arch.embed_dims,
             'train_dataloader.dataset': dict(split, subset='train'),
             'val_dataloader.dataset': dict(split, subset='val'),
-            'val_evaluator.topk': top,
-            'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.8 if arch == 'large' else 0.75,
+            'val_evaluator.topk': (1, 5) if len(found.classes) > 5 else (1,),
         }
     )
     # The tokenizer's fast pipeline crops and flips as the recipe does, on bytes.
@@ -121,13 +139,21 @@ def finetune(
     dataset = cfg.train_dataloader.dataset
     rest = [step for step in dataset.pipeline if _kind(step) not in replaced]
     dataset.pipeline = [*load_crop_flip, *rest]
-    return _finish(cfg, found, size, plan, learning_rate('finetune', arch, plan), on)
+    rate = learning_rate('finetune', weights.arch, plan)
+    if head == 'linear':
+        cfg.model.backbone.frozen_stages = arch.num_layers
+        cfg.param_scheduler[0].end = plan.epochs
+        return _finish(cfg, found, size, plan, 1e-3 * math.sqrt(plan.images / 32), on)
+    cfg.model.backbone.drop_path_rate = 0.0 if plan.short else 0.1
+    large = arch.embed_dims > 768
+    cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = 0.8 if large else 0.75
+    return _finish(cfg, found, size, plan, rate, on)
 
 
 def _tokenizer_sizes(
-    where: str, arch: str, size: Size, codes: int, teacher: Teacher
+    where: str, arch: str | dict, size: Size, codes: int, teacher: Teacher
 ) -> dict[str, object]:
-    dims = ARCHS[arch]
+    dims = get_arch(arch)
     return {
         f'{where}.encoder.arch': arch,
         f'{where}.encoder.img_size': size.pixels,
@@ -146,24 +172,34 @@ def _finish(
 ) -> Config:
     """What all trainings have: data, sizes in the pipelines, schedule, hooks."""
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.update(
-            batch_size=plan.batch,
-            num_workers=min(8, on.cores) if on.gpu_memory else 1,
-            pin_memory=bool(on.gpu_memory),
-        )
-        loader.dataset.data_root = str(found.folder.resolve())
-        _resize(loader.dataset.pipeline, size)
+        _feed(loader, found, size, plan, on)
     cfg.train_cfg.update(max_epochs=plan.epochs, val_interval=plan.every)
     cfg.optim_wrapper.optimizer.lr = rate
-    warmup, cosine = cfg.param_scheduler
-    warmup.update(start_factor=0.01, end=plan.warmup)
-    cosine.pop('eta_min', None)
-    cosine.update(eta_min_ratio=0.01, begin=plan.warmup, end=plan.epochs)
-    cfg.auto_scale_lr.base_batch_size = plan.batch
+    if len(cfg.param_scheduler) == 2:
+        warmup, cosine = cfg.param_scheduler
+        warmup.update(start_factor=0.01, end=plan.warmup)
+        cosine.pop('eta_min', None)
+        cosine.update(eta_min_ratio=0.01, begin=plan.warmup, end=plan.epochs)
+    cfg.auto_scale_lr.base_batch_size = plan.images
     cfg.default_hooks.logger.interval = min(50, max(1, plan.steps // 4))
     cfg.default_hooks.checkpoint.interval = plan.every
     for name in ('dataloader', 'evaluator', 'cfg'):
         cfg[f'test_{name}'] = cfg[f'val_{name}']
+    return _ordered(cfg)
+
+
+def _feed(loader: ConfigDict, found: Survey, size: Size, plan: Schedule, on: Machine) -> None:
+    """The folder's images, at the size of the network."""
+    loader.update(
+        batch_size=plan.batch,
+        num_workers=min(8, on.cores) if on.gpu_memory else 1,
+        pin_memory=bool(on.gpu_memory),
+    )
+    loader.dataset.data_root = str(found.folder.resolve())
+    _resize(loader.dataset.pipeline, size)
+
+
+def _ordered(cfg: Config) -> Config:
     return Config(dict(reversed([(key, cfg[key]) for key in KEYS[::-1] if key in cfg])))
 
 
@@ -191,9 +227,3 @@ def _resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
 def _kind(step: Mapping[str, Any]) -> str:
     kind = step['type']
     return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__
-
-
-def write(cfg: Config, path: Path, about: str) -> None:
-    """A config file with ``about`` on top; types are written as their full names."""
-    text = about.replace('\\', '\\\\').replace('"""', "'''")
-    write_atomic(path, f'"""{text}\n"""\n\n{cfg.pretty_text}'.encode())

@@ -207,10 +207,15 @@ def run_config(
     logger: logging.Logger,
     options: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
+    gpus: int = 1,
 ) -> Metrics:
     """Train a config with `root`/tools/train.py in `folder`, from its last checkpoint if there is
-    one; returns the last `metrics` of its validation. `options` change the config."""
+    one; returns the last `metrics` of its validation. `options` change the config; several `gpus`
+    are started by torchrun."""
     command: list[str | Path] = [root / 'tools/train.py', config, '--work-dir', folder]
+    if gpus > 1:
+        torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={gpus}']
+        command = [*torchrun, *command, '--launcher', 'pytorch']
     command += ['--resume', 'auto']
     if options:
         command += ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]

@@ -121,7 +121,8 @@ class ImageMaskFolder(SkipUnreadable, BaseSegDataset):
         return data
 
     def _listed(self, images: dict[str, Path]) -> list[Path]:
-        names = Path(self.ann_file).read_text(encoding='utf-8').split()
+        lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
+        names = [line.strip() for line in lines if line.strip()]
         unknown = [name for name in names if name not in images]
         if unknown:
             raise FileNotFoundError(

@@ -154,16 +154,26 @@ class ComparisonReport(PretrainingReport):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierReport(Report):
-    """Figures of one fine-tuned classifier."""
+    """Figures of a fine-tuned classifier, or of several ways to one."""
 
-    top1: float  # images held out
+    results: dict[str, Accuracy]  # way -> top-1 on images held out, the one asked for first
     num_images: int  # held out
     num_classes: int
     largest_class: float  # share of all images
 
     def headline(self) -> list[Figure]:
+        (label, first), *others = self.results.items()
+        compared = [
+            figure
+            for name, other in others
+            for figure in (
+                ('', percent(other.mean), f'top-1, {name}'),
+                ('', f'{first.mean - other.mean:+.1f}', f'points over {name}'),
+            )
+        ]
         return [
-            ('main', percent(self.top1), 'top-1 on images held out'),
+            ('main', percent(first.mean), f'top-1 on images held out, {label}'),
+            *compared,
             ('', percent(100 / self.num_classes), 'by chance, classes alike'),
             ('', str(self.num_classes), 'classes'),
         ]
@@ -173,7 +183,35 @@ class ClassifierReport(Report):
         return [
             ('Classes', str(self.num_classes), f'the largest has {percent(self.largest_class)}'),
             ('Chance', chance, 'as many images of each class are held out'),
-            ('Top-1', percent(self.top1), f'on {self.num_images} images held out'),
+            *(
+                _top1('' if row else 'Top-1', value, f'{name}, {self.num_images} images held out')
+                for row, (name, value) in enumerate(self.results.items())
+            ),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentorReport(Report):
+    """Figures of one segmentor, on images held out."""
+
+    miou: float
+    macc: float
+    aacc: float
+    num_images: int
+    num_classes: int
+
+    def headline(self) -> list[Figure]:
+        return [
+            ('main', percent(self.miou), 'mean IoU on images held out'),
+            ('', percent(self.aacc), 'of pixels right'),
+            ('', str(self.num_classes), 'classes'),
+        ]
+
+    def rows(self) -> list[Row]:
+        return [
+            ('Mean IoU', percent(self.miou), f'{self.num_images} images held out'),
+            ('Mean class accuracy', percent(self.macc), f'{self.num_classes} classes'),
+            ('Pixel accuracy', percent(self.aacc), ''),
         ]
 
 
