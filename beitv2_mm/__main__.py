@@ -83,7 +83,11 @@ def parse_args() -> argparse.Namespace:
     )
     predict.add_argument('images', nargs='+', metavar='IMAGES', help='files, or folders of images')
     predict.add_argument(
-        '--from', dest='source', type=Path, required=True, metavar='OUT', help='of a training'
+        '--from',
+        dest='source',
+        required=True,
+        metavar='OUT',
+        help='folder of a training; for --features any weights',
     )
     predict.add_argument(
         '--out', type=Path, default=Path('predictions'), metavar='DIR', help='(%(default)s)'

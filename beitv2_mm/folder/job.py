@@ -1,12 +1,12 @@
 """`python -m beitv2_mm pretrain` and `finetune`: survey, configs, trainings, report."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 
-from beitv2_mm import launch
 from beitv2_mm.folder import recipes, segmentation
 from beitv2_mm.folder.choices import Machine, Schedule, Size, image_size, schedule, this_machine
 from beitv2_mm.folder.masks import survey_masks
@@ -30,7 +30,7 @@ from beitv2_mm.quickstart.settings import (
     SEGMENT_METRICS,
     TOKENIZER_METRICS,
 )
-from beitv2_mm.quickstart.stages import Metrics, Stage, Stages, run_config
+from beitv2_mm.quickstart.stages import Metrics, Stage, Stages, run_config, train
 from beitv2_mm.visualization.report import Report, log_table, write_report
 
 
@@ -49,6 +49,11 @@ def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
         weights = (options.source and find_weights(options.source, options.image_size)) or None
         if weights and options.arch not in (None, weights.arch):
             raise FolderError(f'--arch {options.arch}, but the weights are {weights.arch!r}.')
+        if weights and weights.position == 'layerwise':
+            raise FolderError(
+                f'--from {options.source} is a fine-tuned network, with a table of positions for '
+                'each block: pretraining continues from a pretraining, which shares one.'
+            )
         arch = weights.arch if weights else options.arch or 'tiny'
         size = image_size(options.image_size or found.short_side)
         if weights:
@@ -121,7 +126,7 @@ def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
     stages = Stages(options.out, logger)
     if options.probe:
         settings = Config.fromfile(path).to_dict()
-        stages.run(Stage('probe', settings, lambda folder: _test(path, folder)))
+        stages.run(Stage('probe', settings, lambda folder: _test(path, folder, logger)))
     else:
         _run_finetunings(stages, options, path, logger)
     report = finetuning_report(stages.results, path, found, options)
@@ -145,10 +150,13 @@ def _run_finetunings(
             stages.run(_training(name, path, FINETUNE_METRICS, options, logger, values))
 
 
-def _test(path: Path, folder: Path) -> Metrics:
-    cfg = Config.fromfile(path)
-    cfg.work_dir = str(folder)
-    metrics = launch.build_runner(cfg).test()
+def _test(path: Path, folder: Path, logger: logging.Logger) -> Metrics:
+    """Top-1 of a config that trains nothing."""
+    checkpoint = Config.fromfile(path).model.backbone.init_cfg.checkpoint
+    out = folder / 'metrics.json'
+    tool = config_root() / 'tools/test.py'
+    train([tool, path, checkpoint, '--work-dir', folder, '--out', out], folder, logger)
+    metrics = json.loads(out.read_text())
     return {'accuracy/top1': next(v for k, v in metrics.items() if k.endswith('top1'))}
 
 

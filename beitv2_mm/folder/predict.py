@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.utils import ProgressBar
 from PIL import Image
@@ -20,8 +21,11 @@ from beitv2_mm.apis import (
 )
 from beitv2_mm.apis.segmenter import result_names
 from beitv2_mm.files import atomic
+from beitv2_mm.folder.choices import Size
+from beitv2_mm.folder.recipes import KNN, resize
 from beitv2_mm.folder.survey import FolderError
-from beitv2_mm.folder.weights import TRAININGS
+from beitv2_mm.folder.weights import Weights, find_weights
+from beitv2_mm.paths import config_root
 from beitv2_mm.quickstart.stages import artifact
 from beitv2_mm.visualization.canvas import beside, new_canvas, write
 
@@ -34,7 +38,7 @@ THUMBNAIL = 160  # pixels
 class Job(NamedTuple):
     """A finished training of a job's folder."""
 
-    task: str  # one of `TRAININGS`
+    task: str  # 'segment' or 'finetune'
     config: Path
     checkpoint: str
 
@@ -45,19 +49,24 @@ def find_job(source: Path) -> Job:
     Raises:
         FolderError: it holds none that is finished.
     """
-    for task in TRAININGS:
+    for task in ('segment', 'finetune'):
         config = source / f'{task}.py'
         if config.is_file() and (source / task / 'done.json').is_file():
             return Job(task, config, str(artifact(source / task)))
+    if (source / 'pretrain/done.json').is_file():
+        raise FolderError(
+            f'{source} is a pretraining, which knows no classes: add --features, or finetune first '
+            f'(python -m beitv2_mm finetune CLASSES --from {source} --out OUT).'
+        )
     raise FolderError(
-        f'{source} holds no finished training to predict with: --from takes the --out of '
-        'finetune, segment-train or (with --features) pretrain.'
+        f'{source} holds no finished training to predict with: --from takes the --out of finetune '
+        'or segment-train. With --features it takes any weights.'
     )
 
 
 def predict(
     images: Sequence[str | Path],
-    source: Path,
+    source: str,
     out: Path,
     features: bool = False,
     device: str | None = None,
@@ -67,26 +76,26 @@ def predict(
     ``features.npz`` with 'files' and 'features' (n, D). Unreadable images are listed in
     ``unreadable.csv``. Returns what to look at.
 
+    Args:
+        source: the folder of a finished job; for features any weights, see `find_weights`.
+
     Raises:
         FolderError: no such job, or one that only gives features.
         FileNotFoundError: there are no images.
     """
-    job = find_job(Path(source))
-    if job.task == 'pretrain' and not features:
-        raise FolderError(
-            f'{source} is a pretraining, which knows no classes: add --features, or finetune first '
-            f'(python -m beitv2_mm finetune CLASSES --from {source} --out OUT).'
-        )
+    job = None if features else find_job(Path(source))
+    weights = find_weights(source) if features else None
     files = find_images(images)
     out.mkdir(parents=True, exist_ok=True)
     bar = ProgressBar(len(files))
-    if features:
-        result, unreadable = _features(files, job, out, device, bar)
-    elif job.task == 'segment':
+    if weights:
+        result, unreadable = _features(files, weights, out, device, bar)
+    elif job and job.task == 'segment':
         inferencer = SegmentationInferencer(job.config, job.checkpoint, device)
         unreadable = segment_images(files, inferencer, out, progress=bar.update)
         result = out / 'overlays'
     else:
+        assert job
         result, unreadable = _classes(files, job, out, device, bar)
     if unreadable:
         _table(out / 'unreadable.csv', ('file', 'reason'), unreadable.items())
@@ -115,11 +124,13 @@ def _batches(
 
 
 def _features(
-    files: Sequence[str], job: Job, out: Path, device: str | None, bar: ProgressBar
+    files: Sequence[str], weights: Weights, out: Path, device: str | None, bar: ProgressBar
 ) -> tuple[Path, dict[str, str]]:
-    inferencer = FeatureInferencer(
-        job.config, job.checkpoint, device, backbone=dict(out_type='avg_featmap', out_indices=-1)
-    )
+    """The mean patch token after the last block, normalised."""
+    cfg = Config.fromfile(config_root() / KNN)
+    cfg.model.backbone.update(weights.backbone())
+    resize(cfg.test_dataloader.dataset.pipeline, Size(weights.img_size, weights.patch_size))
+    inferencer = FeatureInferencer(cfg, weights.checkpoint, device)
     names: list[str] = []
     rows: list[np.ndarray] = []
     unreadable: dict[str, str] = {}

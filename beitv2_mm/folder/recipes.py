@@ -115,10 +115,12 @@ def finetune(
     cfg.model.backbone.update(weights.backbone())
     size, arch = Size(weights.img_size, weights.patch_size), get_arch(weights.arch)
     if head == 'knn':
-        for loader in (cfg.test_dataloader, cfg.test_evaluator.bank):
-            loader.dataset = dict(cfg.test_dataloader.dataset, **split, subset='val')
+        for loader, subset in (
+            (cfg.test_dataloader, 'val'),
+            (cfg.test_evaluator.bank, 'train'),
+        ):
+            loader.dataset.update(split, subset=subset)
             _feed(loader, found, size, plan, on)
-        cfg.test_evaluator.bank.dataset.subset = 'train'
         cfg.test_evaluator.k = min(20, plan.steps * plan.images)
         return _ordered(cfg)
     cfg.merge_from_dict(
@@ -196,19 +198,19 @@ def _feed(loader: ConfigDict, found: Survey, size: Size, plan: Schedule, on: Mac
         pin_memory=bool(on.gpu_memory),
     )
     loader.dataset.data_root = str(found.folder.resolve())
-    _resize(loader.dataset.pipeline, size)
+    resize(loader.dataset.pipeline, size)
 
 
 def _ordered(cfg: Config) -> Config:
     return Config(dict(reversed([(key, cfg[key]) for key in KEYS[::-1] if key in cfg])))
 
 
-def _resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
+def resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
     """The steps' sizes; masks cover two fifths of the patches in blocks of a twelfth at least."""
     for step in pipeline:
         kind = _kind(step)
         if kind == 'TorchvisionTransforms':
-            _resize(step.transforms, size)
+            resize(step.transforms, size)
         elif kind == 'RandomResizedCrop':
             step['size' if 'size' in step else 'scale'] = size.pixels  # torchvision's, mmpretrain's
         elif kind == 'ResizeEdge':
