@@ -102,17 +102,21 @@ class PicturesHook(Hook):
 
         Args:
             model: in eval mode.
-            inputs: (M, 3, H, W), preprocessed.
+            inputs: (M, C, H, W), preprocessed.
             images: (M, H, W, 3) uint8.
             samples: the M data samples that the model returned.
         """
 
 
 def to_pixels(inputs: Tensor, preprocessor: nn.Module) -> np.ndarray:
-    """Undoes a preprocessor's normalisation: (M, 3, H, W) -> uint8 (M, H, W, 3)."""
+    """Undoes a preprocessor's normalisation: (M, C, H, W) -> uint8 (M, H, W, 3).
+
+    Of more than three channels the first three are shown, of fewer the first one, as grey.
+    """
     if getattr(preprocessor, 'mean', None) is not None:
         inputs = inputs * preprocessor.std + preprocessor.mean
-    pixels = inputs.float().round().clamp(0, 255).to(torch.uint8)
+    shown = inputs[:, :3] if inputs.shape[1] >= 3 else inputs[:, :1].expand(-1, 3, -1, -1)
+    pixels = shown.float().round().clamp(0, 255).to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
