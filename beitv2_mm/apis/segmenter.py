@@ -18,6 +18,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from PIL import Image
 
+from beitv2_mm.apis.inferencers import pixel_rules
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import dataset_meta
 from beitv2_mm.datasets.reading import UnreadableImageError
@@ -74,6 +75,7 @@ class SegmentationInferencer:
             self._load = TRANSFORMS.build(steps[0])
             self._transform = Compose([TRANSFORMS.build(step) for step in steps[1:]])
             known = _meta(config, pretrained)
+        self._rules = pixel_rules(config.test_dataloader.dataset, self.model)
         count = self.model.num_classes
         names = known.get('classes') or [f'class {i}' for i in range(count)]
         self.classes = list(names if classes is None else classes)
@@ -103,12 +105,12 @@ class SegmentationInferencer:
             loaded = dict(img=given, img_shape=shape, ori_shape=shape, img_path='array')
         else:
             try:
-                loaded = self._load(dict(img_path=str(given)))
+                loaded = self._load(dict(img_path=str(given), **self._rules))
             except UnreadableImageError:
                 raise
             except Exception as error:  # of another package's loader
                 raise ValueError(f'Cannot read the image {given}: {error}') from error
-        image = np.ascontiguousarray(loaded['img'][..., ::-1])
+        image = to_colours(loaded['img'])
         loaded.update(seg_fields=[], reduce_zero_label=False)
         result = self.model.test_step(pseudo_collate([self._transform(loaded)]))[0]
         labels = result.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
@@ -119,6 +121,16 @@ class SegmentationInferencer:
         if not legend:
             return Image.fromarray(draw_overlay(*result, self.palette, opacity))
         return draw_with_legend(*result, self.palette, self.classes, opacity)
+
+
+def to_colours(image: np.ndarray) -> np.ndarray:
+    """What a loader gave as a picture, (H, W, 3) uint8, RGB: of more than three channels the first
+    three, of fewer the first one, as grey."""
+    channels = image.shape[2]
+    picture = image[..., ::-1] if channels == 3 else image[..., :3]
+    if channels < 3:
+        picture = np.repeat(image[..., :1], 3, axis=2)
+    return np.ascontiguousarray(picture.astype(np.uint8))
 
 
 def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
