@@ -53,7 +53,7 @@ def find_depth(paths: Sequence[str], channels: int = 3) -> Depth | None:
         try:
             if channels == 3 and not _is_deep(path):
                 continue
-            values, stated = stored_values(path, channels)
+            values, stated = stored_values(path, None if channels == 3 else channels)
         except UnreadableImageError:
             continue  # skipped, and named, when its turn comes
         if values.dtype.kind not in 'uif' or values.dtype == np.uint8 or stated is not None:
