@@ -22,6 +22,7 @@ from beitv2_mm.apis.inferencers import pixel_rules
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import dataset_meta
 from beitv2_mm.datasets.reading import UnreadableImageError
+from beitv2_mm.visualization.canvas import as_colours
 from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
 
 ImageInput = str | PathLike | np.ndarray
@@ -110,7 +111,9 @@ class SegmentationInferencer:
                 raise
             except Exception as error:  # of another package's loader
                 raise ValueError(f'Cannot read the image {given}: {error}') from error
-        image = to_colours(loaded['img'])
+        stored = loaded['img']
+        shown = stored[..., ::-1] if stored.shape[-1] == 3 else as_colours(stored)
+        image = np.ascontiguousarray(shown.astype(np.uint8))
         loaded.update(seg_fields=[], reduce_zero_label=False)
         result = self.model.test_step(pseudo_collate([self._transform(loaded)]))[0]
         labels = result.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
@@ -121,16 +124,6 @@ class SegmentationInferencer:
         if not legend:
             return Image.fromarray(draw_overlay(*result, self.palette, opacity))
         return draw_with_legend(*result, self.palette, self.classes, opacity)
-
-
-def to_colours(image: np.ndarray) -> np.ndarray:
-    """What a loader gave as a picture, (H, W, 3) uint8, RGB: of more than three channels the first
-    three, of fewer the first one, as grey."""
-    channels = image.shape[2]
-    picture = image[..., ::-1] if channels == 3 else image[..., :3]
-    if channels < 3:
-        picture = np.repeat(image[..., :1], 3, axis=2)
-    return np.ascontiguousarray(picture.astype(np.uint8))
 
 
 def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:

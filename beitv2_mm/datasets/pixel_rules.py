@@ -11,6 +11,7 @@ from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.datasets.sampling import (
     EIGHT_BITS,
     WITH_BANDS,
+    channel_statistics,
     count_channels,
     sample,
     settle_white,
@@ -91,6 +92,18 @@ class PixelRules(SkipUnreadable):
         usual = dict(white=None, channels=COLOURS)
         # into checkpoints, for those who use the model
         self._metainfo.update({key: rules[key] for key in rules if rules[key] != usual[key]})
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel, of values from 0 to 1, over at most 64
+        images; of three channels in the order red, green, blue.
+
+        Raises:
+            ValueError: not one image could be read.
+        """
+        self.full_init()
+        rows = sample(range(len(self)))
+        paths = [self.get_data_info(row)['img_path'] for row in rows]
+        return channel_statistics(paths, self.channels, self.white)
 
     def _warn_of_bands(self, paths: Sequence[str], where: str) -> None:
         counts = count_channels(paths)

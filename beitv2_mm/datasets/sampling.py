@@ -6,21 +6,29 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from mmengine.logging import print_log
 
-from beitv2_mm.datasets.bands import stored_values
-from beitv2_mm.datasets.reading import UnreadableImageError, check_content, is_deep, read_bytes
-from beitv2_mm.datasets.samples import FULL, scale, white_level
+from beitv2_mm.datasets.bands import read_bands, stored_values
+from beitv2_mm.datasets.reading import (
+    UnreadableImageError,
+    check_content,
+    is_deep,
+    read_bytes,
+    read_image,
+)
+from beitv2_mm.datasets.samples import FULL, white_level
 from beitv2_mm.datasets.tiff import is_tiff, read_layout
 
+T = TypeVar('T')
 SAMPLE = 64  # images that are looked at
 EIGHT_BITS = ('.jpg', '.jpeg', '.webp', '.bmp', '.gif')  # names of formats without more
 WITH_BANDS = ('.tif', '.tiff', '.npy')  # names of formats whose channels need not be colours
 
 
-def sample(files: Sequence[str], size: int = SAMPLE) -> Sequence[str]:
+def sample(files: Sequence[T], size: int = SAMPLE) -> Sequence[T]:
     """At most ``size`` of the files, evenly spread."""
     return files[:: max(1, -(-len(files) // size))]
 
@@ -160,14 +168,15 @@ def channel_statistics(
     total, squares, count = np.zeros(channels), np.zeros(channels), 0
     for path in sample(paths):
         try:
-            values, stated = stored_values(path, channels)
-            pixels = scale(values, white if stated is None else stated, float32=True) / 255
-        except ValueError:
+            if channels == 3:
+                pixels = read_image(path, white, float32=True)
+            else:
+                pixels = read_bands(path, channels, white, float32=True)
+        except UnreadableImageError:
             continue
-        if pixels.shape[2] == channels:
-            flat = pixels.reshape(-1, channels).astype(np.float64)
-            total, squares = total + flat.sum(0), squares + np.square(flat).sum(0)
-            count += len(flat)
+        flat = pixels.reshape(-1, channels).astype(np.float64) / 255
+        total, squares = total + flat.sum(0), squares + np.square(flat).sum(0)
+        count += len(flat)
     if not count:
         raise ValueError(f'Not one image of {channels} channels could be read.')
     mean = total / count

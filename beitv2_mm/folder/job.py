@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.files import write_atomic
 from beitv2_mm.folder import recipes
 from beitv2_mm.folder.choices import Machine, Schedule, Size, image_size, schedule, this_machine
@@ -89,13 +90,23 @@ def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
         StageError: the training failed.
     """
     root, path = config_root(), options.out / 'finetune.py'
-    found = survey(options.folder)
+    found = survey(options.folder, with_label=True)
     require_classes(found)
     if options.out.resolve() == options.source.resolve():
         raise FolderError('--out is --from: give the classifier a folder of its own.')
     if _is_new(options, [path]):
-        _log_survey(found, logger)
         source, checkpoint = _pretrained(options.source)
+        seen = source.model.backbone.get('in_channels', COLOURS)
+        if seen != found.channels:
+            raise FolderError(
+                f'{options.folder} has images of {found.channels} channels, but {options.source} '
+                f'was pretrained on images of {seen}: give a folder of those, or pretrain on this '
+                'one.'
+            )
+        white = source.train_dataloader.dataset.get('white')
+        if found.white is not None and white is not None:  # as in the pretraining, if it holds
+            found = dataclasses.replace(found, white=max(found.white, white))
+        _log_survey(found, logger)
         machine, backbone = this_machine(), source.model.backbone
         held_out = max(1, min(50, min(found.classes.values()) // 5))
         left = found.num_images - held_out * len(found.classes)
@@ -159,7 +170,11 @@ def _arguments(options: PretrainOptions | FinetuneOptions) -> dict[str, object]:
 
 def _log_survey(found: Survey, logger: logging.Logger) -> None:
     classes = f', {len(found.classes)} folders' if found.classes else ''
-    logger.info(f'{found.num_images} images{classes}, {found.short_side} px on the short side')
+    kind = '' if found.channels == COLOURS else f', {found.channels} channels'
+    white = '' if found.white is None else f', white is {found.white:g}'
+    logger.info(
+        f'{found.num_images} images{classes}, {found.short_side} px on the short side{kind}{white}'
+    )
 
 
 def _about(

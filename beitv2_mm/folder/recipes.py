@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.files import write_atomic
 from beitv2_mm.folder.choices import Machine, Schedule, Size, learning_rate, num_codes
 from beitv2_mm.folder.survey import Survey
@@ -16,6 +17,7 @@ TOKENIZER = 'configs/pretrain/vqkd_small_clip_1xb64_100e_folder.py'
 PRETRAIN = 'configs/pretrain/beitv2_small_1xb128_300e_folder.py'
 FINETUNE = 'configs/classification/beitv2_base_8xb128_100e_in1k.py'
 FAST = 'configs/_base_/fast_pipelines.py'
+BANDS = 'configs/_base_/band_pipelines.py'
 # What a runner reads; a config's other names, e.g. of a pipeline used twice, say it again.
 KEYS = (
     'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr',
@@ -39,6 +41,12 @@ def tokenizer(
         }
     )
     cfg.model.teacher = dict(type='beitv2_mm.models.TimmTeacher', **teacher.settings)
+    if found.channels != COLOURS:
+        # the first three as red, green and blue; with fewer, the first one for all
+        seen = (0, 1, 2) if found.channels > COLOURS else (0, 0, 0)
+        cfg.model.teacher.channels = seen
+        cfg.model.encoder.in_channels = found.channels
+        _take_bands(cfg, root, 'band_train_pipeline', 'band_test_pipeline')
     return _finish(cfg, found, size, plan, learning_rate('tokenizer', arch, plan), on)
 
 
@@ -77,6 +85,16 @@ def pretrain(
         cfg.optim_wrapper.paramwise_cfg.custom_keys['relative_position_bias_table'] = dict(
             lr_mult=10.0
         )
+    if found.channels != COLOURS:
+        cfg.merge_from_dict(
+            {
+                'model.mean': found.mean,
+                'model.std': found.std,
+                'model.backbone.in_channels': found.channels,
+                'model.tokenizer.encoder.in_channels': found.channels,
+            }
+        )
+        _take_bands(cfg, root, 'band_mim_pipeline', 'band_mim_test_pipeline')
     return _finish(cfg, found, size, plan, learning_rate('pretrain', arch, plan), on)
 
 
@@ -112,6 +130,19 @@ def finetune(
             'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.8 if arch == 'large' else 0.75,
         }
     )
+    channels = source.model.backbone.get('in_channels', COLOURS)
+    if channels != COLOURS:
+        cfg.merge_from_dict(
+            {
+                'model.backbone.in_channels': channels,
+                'model.data_preprocessor.mean': [255 * value for value in source.model.mean],
+                'model.data_preprocessor.std': [255 * value for value in source.model.std],
+            }
+        )
+        _take_bands(cfg, root, 'band_train_pipeline', 'band_test_pipeline')
+        if plan.short:
+            cfg.model.train_cfg = None
+        return _finish(cfg, found, size, plan, learning_rate('finetune', arch, plan), on)
     # The tokenizer's fast pipeline crops and flips as the recipe does, on bytes.
     load_crop_flip = Config.fromfile(root / FAST).fast_tokenizer_pipeline[:2]
     replaced = {'LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip'}
@@ -141,6 +172,13 @@ def _tokenizer_sizes(
     }
 
 
+def _take_bands(cfg: Config, root: Path, train: str, validation: str) -> None:
+    """Pipelines that take no channel for a colour."""
+    pipelines = Config.fromfile(root / BANDS)
+    cfg.train_dataloader.dataset.pipeline = pipelines[train]
+    cfg.val_dataloader.dataset.pipeline = pipelines[validation]
+
+
 def _finish(
     cfg: Config, found: Survey, size: Size, plan: Schedule, rate: float, on: Machine
 ) -> Config:
@@ -152,6 +190,7 @@ def _finish(
             pin_memory=bool(on.gpu_memory),
         )
         loader.dataset.data_root = str(found.folder.resolve())
+        loader.dataset.update(_rules(found))
         _resize(loader.dataset.pipeline, size)
     cfg.train_cfg.update(max_epochs=plan.epochs, val_interval=plan.every)
     cfg.optim_wrapper.optimizer.lr = rate
@@ -167,6 +206,13 @@ def _finish(
     return Config(dict(reversed([(key, cfg[key]) for key in KEYS[::-1] if key in cfg])))
 
 
+def _rules(found: Survey) -> dict[str, object]:
+    """How the images are read, where they are not the usual ones."""
+    rules = dict(white=found.white, channels=found.channels)
+    usual = dict(white=None, channels=COLOURS)
+    return {key: value for key, value in rules.items() if value != usual[key]}
+
+
 def _resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
     """The steps' sizes; masks cover two fifths of the patches in blocks of a twelfth at least."""
     for step in pipeline:
@@ -177,8 +223,10 @@ def _resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
             step['size' if 'size' in step else 'scale'] = size.pixels  # torchvision's, mmpretrain's
         elif kind == 'ResizeEdge':
             step.scale = round(size.pixels * 8 / 7)
+        elif kind == 'Resize':  # torchvision's, of the short side
+            step['size'] = round(size.pixels * 8 / 7)
         elif kind == 'CenterCrop':
-            step.crop_size = size.pixels
+            step['size' if 'size' in step else 'crop_size'] = size.pixels
         elif kind == 'BlockwiseMask':
             patches = size.grid**2
             step.update(
