@@ -143,7 +143,7 @@ def _is_grey(path: str | os.PathLike, content: bytes, channels: int | None) -> b
 
 def _read_tiff(path: str | os.PathLike, content: bytes, channels: int | None) -> np.ndarray:
     layout = _layout(path, content)
-    if layout.height * layout.width * layout.bands > MAX_VALUES:
+    if layout.height * layout.width * max(layout.bands, channels or 1) > MAX_VALUES:
         raise unreadable(
             path, 'too large', f'{layout.width} x {layout.height} pixels of {layout.bands} bands'
         )

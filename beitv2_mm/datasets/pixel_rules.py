@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 
 from beitv2_mm.datasets.bands import require_channels, stored_values
 from beitv2_mm.datasets.reading import UnreadableImageError
+from beitv2_mm.datasets.samples import FULL
 from beitv2_mm.datasets.sampling import (
     EIGHT_BITS,
     WITH_BANDS,
@@ -18,6 +19,7 @@ from beitv2_mm.datasets.sampling import (
     shown,
 )
 from beitv2_mm.datasets.skipping import SkipUnreadable
+from beitv2_mm.datasets.transforms import LoadImageFromFile
 
 COLOURS = 3
 BAND_EXTENSIONS = ('.npy',)  # taken for images where they are no colours
@@ -67,6 +69,16 @@ class PixelRules(SkipUnreadable):
             return
         super().full_init()
         steps = getattr(self.pipeline, 'transforms', ())
+        ours = any(isinstance(step, LoadImageFromFile) for step in steps)
+        if steps and not ours and (self.white not in (None, FULL) or self.channels != COLOURS):
+            print_log(
+                f'{type(steps[0]).__name__} of another package loads the images, which does not '
+                f'know that white is {self.white} and channels are {self.channels}: use '
+                "LoadImageFromFile of this package (in text configs 'beitv2_mm.LoadImageFromFile')"
+                '.',
+                logger='current',
+                level=logging.WARNING,
+            )
         wrong = [type(s).__name__ for s in steps if getattr(s, 'backend', '') == 'pillow']
         if wrong and self.channels != COLOURS:
             raise ValueError(

@@ -176,6 +176,12 @@ def test_8_bit_folders_say_nothing_and_samples_stay_the_same(
     assert set(dataset.get_data_info(0)) == {'img_path', 'sample_idx'}
 
 
+def test_a_loader_that_does_not_know_the_white_level(tmp_path: Path, said: list[str]) -> None:
+    root = folder_of(tmp_path / 'scans', TWELVE, 2)
+    ImageFolder(str(root), pipeline=[dict(type='mmcv.LoadImageFromFile')])
+    assert 'does not know that white is 4095' in said[-1]
+
+
 def test_the_split_of_a_folder_has_one_white(tmp_path: Path, said: list[str]) -> None:
     root = folder_of(tmp_path / 'scans', TWELVE // 16, 40)
     for subset in ('train', 'val'):
