@@ -129,7 +129,10 @@ def test_tokenizer_pretraining_and_classifier(
         init_cfg=dict(type='Pretrained', checkpoint=tokenizer),
         target_dims=runner.model.target_dims,
     )
+    cfg.train_dataloader.dataset.pipeline[0].to_float32 = True  # and bytes in the validation
     runner, pretrained = train_and_resume(cfg)
+    images = next(iter(runner.train_dataloader))['inputs']
+    assert images.dtype == torch.float32 and len(images.unique()) > 1000
     assert runner.model.mean.flatten().tolist() == pytest.approx([0.21, 0.24, 0.22, 0.41])
     cfg.dump(tmp_path / 'pretraining.py')
     example = str(next((fields / 'classes/wheat').iterdir()))
