@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -136,7 +137,8 @@ class ImageFolder(PixelRules, CustomDataset):
             ValueError: a line without label.
         """
         numbers, classes = labels_of(self.ann_file, self._lines(), self.CLASSES)
-        return {name: numbers.count(i) for i, name in enumerate(classes)}
+        counts = Counter(numbers)
+        return {name: counts[i] for i, name in enumerate(classes)}
 
     def folders(self) -> list[str]:
         """Names of the folders directly below, sorted: the classes, with images or without."""

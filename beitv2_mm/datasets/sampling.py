@@ -152,8 +152,7 @@ def count_channels(paths: Iterable[str]) -> Counter[int]:
             content = read_bytes(path)
             if is_tiff(content):
                 layout = read_layout(content)
-                colours = layout.bands - layout.alpha
-                counts[3 if colours in (1, 3) else layout.bands] += 1
+                counts[layout.colours or layout.bands] += 1
             else:
                 counts[stored_values(path)[0].shape[2]] += 1
         except Exception:  # whatever a damaged file raises: it is named when it is read

@@ -13,6 +13,7 @@ import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+RGB, INKS = 2, 5  # kinds of bands; inks are cyan, magenta, yellow and black
 ALPHA = (1, 2)  # kinds of an extra sample that are transparency
 BIG = 43  # the version of BigTIFF, whose header is longer
 
@@ -25,10 +26,16 @@ class Layout(NamedTuple):
     bands: int
     bits: int
     is_float: bool
-    is_colour: bool  # red, green and blue come first
+    photometric: int  # what the bands are: RGB, INKS and others
     is_interleaved: bool
     alpha: bool
     orientation: int
+
+    @property
+    def colours(self) -> int | None:
+        """Bands of colours that are shown, for grey and for inks too; None for other bands."""
+        without_alpha = self.bands - self.alpha
+        return 3 if without_alpha in (1, 3) or self.photometric == INKS else None
 
 
 def is_tiff(content: bytes) -> bool:
@@ -52,7 +59,7 @@ def read_layout(content: bytes) -> Layout:
         bands=bands,
         bits=max(tags.get(258, (1,))),
         is_float=tags.get(339, (1,))[0] == 3,
-        is_colour=tags.get(262) == 2 and bands >= 3,
+        photometric=int(tags.get(262, 1)),
         is_interleaved=tags.get(284, 1) == 1,
         alpha=any(kind in ALPHA for kind in tags.get(338, ())),
         orientation=int(tags.get(274, 1)),
@@ -66,7 +73,7 @@ def read_tiff(content: bytes, layout: Layout, channels: int | None = None) -> np
         ImportError: tifffile is needed and not installed.
         ValueError: the file cannot be read.
     """
-    simple = layout.is_colour and layout.is_interleaved and layout.bands <= 4
+    simple = layout.photometric == RGB and layout.is_interleaved and layout.bands in (3, 4)
     simple = simple and layout.orientation == 1  # OpenCV would turn some
     if simple and layout.bits in (8, 16) and not (layout.alpha and layout.bits == 8):
         values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)

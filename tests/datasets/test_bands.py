@@ -202,6 +202,13 @@ def test_bands_read_as_colours_are_said(tmp_path: Path, monkeypatch: pytest.Monk
         LoadImage().read(str(tmp_path / 'grey_first.tif'))
 
 
+def test_inks_and_transparency_are_colours(tmp_path: Path) -> None:
+    Image.fromarray(values(4), 'CMYK').save(tmp_path / 'inks.tif')
+    Image.fromarray(values(4), 'RGBA').save(tmp_path / 'alpha.tif')
+    Image.fromarray(values(1)[..., 0]).save(tmp_path / 'grey.tif')
+    assert count_channels([str(path) for path in tmp_path.iterdir()]) == {3: 3}
+
+
 def test_floats_need_a_white_level(tmp_path: Path) -> None:
     np.save(tmp_path / 'a.npy', values(4).astype(np.float32) / 255)
     with pytest.raises(ValueError, match=r'go from 0 to 1.*a\.npy.*give white=1'):
