@@ -65,7 +65,9 @@ def _shrink_network(node: ConfigDict, folder: Path) -> None:
     if _name(node) == 'TimmTeacher':
         # dict.get: a lazily imported class stays lazy, or the config cannot be dumped
         kept = {
-            key: dict.get(node, key) for key in ('type', 'projection', 'resample') if key in node
+            key: dict.get(node, key)
+            for key in ('type', 'projection', 'resample', 'channels')
+            if key in node
         }
         node.clear()
         node.update({**teacher_config(folder), **kept})
@@ -90,9 +92,11 @@ def _shrink_transform(node: ConfigDict) -> None:
     small = {
         # torchvision's, then mmpretrain's
         'RandomResizedCrop': dict(size=SIZE) if 'size' in node else dict(scale=SIZE),
-        'Resize': dict(scale=(2 * SIZE, SIZE) if node.get('keep_ratio') else (SIZE, SIZE)),
+        'Resize': dict(size=SIZE + 4)
+        if 'size' in node
+        else dict(scale=(2 * SIZE, SIZE) if node.get('keep_ratio') else (SIZE, SIZE)),
         'ResizeEdge': dict(scale=SIZE + 4),
-        'CenterCrop': dict(crop_size=SIZE),
+        'CenterCrop': dict(size=SIZE) if 'size' in node else dict(crop_size=SIZE),
         'RandomCrop': dict(crop_size=SIZE),
         'BlockwiseMask': dict(patch_size=PATCH, num_masked=6, min_block=2),
     }

@@ -27,13 +27,18 @@ from beitv2_mm.visualization.attention_pictures import (
 RANDOM = 'RANDOM WEIGHTS: this attention means nothing'
 
 
-def load_image(file: str | PathLike, size: tuple[int, int]) -> Image.Image:
+def load_image(
+    file: str | PathLike, size: tuple[int, int], white: float | None = None
+) -> Image.Image:
     """An image file, cropped in the middle and resized to (height, width).
+
+    Args:
+        white: of files with 16 bits, see `beitv2_mm.datasets.read_image`.
 
     Raises:
         UnreadableImageError: a ValueError that names the file.
     """
-    return centre_crop(Image.fromarray(read_image(file)), *size)
+    return centre_crop(Image.fromarray(read_image(file, white)), *size)
 
 
 def normalise(image: Image.Image, model: AttentionModel) -> Tensor:

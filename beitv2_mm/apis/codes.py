@@ -110,7 +110,8 @@ def visualize_codes(
     unreadable, read = {}, []
     for file in (files[step] for step in steps):
         try:
-            image = load_image(file, (rows * patch[0], columns * patch[1]))
+            size = (rows * patch[0], columns * patch[1])
+            image = load_image(file, size, getattr(tokenizer, 'white', None))
         except ValueError as error:
             unreadable[file] = str(error)
         else:

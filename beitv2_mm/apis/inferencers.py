@@ -5,7 +5,7 @@
 What a model was trained from is not fetched, only the weights that are asked for.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -29,17 +29,19 @@ Model: TypeAlias = BaseModel | str | PathLike | Config  # type: ignore[valid-typ
 class _Preprocessing:
     """The config's test pipeline, its image reader included, so that results are tools/test.py's.
 
-    A config without test data says by `test_pipeline` how images are read. Arrays are (H, W, 3),
-    BGR, and skip the reader.
+    A config without test data says by `test_pipeline` how images are read. What is white and how
+    many channels an image has is what the test data or the checkpoint says. Arrays are (H, W, 3),
+    BGR, or of as many channels, and skip the reader.
     """
 
     def _init_pipeline(self, cfg: Config) -> tuple[Callable, Callable]:
         loader = cfg.get('test_dataloader')
         steps = loader.dataset.pipeline if loader else cfg.test_pipeline
+        model = getattr(self, 'model', None)
+        self._rules = pixel_rules(loader.dataset if loader else {}, model)
         transforms = [TRANSFORMS.build(step) for step in steps]
-        readers = [t for t in transforms if type(t).__name__ == 'LoadImageFromFile']
-        others = [t for t in transforms if type(t).__name__ != 'LoadImageFromFile']
-        return Compose(readers), Compose(others)
+        readers = [t for t in transforms if _is_reader(t)]
+        return Compose(readers), Compose([t for t in transforms if not _is_reader(t)])
 
     def _prepare(self, image: Image) -> Any:
         load, transform = self.pipeline  # type: ignore[attr-defined]
@@ -47,7 +49,7 @@ class _Preprocessing:
             shape = image.shape[:2]
             return transform(dict(img=image, img_shape=shape, ori_shape=shape))
         try:
-            loaded = load(dict(img_path=str(image)))
+            loaded = load(dict(img_path=str(image), **self._rules))
         except UnreadableImageError:
             raise
         except Exception as error:  # of another package's loader
@@ -57,6 +59,20 @@ class _Preprocessing:
     def preprocess(self, inputs: Iterable[Image], batch_size: int = 1) -> Iterator[dict]:
         prepared = map(self._prepare, inputs)
         yield from map(default_collate, self._get_chunk_data(prepared, batch_size))  # type: ignore[attr-defined]
+
+
+def _is_reader(transform: object) -> bool:
+    """Ours, mmcv's, or one that is derived from them."""
+    return any(kind.__name__ == 'LoadImageFromFile' for kind in type(transform).__mro__)
+
+
+def pixel_rules(dataset: Mapping[str, Any], model: BaseModel | None) -> dict[str, Any]:
+    """How images are read, for the loaders of `beitv2_mm.datasets`: a data set's config decides,
+    then what the training found, which the checkpoint says."""
+    known = getattr(model, '_pixel_rules', {})
+    given = {key: dataset.get(key) for key in ('white', 'channels')}
+    rules = {key: known.get(key) if given[key] in (None, 'auto') else given[key] for key in given}
+    return {key: value for key, value in rules.items() if value is not None}
 
 
 def _built(model: Model, pretrained: bool | str, device: Any, options: dict) -> BaseModel:

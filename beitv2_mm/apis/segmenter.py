@@ -18,9 +18,11 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from PIL import Image
 
+from beitv2_mm.apis.inferencers import pixel_rules
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import dataset_meta
 from beitv2_mm.datasets.reading import UnreadableImageError
+from beitv2_mm.visualization.canvas import as_colours
 from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
 
 ImageInput = str | PathLike | np.ndarray
@@ -74,6 +76,7 @@ class SegmentationInferencer:
             self._load = TRANSFORMS.build(steps[0])
             self._transform = Compose([TRANSFORMS.build(step) for step in steps[1:]])
             known = _meta(config, pretrained)
+        self._rules = pixel_rules(config.test_dataloader.dataset, self.model)
         count = self.model.num_classes
         names = known.get('classes') or [f'class {i}' for i in range(count)]
         self.classes = list(names if classes is None else classes)
@@ -103,12 +106,14 @@ class SegmentationInferencer:
             loaded = dict(img=given, img_shape=shape, ori_shape=shape, img_path='array')
         else:
             try:
-                loaded = self._load(dict(img_path=str(given)))
+                loaded = self._load(dict(img_path=str(given), **self._rules))
             except UnreadableImageError:
                 raise
             except Exception as error:  # of another package's loader
                 raise ValueError(f'Cannot read the image {given}: {error}') from error
-        image = np.ascontiguousarray(loaded['img'][..., ::-1])
+        stored = loaded['img']
+        shown = stored[..., ::-1] if stored.shape[-1] == 3 else as_colours(stored)
+        image = np.ascontiguousarray(shown.astype(np.uint8))
         loaded.update(seg_fields=[], reduce_zero_label=False)
         result = self.model.test_step(pseudo_collate([self._transform(loaded)]))[0]
         labels = result.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)

@@ -63,9 +63,12 @@ def find_images(inputs: Iterable[str | PathLike]) -> list[str]:
 class _Images(Dataset):
     """Path -> uint8 (3, H, W), or the reason why it cannot be read."""
 
-    def __init__(self, files: Sequence[str], size: tuple[int, int]) -> None:
+    def __init__(
+        self, files: Sequence[str], size: tuple[int, int], white: float | None = None
+    ) -> None:
         self.files = files
         self.size = size
+        self.white = white
 
     def __len__(self) -> int:
         return len(self.files)
@@ -73,7 +76,7 @@ class _Images(Dataset):
     def __getitem__(self, index: int) -> Item:
         height, width = self.size
         try:
-            image = Image.fromarray(read_image(self.files[index]))
+            image = Image.fromarray(read_image(self.files[index], self.white))
         except UnreadableImageError as error:
             return torch.zeros(3, height, width, dtype=torch.uint8), str(error)
         pixels = centre_crop(image, height, width)
@@ -124,20 +127,19 @@ def tokenize_images(
     todo = [start for start in starts if not names[start].exists()]
     rest = [i for start in todo for i in range(start, min(start + part_size, len(files)))]
     progress(len(files) - len(rest))
-    loader = DataLoader(
-        _Images([files[i] for i in rest], size), batch_size, num_workers=num_workers
-    )
+    images = _Images([files[i] for i in rest], size, getattr(tokenizer, 'white', None))
+    loader = DataLoader(images, batch_size, num_workers=num_workers)
     device = next(tokenizer.parameters()).device
     codes: list[np.ndarray] = []
     reasons: list[str] = []
-    for images, why in loader:
-        batch = tokenizer.get_codes(images.to(device)).cpu().numpy()
+    for pixels, why in loader:
+        batch = tokenizer.get_codes(pixels.to(device)).cpu().numpy()
         codes.extend(batch.reshape(-1, rows, columns))
         reasons.extend(why)
         while todo and len(codes) >= (count := min(part_size, len(files) - todo[0])):
             _save(names[todo.pop(0)], codes=np.stack(codes[:count]), reasons=reasons[:count])
             del codes[:count], reasons[:count]
-        progress(len(images))
+        progress(len(pixels))
     result = _join([names[start] for start in starts], files, tokenizer.quantize.num_codes)
     _save(
         out,

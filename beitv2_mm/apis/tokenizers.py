@@ -6,14 +6,16 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from beitv2_mm.checkpoint import CheckpointError, Source, load, read, to_official
+from beitv2_mm.checkpoint import CheckpointError, Source, dataset_meta, load, read, to_official
 from beitv2_mm.checkpoint.network import network_in
+from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.models import ARCHS, VQKDTokenizer
 from beitv2_mm.registry import MODELS
 
 
 def build_tokenizer(source: Source, config: str | PathLike | Config | None = None) -> BaseModel:
-    """A frozen tokenizer in eval mode, without teacher.
+    """A frozen tokenizer in eval mode, without teacher; ``white`` is what its training images of 16
+    bits had, None where the file does not say.
 
     Args:
         source: file, URL or state dict of any layout; of an mmpretrain pretraining checkpoint its
@@ -43,6 +45,14 @@ def build_tokenizer(source: Source, config: str | PathLike | Config | None = Non
     needed = [n for n in report.missing if n.startswith(('encoder.', 'encode_', 'quantize.emb'))]
     if needed:
         raise CheckpointError(f'{where} is no whole tokenizer, it lacks {needed[:3]}')
+    channels = tokenizer.encoder.patch_embed.proj.in_channels
+    if channels != COLOURS:
+        raise CheckpointError(
+            f'{where} takes images of {channels} channels, and files are read as colours here. Use '
+            f'ImageFolder(channels={channels}, ...) and the get_codes of its model.'
+        )
+    meta = dataset_meta(source) if isinstance(source, str | PathLike) else {}
+    tokenizer.white = meta.get('white')
     return tokenizer.requires_grad_(False).eval()
 
 

@@ -131,7 +131,9 @@ def get_model(
     if pretrained:
         load(built, pretrained)
     built._config, built._metainfo = config, info
-    built._dataset_meta = {'classes': _classes(built, str(pretrained or ''))}
+    meta = dataset_meta(str(pretrained)) if pretrained else {}
+    built._pixel_rules = {key: meta[key] for key in ('white', 'channels') if key in meta}
+    built._dataset_meta = {'classes': _classes(built, meta)}
     return built.to(device or 'cpu').eval()
 
 
@@ -172,15 +174,15 @@ def _parts(model: nn.Module) -> list[Any]:
     return [model]
 
 
-def _classes(model: nn.Module, checkpoint: str) -> list[str] | None:
-    """Class names: those in the checkpoint, or ImageNet's for 1000 classes where it has none."""
+def _classes(model: nn.Module, meta: Mapping[str, Any]) -> list[str] | None:
+    """Class names: those in a checkpoint's ``meta``, or ImageNet's for 1000 classes where it has
+    none."""
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     if num_classes is None:
         return None
-    if checkpoint:
-        names: list[str] = dataset_meta(checkpoint).get('classes', [])
-        if len(names) == num_classes:
-            return names
+    names: list[str] = meta.get('classes', [])
+    if len(names) == num_classes:
+        return names
     if num_classes != 1000:
         return None
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES

@@ -121,7 +121,8 @@ def _tensors(checkpoint: Mapping) -> Iterator[tuple[str, Tensor]]:
 def dataset_meta(source: str | PathLike) -> dict[str, Any]:
     """What mmengine notes about the data in a checkpoint, empty where there is nothing.
 
-    Keys are 'classes', a list of str, and 'palette', a list of (R, G, B); others are left out.
+    Keys are 'classes', a list of str, 'palette', a list of (R, G, B), and how images were read,
+    'white', a number, and 'channels', an int; others are left out.
 
     Raises:
         CheckpointError: see `read`.
@@ -133,11 +134,16 @@ def dataset_meta(source: str | PathLike) -> dict[str, Any]:
         checkpoint = checkpoint.get(key) if isinstance(checkpoint, Mapping) else None
     found = checkpoint if isinstance(checkpoint, Mapping) else {}
     classes, palette = _sequence(found.get('classes')), _sequence(found.get('palette'))
-    meta = {}
+    meta: dict[str, Any] = {}
     if classes and all(isinstance(name, str) for name in classes):
         meta['classes'] = classes
     if palette and all(_is_color(color) for color in palette):
         meta['palette'] = palette
+    white, channels = found.get('white'), found.get('channels')
+    if isinstance(white, int | float) and white > 0:
+        meta['white'] = white
+    if isinstance(channels, int) and channels > 0:
+        meta['channels'] = channels
     return meta
 
 

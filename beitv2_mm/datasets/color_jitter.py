@@ -1,4 +1,4 @@
-"""Colour jitter of an image in one pass: (H, W, 3) uint8 -> (H, W, 3) uint8."""
+"""Colour jitter of an image in one pass: (H, W, 3) uint8, or floats from 0 to 255, -> the same."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def jitter(image: np.ndarray, order: Sequence[int], factors: Sequence[float]) ->
     """Brightness, contrast and saturation as one linear map, clipped and rounded once.
 
     Args:
-        image: (H, W, 3) uint8, RGB.
+        image: (H, W, 3) uint8 or float32 from 0 to 255, RGB.
         order: a permutation of `BRIGHTNESS`, `CONTRAST` and `SATURATION`: what is first.
         factors: of brightness, contrast and saturation; 1 changes nothing.
     """
@@ -30,12 +30,13 @@ def jitter(image: np.ndarray, order: Sequence[int], factors: Sequence[float]) ->
         elif step == SATURATION:
             blend += (1 - factors[step]) * GREY
         matrix, offset = blend @ matrix, blend @ offset + shift
-    return cv2.transform(image, np.column_stack([matrix, offset]))
+    jittered: np.ndarray = cv2.transform(image, np.column_stack([matrix, offset]))
+    return jittered if jittered.dtype == np.uint8 else jittered.clip(0, 255)
 
 
 @TRANSFORMS.register_module()
 class LinearColorJitter(BaseTransform):
-    """Other colours for ``results['img']`` (H, W, 3) uint8, BGR, in one pass.
+    """Other colours for ``results['img']`` (H, W, 3) uint8 or float32, BGR, in one pass.
 
     Each factor is drawn from [1 - value, 1 + value], the order of the three by chance, as in
     torchvision's ColorJitter, from NumPy's global random state. It clips and rounds after every

@@ -1,7 +1,9 @@
-"""Any folder tree of images as a data set: index -> what the pipeline makes of that file."""
+"""Any folder tree, or list, of images as a data set: index -> what the pipeline makes of a file."""
 
+import functools
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -10,21 +12,32 @@ from mmengine.fileio import get_file_backend
 from mmengine.logging import print_log
 from mmpretrain.datasets.custom import CustomDataset
 
-from beitv2_mm.datasets.packed import pack_uri
-from beitv2_mm.datasets.skipping import SkipUnreadable
+from beitv2_mm.datasets.image_list import Line, check_files, is_list, labels_of, read_list
+from beitv2_mm.datasets.listing import folders, walk
+from beitv2_mm.datasets.packed import PREFIX, pack_uri
+from beitv2_mm.datasets.pixel_rules import BAND_EXTENSIONS, COLOURS, PixelRules
+from beitv2_mm.datasets.sampling import shown
 from beitv2_mm.registry import DATASETS
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
 
 
 @DATASETS.register_module()
-class ImageFolder(SkipUnreadable, CustomDataset):
+class ImageFolder(PixelRules, CustomDataset):
     """All images below ``data_root``, in sorted order; hidden files and folders are ignored.
 
+    Links are followed. One that leads nowhere is an unreadable image; one to a folder that it is in
+    is left out, and counted like an unreadable image.
+
     Args:
-        data_root: the folder, or its pack (``images.tar``, see `beitv2_mm.datasets.packing`).
-        with_label: the folders directly below it are the classes, in sorted order.
+        data_root: the folder, its pack (``images.tar``, see `beitv2_mm.datasets.packing`), or a
+            list of images (``images.csv``, see `beitv2_mm.datasets.image_list`), whose paths begin
+            at the folder that it is in.
+        ann_file: a list, whose paths begin at ``data_root``; in the order of its lines.
+        with_label: the folders directly below ``data_root`` are the classes, in sorted order; a
+            list has labels.
         pipeline: transforms; the first ones load the image (``results['img']``).
+        channels, white: see `PixelRules`; where channels are no colours, .npy files are images.
         on_error, max_refetch: see `SkipUnreadable`. Of images held out by ``val_images`` the
             unreadable ones are left out, once, before the first is asked for.
         subset, val_images: a fixed split without labels: ``val_images`` images, drawn by
@@ -39,7 +52,7 @@ class ImageFolder(SkipUnreadable, CustomDataset):
 
     def __init__(
         self,
-        data_root: str,
+        data_root: str = '',
         with_label: bool = False,
         pipeline: Sequence = (),
         on_error: Literal['skip', 'raise'] = 'skip',
@@ -48,8 +61,10 @@ class ImageFolder(SkipUnreadable, CustomDataset):
         val_per_class: int = 0,
         samples_per_class: int | None = None,
         split_seed: int = 0,
-        extensions: Sequence[str] = EXTENSIONS,
+        extensions: Sequence[str] | None = None,
         max_refetch: int = 100,
+        ann_file: str = '',
+        channels: int = COLOURS,
         **kwargs: Any,
     ) -> None:
         if subset not in ('train', 'val'):
@@ -74,8 +89,13 @@ class ImageFolder(SkipUnreadable, CustomDataset):
         self.val_per_class = val_per_class
         self.samples_per_class = samples_per_class
         self.split_seed = split_seed
+        data_root, ann_file = _place(os.path.expanduser(data_root), os.path.expanduser(ann_file))
+        if extensions is None:
+            extensions = EXTENSIONS + (() if channels == COLOURS else BAND_EXTENSIONS)
         super().__init__(
-            data_root=pack_uri(os.path.expanduser(data_root)),
+            data_root=data_root,
+            ann_file=ann_file,
+            channels=channels,
             with_label=with_label,
             pipeline=pipeline,
             extensions=extensions,
@@ -90,70 +110,138 @@ class ImageFolder(SkipUnreadable, CustomDataset):
         return super().is_valid_file(filename) and not hidden
 
     def files(self) -> list[str]:
-        """All images, as sorted names relative to the folder.
+        """All images, as sorted names relative to the folder; those of a list in its order.
 
         Raises:
             FileNotFoundError: there is no folder, or no image in it.
             PackError: a pack that is none, or damaged.
+            ValueError: a list that is none.
         """
-        files = sorted(filter(self.is_valid_file, self._list(list_dir=False, recursive=True)))
+        if self.ann_file:
+            return [line.path for line in self._lines()]
+        circles: list[str] = []
+        files = sorted(filter(self.is_valid_file, self._list_files(circles)))
+        self._leave_out(circles)
         if not files:
             raise FileNotFoundError(
-                f'There is no image in {_shown(self.img_prefix)} or below; files ending in '
+                f'There is no image in {shown(self.img_prefix)} or below; files ending in '
                 f'{", ".join(sorted(self.extensions))} (any case) were looked for. Check '
                 f'data_root, or pass extensions=(...).'
             )
         return files
 
+    def labels(self) -> dict[str, int]:
+        """Classes of a labelled list and how many images each has; of a folder, see `folders`.
+
+        Raises:
+            ValueError: a line without label.
+        """
+        numbers, classes = labels_of(self.ann_file, self._lines(), self.CLASSES)
+        counts = Counter(numbers)
+        return {name: counts[i] for i, name in enumerate(classes)}
+
     def folders(self) -> list[str]:
         """Names of the folders directly below, sorted: the classes, with images or without."""
-        return sorted(name for name in self._list(list_file=False) if not name.startswith('.'))
+        folder = self.img_prefix
+        if '://' in folder:
+            names = self._backend.list_dir_or_file(folder, list_file=False)
+        else:
+            names = folders(self._checked(folder))
+        return sorted(name for name in names if not name.startswith('.'))
 
     def path(self, name: str) -> str:
         """The 'img_path' of one of `files`."""
         path: str = self._backend.join_path(self.img_prefix, name)
         return path
 
-    def _list(self, **what: bool) -> Iterator[str]:
-        folder = self.img_prefix
-        if '://' not in folder and not os.path.isdir(folder):  # other backends report themselves
+    def _checked(self, folder: str) -> str:
+        if not os.path.isdir(folder):
             raise FileNotFoundError(
                 f'There is no image folder {os.path.abspath(folder)}. Check data_root '
                 f'({self.data_root!r}) in the config, or --cfg-options train_dataloader.dataset.'
                 f'data_root=DIR.'
             )
-        yield from self._backend.list_dir_or_file(folder, **what)
+        return folder
+
+    def _list_files(self, circles: list[str]) -> Iterator[str]:
+        folder = self.img_prefix
+        if '://' in folder:  # other backends report themselves
+            yield from self._backend.list_dir_or_file(folder, list_dir=False, recursive=True)
+        else:
+            yield from walk(self._checked(folder), circles)
+
+    def _leave_out(self, circles: list[str]) -> None:
+        """Links to a folder that they are in are counted like unreadable images."""
+        visible = [name for name in circles if '/.' not in f'/{name}']
+        if visible and not self._left_out.keys() >= {self.path(name) for name in visible}:
+            print_log(
+                f'{len(visible)} links in {shown(self.img_prefix)} lead in a circle, e.g. '
+                f'{sorted(visible)[0]}: they were not followed.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        self._left_out.update({self.path(name): 'missing' for name in visible})
+
+    def _lines(self) -> list[Line]:
+        """The images of the list, all of which exist."""
+        lines = read_list(self.ann_file, self.with_label)
+        join = functools.partial(self._backend.join_path, self.img_prefix)
+        names = [join(line.path) for line in lines]
+        if self.img_prefix.startswith(PREFIX):
+            pack = set(self._list_files([]))
+            lost = [line for line in lines if line.path not in pack]
+            if lost:
+                raise FileNotFoundError(
+                    f'{self.ann_file}, line {lost[0].number}: there is no image {lost[0].path} in '
+                    f'{self.img_prefix}: correct the line, or take it out.'
+                )
+        elif '://' not in self.img_prefix:
+            check_files(self.ann_file, lines, names, shown(self.img_prefix))
+        return lines
 
     @property
     def _backend(self) -> Any:
         return get_file_backend(self.img_prefix, enable_singleton=True)
 
-    def _find_samples(self) -> list:
-        """File names below the folder, with the class index if ``with_label``."""
+    def load_data_list(self) -> list[dict]:
+        """A dict with 'img_path' and, if ``with_label``, 'gt_label' for each image."""
+        samples: list = self._labelled() if self.with_label else self.files()
+        names = [sample[0] for sample in samples] if self.with_label else samples
+        self.settle_pixels(names, self.path, self.ann_file or self.img_prefix)
         if self.val_images:
-            return self._hold_out(self._labelled() if self.with_label else self.files())
-        return self._select(self._labelled()) if self.with_label else self.files()
+            samples = self._hold_out(samples)
+        elif self.with_label:
+            samples = self._select(samples)
+        join = functools.partial(self._backend.join_path, self.img_prefix)  # looked up once
+        if not self.with_label:
+            return [dict(img_path=join(name)) for name in samples]
+        return [dict(img_path=join(name), gt_label=label) for name, label in samples]
 
     def _labelled(self) -> list[tuple[str, int]]:
-        """Files in class folders and the class index, class by class."""
+        """Files in class folders and the class index, class by class; of a list in its order."""
+        if self.ann_file:
+            lines = self._lines()
+            numbers, classes = labels_of(self.ann_file, lines, self.CLASSES)
+            self._metainfo['classes'] = tuple(classes)
+            return [(line.path, label) for line, label in zip(lines, numbers, strict=True)]
         folders = self.folders()
         if not folders:
             raise FileNotFoundError(
-                f'{_shown(self.img_prefix)} has no class folders; with_label=True expects one '
+                f'{shown(self.img_prefix)} has no class folders; with_label=True expects one '
                 f'folder of images per class. Use with_label=False for images without labels.'
             )
         if self.CLASSES is None:
             self._metainfo['classes'] = tuple(folders)
         elif len(self.CLASSES) != len(folders):
             raise ValueError(
-                f'{_shown(self.img_prefix)} has {len(folders)} class folders; metainfo names '
+                f'{shown(self.img_prefix)} has {len(folders)} class folders; metainfo names '
                 f'{len(self.CLASSES)} classes. They must agree.'
             )
         labels = {folder: label for label, folder in enumerate(folders)}
         parts = sorted(file.split('/', 1) for file in self.files() if '/' in file)
         if not parts:
             raise FileNotFoundError(
-                f'The class folders {", ".join(folders)} in {_shown(self.img_prefix)} have no '
+                f'The class folders {", ".join(folders)} in {shown(self.img_prefix)} have no '
                 'image. Use with_label=False for images outside of class folders.'
             )
         empty = set(folders) - {folder for folder, _ in parts}
@@ -169,7 +257,7 @@ class ImageFolder(SkipUnreadable, CustomDataset):
         """The subset that was asked for, in the order given."""
         if len(samples) < 2:
             raise ValueError(
-                f'{_shown(self.img_prefix)} has one image; val_images='
+                f'{shown(self.img_prefix)} has one image; val_images='
                 f'{self.val_images} needs at least two, one to train on and one to validate on.'
             )
         size = max(1, min(self.val_images, len(samples) // 10))
@@ -186,7 +274,7 @@ class ImageFolder(SkipUnreadable, CustomDataset):
         if not readable:
             raise RuntimeError(
                 f'Not one of the {len(data_list)} images held out of '
-                f'{_shown(self.img_prefix)} can be read; the warnings above name them.'
+                f'{shown(self.img_prefix)} can be read; the warnings above name them.'
             )
         return readable
 
@@ -210,6 +298,17 @@ class ImageFolder(SkipUnreadable, CustomDataset):
         return [samples[row] for row in np.sort(np.concatenate(chosen))]
 
 
-def _shown(folder: str) -> str:
-    """As errors name it."""
-    return folder if '://' in folder else os.path.abspath(folder)
+def _place(data_root: str, ann_file: str) -> tuple[str, str]:
+    """The folder or pack that paths begin at, and the list of images, if there is one."""
+    if not ann_file and is_list(data_root):
+        ann_file, data_root = os.path.abspath(data_root), os.path.dirname(data_root)
+    elif ann_file and '://' not in ann_file:
+        below = os.path.join(data_root, ann_file)
+        ann_file = os.path.abspath(below if os.path.isfile(below) else ann_file)
+        if not os.path.isfile(ann_file):
+            raise FileNotFoundError(
+                f'There is no list of images {ann_file}, and none in data_root ({data_root!r}): '
+                'check ann_file.'
+            )
+        data_root = data_root or os.path.dirname(ann_file)
+    return pack_uri(data_root or ('.' if ann_file else '')), ann_file

@@ -51,6 +51,8 @@ def pack(
     if out.exists() and not force:
         raise FileExistsError(f'{out} exists: give --force to replace it, or another name.')
     data = ImageFolder(os.fspath(source), lazy_init=True)
+    if data.ann_file:
+        raise ValueError(f'{source} is a list: pack the folder of its images, the list goes on.')
     files = data.files()
     left_out: Faults = {}
     names: dict[bytes, tuple[int, int, int]] = {}

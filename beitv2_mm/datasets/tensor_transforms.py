@@ -1,5 +1,5 @@
-"""Loading and augmenting on uint8 tensors; before and after a step, images are what they are in any
-mm pipeline: (H, W, 3) uint8 arrays, BGR."""
+"""Loading and augmenting on tensors; before and after a step, images are what they are in any mm
+pipeline: (H, W, C) arrays, uint8 or floats from 0 to 255; of three channels in BGR."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,27 +15,32 @@ from beitv2_mm.registry import TRANSFORMS
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(H, W, 3) BGR -> (3, H, W) RGB; no copy where `to_array` made it."""
-    return torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1)
+    """(H, W, 3) BGR -> (3, H, W) RGB; no copy where `to_array` made it. Other numbers of channels
+    keep their order."""
+    image = image[..., ::-1] if image.shape[-1] == 3 else image
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
 
 def to_array(image: torch.Tensor) -> np.ndarray:
-    """(3, H, W) RGB -> (H, W, 3) BGR, a view."""
+    """(3, H, W) RGB -> (H, W, 3) BGR, a view; other numbers of channels keep their order."""
     array: np.ndarray = image.permute(1, 2, 0).numpy()
-    return array[..., ::-1]
+    return array[..., ::-1] if array.shape[-1] == 3 else array
 
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
     """The same pixels, read faster: see `beitv2_mm.datasets.reading.read_tensor`."""
 
-    def read(self, path: str) -> np.ndarray:
-        return to_array(read_tensor(path))
+    def read(self, path: str, channels: int = 3, white: float | None = None) -> np.ndarray:
+        if channels != 3 or self.to_float32:
+            return super().read(path, channels, white)
+        return to_array(read_tensor(path, white))
 
 
 @TRANSFORMS.register_module()
 class TorchvisionTransforms(BaseTransform):
-    """Transforms of `torchvision.transforms.v2` on ``results['img']`` as a (3, H, W) uint8 tensor.
+    """Transforms of `torchvision.transforms.v2` on ``results['img']`` as a (C, H, W) tensor, RGB if
+    C is 3: uint8, or floats from 0 to 255, which interpolation does not lead out of that range.
 
     Their randomness is PyTorch's global state, which the data loader's workers seed
     (:func:`beitv2_mm.datasets.epoch_worker_init`).
@@ -49,7 +54,8 @@ class TorchvisionTransforms(BaseTransform):
         self.transforms = v2.Compose([_build(config) for config in transforms])
 
     def transform(self, results: dict) -> dict:
-        image = to_array(self.transforms(to_tensor(results['img'])))
+        tensor = self.transforms(to_tensor(results['img']))
+        image = to_array(tensor.clamp(0, 255) if tensor.is_floating_point() else tensor)
         results.update(img=image, img_shape=image.shape[:2])
         return results
 

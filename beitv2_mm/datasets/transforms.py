@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from beitv2_mm.datasets.bands import read_bands
 from beitv2_mm.datasets.masking import BlockwiseMaskGenerator, to_grid
 from beitv2_mm.datasets.reading import read_image
 from beitv2_mm.layers.vision_transformer import patch_grid
@@ -13,24 +14,44 @@ from beitv2_mm.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(BaseTransform):
-    """Takes the place, and the name, of mmcv's: 'img' (H, W, 3) uint8 in BGR from 'img_path'.
+    """Takes the place, and the name, of mmcv's: 'img' (H, W, C) uint8 from 'img_path'.
+
+    Three channels are colours, in BGR; other numbers are in the order of the file. What the data
+    set says of its pixels ('channels' and 'white', see `beitv2_mm.datasets.pixel_rules`) holds
+    where nothing is given here.
+
+    Args:
+        channels, white: of the data set where None.
+        to_float32: floats from 0 to 255, which keep more than 256 levels of files with 16 bits.
 
     Raises:
         UnreadableImageError: see `beitv2_mm.datasets.reading.read_image`, whose rules hold.
     """
 
+    def __init__(
+        self, channels: int | None = None, white: float | None = None, to_float32: bool = False
+    ) -> None:
+        self.channels = channels
+        self.white = white
+        self.to_float32 = to_float32
+
     def transform(self, results: dict) -> dict:
         """Also writes 'img_shape' and 'ori_shape' (H, W)."""
-        image = self.read(results['img_path'])
+        white = results.get('white') if self.white is None else self.white
+        image = self.read(results['img_path'], self.channels or results.get('channels', 3), white)
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
 
-    def read(self, path: str) -> np.ndarray:
-        """The pixels of a file, (H, W, 3) uint8, BGR."""
-        return read_image(path)[..., ::-1]
+    def read(self, path: str, channels: int = 3, white: float | None = None) -> np.ndarray:
+        """The pixels of a file, (H, W, channels); three are BGR."""
+        if channels != 3:
+            return read_bands(path, channels, white, self.to_float32)
+        return read_image(path, white, self.to_float32)[..., ::-1]
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
+        given = dict(channels=self.channels, white=self.white, to_float32=self.to_float32 or None)
+        words = (f'{key}={value}' for key, value in given.items() if value is not None)
+        return f'{type(self).__name__}({", ".join(words)})'
 
 
 @TRANSFORMS.register_module()

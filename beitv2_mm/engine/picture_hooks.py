@@ -18,7 +18,7 @@ from beitv2_mm.models import BEiTV2Pretrainer, VQKDTokenizer
 from beitv2_mm.registry import HOOKS
 from beitv2_mm.visualization.attention import attention_probabilities, query_map
 from beitv2_mm.visualization.attention_pictures import attention_tiles
-from beitv2_mm.visualization.canvas import beside, on_white, spread
+from beitv2_mm.visualization.canvas import as_colours, beside, on_white, spread
 from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.prediction import draw_predictions, image_codes
 from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
@@ -102,14 +102,14 @@ class PicturesHook(Hook):
 
         Args:
             model: in eval mode.
-            inputs: (M, 3, H, W), preprocessed.
-            images: (M, H, W, 3) uint8.
+            inputs: (M, C, H, W), preprocessed.
+            images: (M, H, W, C) uint8.
             samples: the M data samples that the model returned.
         """
 
 
 def to_pixels(inputs: Tensor, preprocessor: nn.Module) -> np.ndarray:
-    """Undoes a preprocessor's normalisation: (M, 3, H, W) -> uint8 (M, H, W, 3)."""
+    """Undoes a preprocessor's normalisation: (M, C, H, W) -> uint8 (M, H, W, C)."""
     if getattr(preprocessor, 'mean', None) is not None:
         inputs = inputs * preprocessor.std + preprocessor.mean
     pixels = inputs.float().round().clamp(0, 255).to(torch.uint8)
@@ -141,7 +141,7 @@ class CodePicturesHook(PicturesHook):
                 self._counts += np.bincount(codes, minlength=len(self._counts))
 
     def draw(self, model: nn.Module, inputs: Tensor, images: np.ndarray, samples: list) -> Pictures:
-        codes = image_codes(model, images)
+        codes, images = image_codes(model, images), as_colours(images)
         maps = [code_map(images[index], codes[index]) for index in spread(len(images), 8)]
         return {
             'code_maps': beside(maps, columns=2),
@@ -192,7 +192,7 @@ class AttentionPicturesHook(PicturesHook):
         height, width = network.patch_size
         grid = inputs.shape[-2] // height, inputs.shape[-1] // width
         inputs = inputs[..., : grid[0] * height, : grid[1] * width]
-        images = images[:, : grid[0] * height, : grid[1] * width]
+        images = as_colours(images)[:, : grid[0] * height, : grid[1] * width]
         row, column = grid[0] // 2, grid[1] // 2
         rows = []
         for index, image in enumerate(images):
@@ -214,7 +214,7 @@ class SegmentationPicturesHook(PicturesHook):
         classes = list(self._meta.get('classes') or map(str, range(model.num_classes)))
         palette = np.array(self._meta.get('palette') or default_palette(len(classes)), np.uint8)
         rows = []
-        for image, sample in zip(images, samples, strict=True):
+        for image, sample in zip(as_colours(images), samples, strict=True):
             predicted = _label_map(sample.pred_sem_seg)
             photo = np.asarray(Image.fromarray(image).resize(predicted.shape[::-1]))
             photo, predicted = _enlarged(photo), _enlarged(predicted)

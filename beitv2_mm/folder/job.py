@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.folder import recipes, segmentation
 from beitv2_mm.folder.choices import Machine, Schedule, Size, image_size, schedule, this_machine
 from beitv2_mm.folder.masks import survey_masks
@@ -105,7 +106,7 @@ def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
         StageError: the training failed.
     """
     path = options.out / 'finetune.py'
-    found = survey(options.folder)
+    found = survey(options.folder, with_label=True)
     require_classes(found)
     if options.out.resolve() == Path(options.source or '').resolve():
         raise FolderError('--out is --from: give the classifier a folder of its own.')
@@ -200,7 +201,11 @@ def segment_train(options: SegmentOptions, logger: logging.Logger) -> Path:
 
 def _log_survey(found: Survey, logger: logging.Logger) -> None:
     classes = f', {len(found.classes)} folders' if found.classes else ''
-    logger.info(f'{found.num_images} images{classes}, {found.short_side} px on the short side')
+    kind = '' if found.channels == COLOURS else f', {found.channels} channels'
+    white = '' if found.white is None else f', white is {found.white:g}'
+    logger.info(
+        f'{found.num_images} images{classes}, {found.short_side} px on the short side{kind}{white}'
+    )
 
 
 def _about(

@@ -10,6 +10,7 @@ from PIL import Image
 from beitv2_mm.apis import SegmentationInferencer
 from beitv2_mm.apis.tokenize import centre_crop
 from beitv2_mm.datasets import UnreadableImageError, read_image
+from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.folder.options import FinetuneOptions
 from beitv2_mm.folder.survey import Survey
 from beitv2_mm.quickstart.pictures import (
@@ -208,13 +209,17 @@ def _records(results: Results) -> list[StageRecord]:
 
 
 def read_held_out(tokenizer: Config) -> np.ndarray:
-    """Images that the tokenizer was validated on, uint8 (M, H, W, 3) of its size; unreadable ones
+    """Images that the tokenizer was validated on, uint8 (M, H, W, C) of its size; unreadable ones
     are left out."""
     dataset = DATASETS.build(tokenizer.val_dataloader.dataset)
     size, images = tokenizer.model.encoder.img_size, []
     for index in range(min(len(dataset), NUM_IMAGES)):
+        if dataset.channels != COLOURS:  # as the validation sees them
+            images.append(dataset[index]['inputs'].permute(1, 2, 0).numpy())
+            continue
         try:
-            image = Image.fromarray(read_image(dataset.get_data_info(index)['img_path']))
+            path = dataset.get_data_info(index)['img_path']
+            image = Image.fromarray(read_image(path, dataset.white))
         except UnreadableImageError:
             continue
         images.append(np.asarray(centre_crop(image, size, size)))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from mmengine.config import Config, ConfigDict
 
+from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.folder.choices import Machine, Schedule, Size, learning_rate, num_codes
 from beitv2_mm.folder.survey import Survey
 from beitv2_mm.folder.teachers import Teacher
@@ -19,6 +20,7 @@ FINETUNE = 'configs/classification/beitv2_base_8xb128_100e_in1k.py'
 LINEAR = 'configs/classification/linear_base_8xb128_50e_in1k.py'
 KNN = 'configs/classification/knn_base_8xb128_in1k.py'
 FAST = 'configs/_base_/fast_pipelines.py'
+BANDS = 'configs/_base_/band_pipelines.py'
 Head = Literal['full', 'linear', 'knn']
 # What a runner reads; a config's other names, e.g. of a pipeline used twice, say it again.
 KEYS = (
@@ -49,6 +51,12 @@ def tokenizer(
         }
     )
     cfg.model.teacher = dict(type='beitv2_mm.models.TimmTeacher', **teacher.settings)
+    if found.channels != COLOURS:
+        # the first three as red, green and blue; with fewer, the first one for all
+        seen = (0, 1, 2) if found.channels > COLOURS else (0, 0, 0)
+        cfg.model.teacher.channels = seen
+        cfg.model.encoder.in_channels = found.channels
+        _take_bands(cfg, root, 'band_train_pipeline', 'band_test_pipeline')
     return _finish(cfg, found, size, plan, learning_rate('tokenizer', arch, plan), on)
 
 
@@ -95,6 +103,16 @@ def pretrain(
         cfg.optim_wrapper.paramwise_cfg.custom_keys['relative_position_bias_table'] = dict(
             lr_mult=10.0
         )
+    if found.channels != COLOURS:
+        cfg.merge_from_dict(
+            {
+                'model.mean': found.mean,
+                'model.std': found.std,
+                'model.backbone.in_channels': found.channels,
+                'model.tokenizer.encoder.in_channels': found.channels,
+            }
+        )
+        _take_bands(cfg, root, 'band_mim_pipeline', 'band_mim_test_pipeline')
     return _finish(cfg, found, size, plan, learning_rate('pretrain', arch, plan), on)
 
 
@@ -113,6 +131,11 @@ def finetune(
     split = dict(with_label=True, val_per_class=held_out)
     cfg.merge_from_dict({'model.data_preprocessor.num_classes': len(found.classes)})
     cfg.model.backbone.update(weights.backbone())
+    if found.channels != COLOURS:
+        cfg.model.backbone.in_channels = found.channels
+        cfg.model.data_preprocessor.update(
+            mean=[255 * value for value in found.mean], std=[255 * value for value in found.std]
+        )
     size, arch = Size(weights.img_size, weights.patch_size), get_arch(weights.arch)
     if head == 'knn':
         for loader, subset in (
@@ -120,6 +143,8 @@ def finetune(
             (cfg.test_evaluator.bank, 'train'),
         ):
             loader.dataset.update(split, subset=subset)
+            if found.channels != COLOURS:
+                loader.dataset.pipeline = Config.fromfile(root / BANDS).band_test_pipeline
             _feed(loader, found, size, plan, on)
         cfg.test_evaluator.k = min(20, plan.steps * plan.images)
         return _ordered(cfg)
@@ -132,24 +157,30 @@ def finetune(
             'val_evaluator.topk': (1, 5) if len(found.classes) > 5 else (1,),
         }
     )
-    # The tokenizer's fast pipeline crops and flips as the recipe does, on bytes.
-    load_crop_flip = Config.fromfile(root / FAST).fast_tokenizer_pipeline[:2]
-    replaced = {'LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip'}
+    if found.channels != COLOURS:
+        _take_bands(cfg, root, 'band_train_pipeline', 'band_test_pipeline')
+    else:
+        _take_fast_pipeline(cfg, root, plan)
     if plan.short:  # too few steps for what makes training harder
         cfg.model.train_cfg = None
-        replaced |= {'RandAugment', 'RandomErasing'}
-    dataset = cfg.train_dataloader.dataset
-    rest = [step for step in dataset.pipeline if _kind(step) not in replaced]
-    dataset.pipeline = [*load_crop_flip, *rest]
-    rate = learning_rate('finetune', weights.arch, plan)
     if head == 'linear':
         cfg.model.backbone.frozen_stages = arch.num_layers
-        cfg.param_scheduler[0].end = plan.epochs
         return _finish(cfg, found, size, plan, 1e-3 * math.sqrt(plan.images / 32), on)
     cfg.model.backbone.drop_path_rate = 0.0 if plan.short else 0.1
     large = arch.embed_dims > 768
     cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = 0.8 if large else 0.75
-    return _finish(cfg, found, size, plan, rate, on)
+    return _finish(cfg, found, size, plan, learning_rate('finetune', weights.arch, plan), on)
+
+
+def _take_fast_pipeline(cfg: Config, root: Path, plan: Schedule) -> None:
+    """The tokenizer's fast pipeline crops and flips as the recipe does, on bytes."""
+    load_crop_flip = Config.fromfile(root / FAST).fast_tokenizer_pipeline[:2]
+    replaced = {'LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip'}
+    if plan.short:
+        replaced |= {'RandAugment', 'RandomErasing'}
+    dataset = cfg.train_dataloader.dataset
+    rest = [step for step in dataset.pipeline if _kind(step) not in replaced]
+    dataset.pipeline = [*load_crop_flip, *rest]
 
 
 def _tokenizer_sizes(
@@ -169,6 +200,13 @@ def _tokenizer_sizes(
     }
 
 
+def _take_bands(cfg: Config, root: Path, train: str, validation: str) -> None:
+    """Pipelines that take no channel for a colour."""
+    pipelines = Config.fromfile(root / BANDS)
+    cfg.train_dataloader.dataset.pipeline = pipelines[train]
+    cfg.val_dataloader.dataset.pipeline = pipelines[validation]
+
+
 def _finish(
     cfg: Config, found: Survey, size: Size, plan: Schedule, rate: float, on: Machine
 ) -> Config:
@@ -177,11 +215,12 @@ def _finish(
         _feed(loader, found, size, plan, on)
     cfg.train_cfg.update(max_epochs=plan.epochs, val_interval=plan.every)
     cfg.optim_wrapper.optimizer.lr = rate
-    if len(cfg.param_scheduler) == 2:
-        warmup, cosine = cfg.param_scheduler
-        warmup.update(start_factor=0.01, end=plan.warmup)
+    *warmup, cosine = cfg.param_scheduler
+    if warmup:
+        warmup[0].update(start_factor=0.01, end=plan.warmup)
         cosine.pop('eta_min', None)
-        cosine.update(eta_min_ratio=0.01, begin=plan.warmup, end=plan.epochs)
+        cosine.update(eta_min_ratio=0.01, begin=plan.warmup)
+    cosine.end = plan.epochs
     cfg.auto_scale_lr.base_batch_size = plan.images
     cfg.default_hooks.logger.interval = min(50, max(1, plan.steps // 4))
     cfg.default_hooks.checkpoint.interval = plan.every
@@ -198,7 +237,15 @@ def _feed(loader: ConfigDict, found: Survey, size: Size, plan: Schedule, on: Mac
         pin_memory=bool(on.gpu_memory),
     )
     loader.dataset.data_root = str(found.folder.resolve())
+    loader.dataset.update(_rules(found))
     resize(loader.dataset.pipeline, size)
+
+
+def _rules(found: Survey) -> dict[str, object]:
+    """How the images are read, where they are not the usual ones."""
+    rules = dict(white=found.white, channels=found.channels)
+    usual = dict(white=None, channels=COLOURS)
+    return {key: value for key, value in rules.items() if value != usual[key]}
 
 
 def _ordered(cfg: Config) -> Config:
@@ -215,8 +262,10 @@ def resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
             step['size' if 'size' in step else 'scale'] = size.pixels  # torchvision's, mmpretrain's
         elif kind == 'ResizeEdge':
             step.scale = round(size.pixels * 8 / 7)
+        elif kind == 'Resize':  # torchvision's, of the short side
+            step['size'] = round(size.pixels * 8 / 7)
         elif kind == 'CenterCrop':
-            step.crop_size = size.pixels
+            step['size' if 'size' in step else 'crop_size'] = size.pixels
         elif kind == 'BlockwiseMask':
             patches = size.grid**2
             step.update(

@@ -1,13 +1,19 @@
-"""What lies in a folder of images: how many, of what size, of which classes."""
+"""What lies in a folder of images: how many, of what size and kind, of which classes."""
 
+import dataclasses
 import statistics
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from beitv2_mm.datasets import ImageFolder
+from beitv2_mm.datasets.bands import stored_values
+from beitv2_mm.datasets.image_folder import EXTENSIONS
 from beitv2_mm.datasets.packed import PackError
+from beitv2_mm.datasets.pixel_rules import BAND_EXTENSIONS, COLOURS
 from beitv2_mm.datasets.reading import UnreadableImageError, open_image
+from beitv2_mm.datasets.sampling import channel_statistics, count_channels, sample
 
 SAMPLE = 64  # images whose size is looked at
 
@@ -24,35 +30,95 @@ class Survey:
     num_images: int
     short_side: int  # pixels, the median of a sample
     classes: dict[str, int] = field(default_factory=dict)  # name -> number of images
+    channels: int = COLOURS  # of an image
+    white: float | None = None  # of files with 16 bits, where there are some
+    mean: tuple[float, ...] = ()  # of each channel, from 0 to 1; of other than colours alone
+    std: tuple[float, ...] = ()
 
 
-def survey(folder: Path) -> Survey:
-    """Count the images below a folder, or in its pack, and look at some of them.
+def survey(folder: Path, with_label: bool = False) -> Survey:
+    """Count the images below a folder, or in its pack or list, and look at some of them.
+
+    Args:
+        with_label: a list has labels.
 
     Raises:
-        FolderError: no such folder, no image in it, or not one of a sample can be read.
+        FolderError: no such folder, no image in it, not one of a sample can be read, or images of
+            several numbers of channels.
     """
     if not folder.exists():
         raise FolderError(f'There is no folder {folder.absolute()}, and no pack of that name.')
-    data = ImageFolder(str(folder), lazy_init=True)
+    try:
+        data, files = _listed(folder, with_label)
+        found = Survey(folder, len(files), 0, _classes(data, files), data.channels)
+        return _look(data, files, found)
+    except FolderError:
+        raise
+    except (OSError, PackError, ValueError) as error:
+        raise FolderError(str(error)) from error
+
+
+def _listed(folder: Path, with_label: bool) -> tuple[ImageFolder, list[str]]:
+    """The data set, not yet read, and its files; arrays are looked for if there is nothing else."""
+    settings: dict[str, Any] = dict(data_root=str(folder), with_label=with_label, lazy_init=True)
+    data = ImageFolder(**settings)
     try:
         files = data.files()
-    except (OSError, PackError) as error:
-        raise FolderError(str(error)) from error
+    except FileNotFoundError:
+        if data.ann_file:
+            raise
+        data = ImageFolder(extensions=EXTENSIONS + BAND_EXTENSIONS, **settings)
+        files = data.files()
+    counts = count_channels([data.path(file) for file in sample(files, SAMPLE)])
+    if len(counts) > 1:
+        kinds = ', '.join(f'{count} of {number}' for number, count in counts.most_common())
+        raise FolderError(
+            f'{folder} has images of several numbers of channels (of {sum(counts.values())} '
+            f'sampled: {kinds}). One training takes one: sort them into folders.'
+        )
+    channels = next(iter(counts), COLOURS)
+    if channels != COLOURS:
+        data = ImageFolder(channels=channels, **settings)
+        files = data.files()
+    elif any(file.lower().endswith(BAND_EXTENSIONS) for file in files):
+        raise FolderError(
+            f'{folder} has arrays of colours, e.g. {files[0]}: save them as PNG files.'
+        )
+    return data, files
+
+
+def _look(data: ImageFolder, files: list[str], found: Survey) -> Survey:
+    """Sizes and values of a sample."""
     sides, reasons = [], []
-    for file in files[:: -(-len(files) // SAMPLE)]:
+    paths = [data.path(file) for file in sample(files, SAMPLE)]
+    for path in paths:
         try:
-            sides.append(min(open_image(data.path(file)).size))
+            if data.channels == COLOURS:
+                sides.append(min(open_image(path).size))
+            else:
+                sides.append(min(stored_values(path, data.channels)[0].shape[:2]))
         except UnreadableImageError as error:
             reasons.append(str(error))
     if not sides:
         raise FolderError(
-            f'Not one of {len(reasons)} images in {folder} can be read, e.g. {reasons[0]}'
+            f'Not one of {len(reasons)} images in {found.folder} can be read, e.g. {reasons[0]}'
         )
-    return Survey(folder, len(files), round(statistics.median(sides)), _classes(files))
+    data.settle_pixels(files, data.path, str(found.folder))
+    found = dataclasses.replace(found, short_side=round(statistics.median(sides)), white=data.white)
+    if data.channels == COLOURS:
+        return found
+    mean, std = channel_statistics(paths, data.channels, data.white)
+    return dataclasses.replace(found, mean=_rounded(mean), std=_rounded(std))
 
 
-def _classes(files: list[str]) -> dict[str, int]:
+def _rounded(values: list[float]) -> tuple[float, ...]:
+    return tuple(round(value, 4) for value in values)
+
+
+def _classes(data: ImageFolder, files: list[str]) -> dict[str, int]:
+    """Classes of a folder, or of a list that has labels."""
+    if data.ann_file:
+        return data.labels() if data.with_label else {}
     return dict(sorted(Counter(file.split('/')[0] for file in files if '/' in file).items()))
 
 

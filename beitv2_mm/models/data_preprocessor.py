@@ -1,4 +1,4 @@
-"""From the batch of a data loader to the device: images (B, 3, H, W) in [0, 1] and masked patches.
+"""From the batch of a data loader to the device: images (B, C, H, W) in [0, 1] and masked patches.
 
 What follows from the masks alone is computed on the host, before they are copied: on the device,
 the host would have to wait for the result in every step.
@@ -51,25 +51,44 @@ class UnitRGBPreprocessor(ImgDataPreprocessor):
     """BGR pixels, as OpenCV decodes them, to RGB in [0, 1]; data samples stay on the host.
 
     ``mean`` and ``std`` say how pixels 0 to 255 come back: 0 and 255.
+
+    Args:
+        channels: of an image; other numbers than 3 keep their order.
     """
 
-    def __init__(self, non_blocking: bool = True) -> None:
-        super().__init__([0.0] * 3, [255.0] * 3, bgr_to_rgb=True, non_blocking=non_blocking)
+    def __init__(self, non_blocking: bool = True, channels: int = 3) -> None:
+        values = 3 if channels == 3 else 1  # mmengine allows no other number; one serves all
+        super().__init__(
+            [0.0] * values,
+            [255.0] * values,
+            bgr_to_rgb=channels == 3,
+            non_blocking=non_blocking,
+        )
+        self.channels = channels
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Images are bytes or floats (B, 3, H, W) or a list of (3, H, W)."""
+        """Images are bytes or floats (B, C, H, W) or a list of (C, H, W), from 0 to 255."""
         inputs = data['inputs']
         if not isinstance(inputs, Tensor):
+            for image in inputs:
+                self._check(image[None])
             if len({image.shape for image in inputs}) > 1:
                 return dict(super().forward(data, training))  # pads the smaller ones
             inputs = torch.stack([*inputs])
-        if inputs.ndim != 4 or inputs.shape[1] != 3:
-            raise ValueError(
-                f'A batch of colour images is (B, 3, H, W), but {tuple(inputs.shape)} was given.'
-            )
+        self._check(inputs)
         # Bytes are copied and flipped, a quarter of what floats would be.
-        inputs = inputs.to(self.device, non_blocking=self._non_blocking).flip(1).float() / 255
+        inputs = inputs.to(self.device, non_blocking=self._non_blocking)
+        inputs = (inputs.flip(1) if self.channels == 3 else inputs).float() / 255
         return {**data, 'inputs': inputs, 'data_samples': data.get('data_samples')}
+
+    def _check(self, inputs: Tensor) -> None:
+        if inputs.ndim == 4 and inputs.shape[1] == self.channels:
+            return
+        kind = 'colour images' if self.channels == 3 else f'images of {self.channels} channels'
+        raise ValueError(
+            f'A batch of {kind} is (B, {self.channels}, H, W), but {tuple(inputs.shape)} was '
+            "given: channels of the data set and of the model's data_preprocessor must agree."
+        )
 
 
 @MODELS.register_module()
@@ -79,10 +98,13 @@ class MaskedImagePreprocessor(UnitRGBPreprocessor):
     Args:
         num_masked: masked patches of the recipe, to which images with fewer are padded, so that a
             compiled step sees one shape. Padding takes part in no loss.
+        channels: see `UnitRGBPreprocessor`.
     """
 
-    def __init__(self, num_masked: int | None = None, non_blocking: bool = True) -> None:
-        super().__init__(non_blocking)
+    def __init__(
+        self, num_masked: int | None = None, non_blocking: bool = True, channels: int = 3
+    ) -> None:
+        super().__init__(non_blocking, channels)
         self.num_masked = num_masked
 
     def forward(self, data: dict, training: bool = False) -> dict:

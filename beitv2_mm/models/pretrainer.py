@@ -1,4 +1,4 @@
-"""Masked image modelling: images in [0, 1] (B, 3, H, W) and masks -> losses (paper section 2.3)."""
+"""Masked image modelling: images in [0, 1] (B, C, H, W) and masks -> losses (paper section 2.3)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -49,7 +49,7 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         head: config of a `MIMHead`.
         tokenizer: config of a `VQKDTokenizer`, its ``init_cfg`` naming the trained weights.
         neck: config of a `PatchAggregationNeck`; None trains BEiT v1 style, without aggregation.
-        mean, std: of the backbone's images, for pixels in [0, 1].
+        mean, std: of the backbone's images, for pixels in [0, 1]: a value for each channel.
     """
 
     mean: Tensor
@@ -66,7 +66,15 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(data_preprocessor or dict(type=MaskedImagePreprocessor), init_cfg)
+        channels = backbone.get('in_channels', 3)
+        if not len(mean) == len(std) == channels:
+            raise ValueError(
+                f"The backbone's images have {channels} channels (in_channels), but mean has "
+                f'{len(mean)} values and std {len(std)}: give one for each channel, for pixels in '
+                '[0, 1].'
+            )
+        usual = dict(type=MaskedImagePreprocessor, channels=channels)
+        super().__init__(data_preprocessor or usual, init_cfg)
         self.backbone = MODELS.build(backbone)
         self.neck = None if neck is None else MODELS.build(neck)
         self.head = MODELS.build(head)
@@ -81,8 +89,8 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
                 "or 'absolute'."
             )
         self._tokenizer = Frozen(partial(_build_tokenizer, tokenizer, self.head.num_codes))
-        self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer('mean', torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     @property
     def tokenizer(self) -> nn.Module:
@@ -108,7 +116,7 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         """Normalised tokens of each branch at masked positions, image by image and row by row.
 
         Args:
-            image: (B, 3, H, W), normalised.
+            image: (B, C, H, W), normalised.
 
         Returns:
             'main' and, with a neck, 'aggregation': (B * M, D) each, the padding included.
@@ -140,7 +148,7 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         """Logits of each branch (B * M, K) and target codes (B * M,), `IGNORED` at the padding.
 
         Args:
-            image: (B, 3, H, W) in [0, 1].
+            image: (B, C, H, W) in [0, 1].
         """
         return self._predict_codes(image, masked)
 

@@ -1,4 +1,4 @@
-"""Teacher of the tokenizer: images in [0, 1] (B, 3, H, W) -> patch features (B, N, Dt)."""
+"""Teacher of the tokenizer: images in [0, 1] (B, C, H, W) -> patch features (B, N, Dt)."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -32,6 +32,8 @@ class TimmTeacher(BaseModule):
         input_size: pixels of the square image that the teacher sees; None for its own.
         mean, std: normalisation of the [0, 1] image; None for the model's own.
         resample: allow a feature grid other than the tokens' grid.
+        channels: those of the image that the teacher sees, as its red, green and blue, e.g.
+            (0, 1, 2); None where it sees all.
         model_kwargs: more arguments of ``timm.create_model``.
 
     Raises:
@@ -41,6 +43,7 @@ class TimmTeacher(BaseModule):
 
     mean: Tensor
     std: Tensor
+    channels: Tensor | None
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class TimmTeacher(BaseModule):
         std: Sequence[float] | None = None,
         resample: bool = True,
         model_kwargs: dict | None = None,
+        channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if not timm.is_model(model):
@@ -89,16 +93,31 @@ class TimmTeacher(BaseModule):
         self.input_size = input_size or (model_kwargs or {}).get(
             'img_size', config['input_size'][-1]
         )
-        self.register_buffer('mean', torch.tensor(mean or config['mean']).view(1, 3, 1, 1))
-        self.register_buffer('std', torch.tensor(std or config['std']).view(1, 3, 1, 1))
+        self.register_buffer('mean', torch.tensor(mean or config['mean']).view(1, -1, 1, 1))
+        self.register_buffer('std', torch.tensor(std or config['std']).view(1, -1, 1, 1))
+        seen = None if channels is None else torch.tensor(channels)
+        self.register_buffer('channels', seen, persistent=False)
+        if seen is not None and len(seen) != self.mean.shape[1]:
+            raise ValueError(
+                f'{model} sees {self.mean.shape[1]} channels, but channels={tuple(channels or ())} '
+                f'names {len(seen)}; one may be named more than once.'
+            )
 
     @torch.no_grad()
     def forward(self, image: Tensor, grid: Grid) -> Tensor:
         """Features for a token grid (rows, columns): (B, rows * columns, Dt).
 
         Raises:
-            ValueError: the teacher's grid differs and ``resample`` is off.
+            ValueError: the teacher's grid differs and ``resample`` is off, or the image has other
+                channels than the teacher sees.
         """
+        if self.channels is not None:
+            image = image.index_select(1, self.channels)
+        elif image.shape[1] != self.mean.shape[1]:
+            raise ValueError(
+                f'{self.name} sees {self.mean.shape[1]} channels, but the images have '
+                f'{image.shape[1]}: say which, e.g. channels=(0, 1, 2) of the teacher.'
+            )
         size = (self.input_size, self.input_size)
         if image.shape[-2:] != size:
             image = F.interpolate(image, size, mode='bicubic', antialias=True).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""VQ-KD visual tokenizer: images in [0, 1] (B, 3, H, W) -> codes (B, N) (paper section 2.2)."""
+"""VQ-KD visual tokenizer: images in [0, 1] (B, C, H, W) -> codes (B, N) (paper section 2.2)."""
 
 from functools import partial
 
@@ -58,7 +58,8 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(data_preprocessor or dict(type=UnitRGBPreprocessor), init_cfg)
+        usual = dict(type=UnitRGBPreprocessor, channels=encoder.get('in_channels', 3))
+        super().__init__(data_preprocessor or usual, init_cfg)
         plain = dict(type=BEiTV2Backbone, position='absolute', layer_scale_init_value=0.0)
         self.quantize = VectorQuantizer(**(quantizer or {}))
         self.encoder = MODELS.build({**plain, **encoder})
@@ -83,7 +84,7 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
     def encode(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
         """Latents, not normalised, in fp32 under autocast too.
 
-        (B, 3, H, W) in [0, 1] or uint8 -> (B, N, d), or (B, M, d) for the ``patches`` (B, M) alone.
+        (B, C, H, W) in [0, 1] or uint8 -> (B, N, d), or (B, M, d) for the ``patches`` (B, M) alone.
         """
         tokens = self.encoder.forward_patches(unit_float(image) * 2 - 1, patches)
         layer = self.encode_task_layer
@@ -92,7 +93,7 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
 
     @torch.no_grad()
     def get_codes(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
-        """Codes of the patches, row by row: (B, 3, H, W) in [0, 1] or uint8 -> (B, N), or (B, M)
+        """Codes of the patches, row by row: (B, C, H, W) in [0, 1] or uint8 -> (B, N), or (B, M)
         for the ``patches`` (B, M) alone."""
         return self.quantize.encode(self.encode(image, patches))
 

@@ -15,7 +15,7 @@ from beitv2_mm.checkpoint import load
 from beitv2_mm.datasets.seeding import numpy_seed
 from beitv2_mm.quickstart.stages import count_cores
 from beitv2_mm.registry import MODELS, TRANSFORMS
-from beitv2_mm.visualization.canvas import beside, to_png
+from beitv2_mm.visualization.canvas import as_colours, beside, to_png
 from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
 from beitv2_mm.visualization.masks import masked_images
@@ -77,7 +77,7 @@ def code_pictures(
     """What a trained tokenizer and the transformer pretrained with it make of images.
 
     Args:
-        images: uint8 (M, H, W, 3), at least two.
+        images: uint8 (M, H, W, C), at least two.
         configs, checkpoints: of the tokenizer and of the pretraining.
         kind: what the captions call the images, e.g. 'test images'.
     """
@@ -87,6 +87,7 @@ def code_pictures(
     shown = images[: min(8, len(images) // 2)]
     masks = draw_masks(shown, configs[1])
     predictions = draw_predictions(pretrainer, tokenizer, shown, masks, images[len(shown) :])
+    images, shown = as_colours(images), as_colours(shown)
     patch_size = images.shape[1] // codes.shape[1]
     maps = [
         code_map(image, grid, 116)

@@ -1,14 +1,18 @@
 """ADE20K, or any folder of images and folder of masks, as a data set of mmseg."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 from mmseg.datasets import ADE20KDataset, BaseSegDataset
 
 from beitv2_mm.datasets.image_folder import EXTENSIONS
+from beitv2_mm.datasets.listing import walk
+from beitv2_mm.datasets.pixel_rules import BAND_EXTENSIONS, COLOURS, PixelRules
 from beitv2_mm.datasets.reading import UnreadableImageError, read_labels
 from beitv2_mm.datasets.skipping import SkipUnreadable
 from beitv2_mm.registry import DATASETS
@@ -23,7 +27,7 @@ class ADE20K(SkipUnreadable, ADE20KDataset):
 
 
 @DATASETS.register_module()
-class ImageMaskFolder(SkipUnreadable, BaseSegDataset):
+class ImageMaskFolder(PixelRules, BaseSegDataset):
     """Images below one folder and their masks, of the same relative name, below another.
 
     Masks have one label a pixel, from 0; 255 is ignored. Hidden files are left out.
@@ -36,6 +40,7 @@ class ImageMaskFolder(SkipUnreadable, BaseSegDataset):
         ann_file: text file with the relative names, without extension, to take; all if empty.
         palette: an (R, G, B) for each class; None makes one.
         img_suffix: extensions of images, any case.
+        channels, white: see `PixelRules`; where channels are no colours, .npy files are images.
         reduce_zero_label: 0 is unlabelled background, and classes have labels from 1.
         kwargs: of mmseg's BaseSegDataset and of `SkipUnreadable`: a pair with an unreadable image
             or mask is skipped.
@@ -54,8 +59,9 @@ class ImageMaskFolder(SkipUnreadable, BaseSegDataset):
         data_prefix: dict | None = None,
         ann_file: str = '',
         palette: Sequence[Sequence[int]] | None = None,
-        img_suffix: Sequence[str] = EXTENSIONS,
+        img_suffix: Sequence[str] | None = None,
         seg_map_suffix: str = '.png',
+        channels: int = COLOURS,
         **kwargs: Any,
     ) -> None:
         if isinstance(classes, str):
@@ -70,8 +76,11 @@ class ImageMaskFolder(SkipUnreadable, BaseSegDataset):
         metainfo: dict[str, Any] = dict(classes=tuple(classes))
         if palette is not None:
             metainfo['palette'] = [list(color) for color in palette]
+        if img_suffix is None:
+            img_suffix = EXTENSIONS + (() if channels == COLOURS else BAND_EXTENSIONS)
         super().__init__(
             ann_file=ann_file,
+            channels=channels,
             img_suffix=tuple(suffix.lower() for suffix in img_suffix),
             seg_map_suffix=seg_map_suffix,
             metainfo=metainfo,
@@ -90,12 +99,21 @@ class ImageMaskFolder(SkipUnreadable, BaseSegDataset):
                     f'There is no folder {Path(folder).absolute()}. Check data_root and '
                     'data_prefix in the config.'
                 )
+        circles: list[str] = []
         found = sorted(
-            path
-            for path in images.rglob('*')
-            if path.suffix.lower() in self.img_suffix
-            and not any(part.startswith('.') for part in path.relative_to(images).parts)
+            images / name
+            for name in walk(str(images), circles)
+            if name.lower().endswith(self.img_suffix) and '/.' not in f'/{name}'
         )
+        self._left_out.update({str(images / name): 'missing' for name in circles})
+        if circles:
+            print_log(
+                f'{len(circles)} links in {images} lead in a circle, e.g. {sorted(circles)[0]}: '
+                'they were not followed.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        everything = list(map(str, found))
         if self.ann_file:
             found = self._listed({str(p.relative_to(images).with_suffix('')): p for p in found})
         if not found:
@@ -103,6 +121,7 @@ class ImageMaskFolder(SkipUnreadable, BaseSegDataset):
                 f'There is no image in {images.absolute()} or below; files ending in '
                 f'{", ".join(self.img_suffix)} were looked for.'
             )
+        self.settle_pixels(everything, str, str(images))
         data = []
         for path in found:
             info = dict(
@@ -133,7 +152,7 @@ class ImageMaskFolder(SkipUnreadable, BaseSegDataset):
 
     def _check(self, data: list[dict]) -> None:
         """Every mask exists; a sample of them has labels that the class list explains."""
-        missing = [i for i in data if not os.path.isfile(i['seg_map_path'])]
+        missing = [i for i in data if not os.path.lexists(i['seg_map_path'])]
         if missing:
             raise FileNotFoundError(
                 f'{len(missing)} of {len(data)} images have no mask, e.g. '

@@ -78,6 +78,14 @@ def to_png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def as_colours(images: np.ndarray) -> np.ndarray:
+    """(..., C) -> (..., 3): of more than three channels the first three, of fewer the first one as
+    grey."""
+    if images.shape[-1] >= 3:
+        return images[..., :3]
+    return np.repeat(images[..., :1], 3, axis=-1)
+
+
 def check_images(images: np.ndarray, patch_size: int) -> tuple[int, int]:
     """Grid (rows, columns) of patches of uint8 images (M, H, W, 3).
 

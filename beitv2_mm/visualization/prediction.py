@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from beitv2_mm.models.tokenizer import unit_float
 from beitv2_mm.visualization.canvas import (
     GREY,
+    as_colours,
     beside,
     check_images,
     check_patches,
@@ -24,13 +25,13 @@ BATCH = 64
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
-    """uint8 (M, H, W, 3) -> uint8 (M, 3, H, W)."""
+    """uint8 (M, H, W, C) -> uint8 (M, C, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 @torch.no_grad()
 def image_codes(tokenizer: nn.Module, images: np.ndarray) -> np.ndarray:
-    """uint8 images (M, H, W, 3) -> codes (M, rows, columns)."""
+    """uint8 images (M, H, W, C) -> codes (M, rows, columns)."""
     device = next(tokenizer.parameters()).device
     parts = [tokenizer.get_codes(part.to(device)).cpu() for part in to_tensor(images).split(BATCH)]
     return torch.cat(parts).unflatten(1, tokenizer.encoder.grid).numpy()
@@ -41,7 +42,7 @@ def example_patches(
     tokenizer: nn.Module, images: np.ndarray, codes: Iterable[int]
 ) -> dict[int, np.ndarray]:
     """For each code the real patch nearest to it: the one whose latent has the largest cosine to
-    the code's vector, among all patches of uint8 images (M, H, W, 3).
+    the code's vector, among all patches of uint8 images (M, H, W, C).
 
     Returns:
         code -> uint8 (patch height, patch width, 3).
@@ -63,7 +64,7 @@ def example_patches(
     for code, position in zip(wanted, where.tolist(), strict=True):
         image, patch = divmod(position, rows * columns)
         top, left = patch // columns * height, patch % columns * width
-        examples[code] = images[image, top : top + height, left : left + width]
+        examples[code] = as_colours(images[image, top : top + height, left : left + width])
     return examples
 
 
@@ -73,7 +74,7 @@ def predict_codes(pretrainer: nn.Module, images: np.ndarray, masks: np.ndarray) 
 
     Args:
         pretrainer: a `BEiTV2Pretrainer` in eval mode.
-        images: uint8 (M, H, W, 3).
+        images: uint8 (M, H, W, C).
         masks: (M, rows, columns) bool.
 
     Returns:
@@ -159,7 +160,7 @@ def draw_predictions(
     images, so that no masked patch stands for itself.
 
     Args:
-        images, others: uint8 (M, H, W, 3), (L, H, W, 3).
+        images, others: uint8 (M, H, W, C), (L, H, W, C).
         masks: (M, rows, columns) bool.
     """
     predicted = predict_codes(pretrainer, images, masks)
@@ -167,5 +168,5 @@ def draw_predictions(
     codes = np.concatenate([predicted[masks], actual[masks]])
     examples = example_patches(tokenizer, others, codes)
     return prediction_picture(
-        images, masks, predicted, actual, examples, tokenizer.encoder.patch_size[0]
+        as_colours(images), masks, predicted, actual, examples, tokenizer.encoder.patch_size[0]
     )

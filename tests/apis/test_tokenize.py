@@ -68,6 +68,41 @@ def test_codes_of_a_folder(
     assert not Path('codes.npz.parts').exists()
 
 
+def test_files_of_12_bits_are_read_as_in_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the white level in the checkpoint, to what the same picture is in 8 bits."""
+    grey = Image.open(next(DATA.glob('cat/*.png'))).convert('L')
+    grey.save(tmp_path / '8.bmp')
+    levels = np.rint(np.asarray(grey) * (4095 / 255)).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / '12.png')
+    files, seen = [str(tmp_path / '8.bmp'), str(tmp_path / '12.png')], []
+    original = VQKDTokenizer.get_codes
+    monkeypatch.setattr(
+        VQKDTokenizer,
+        'get_codes',
+        lambda self, image: seen.append(image.cpu().numpy()) or original(self, image),
+    )
+    for white in (4095, None):
+        meta = {'dataset_meta': {} if white is None else {'white': white}}
+        torch.save({'state_dict': tokenizer().state_dict(), 'meta': meta}, tmp_path / 'vqkd.pth')
+        model = build_tokenizer(tmp_path / 'vqkd.pth', CONFIG)
+        assert model.white == white
+        tokenize_images(files, model, tmp_path / f'{white}.npz')
+    (eight, twelve), (_, upper) = seen
+    np.testing.assert_array_equal(eight, twelve)
+    assert upper.max() < 20 < twelve.max()  # of 16 levels, and what resizing adds
+
+
+def test_models_of_more_channels_are_refused(tmp_path: Path) -> None:
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.encoder.in_channels = 4
+    model = nets.MODELS.build({**cfg.model.to_dict(), 'teacher': None})
+    write(model.state_dict(), tmp_path / 'vqkd.pth')
+    with pytest.raises(CheckpointError, match=r'vqkd\.pth takes images of 4 channels'):
+        build_tokenizer(tmp_path / 'vqkd.pth', cfg)
+
+
 def test_an_interrupted_run_continues(tmp_path: Path) -> None:
     model, files = tokenizer(), find_images([DATA])
     whole = tokenize_images(files, model, tmp_path / 'whole.npz', batch_size=7)

@@ -68,6 +68,20 @@ def test_the_seed_decides_and_the_given_image_stays():
     assert np.array_equal(LinearColorJitter()(dict(img=image))['img'], image)
 
 
+def test_floats_stay_between_0_and_255():
+    image = to_array(images(1)[0])[..., ::-1]
+    given = (image, image.astype(np.float32))
+    for seed in range(5):
+        results = []
+        for picture in given:
+            np.random.seed(seed)
+            transform = LinearColorJitter(brightness=1.0, contrast=1.0, saturation=1.0)
+            results.append(transform(dict(img=picture))['img'])
+        assert results[1].dtype == np.float32
+        assert results[1].min() >= 0 and results[1].max() <= 255
+        assert np.abs(results[0] - results[1]).max() < 1  # OpenCV computes bytes in whole numbers
+
+
 def test_wrong_values_are_refused():
     with pytest.raises(ValueError, match='expected 0 to 1'):
         LinearColorJitter(brightness=1.5)

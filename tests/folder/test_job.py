@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 from safetensors.torch import save_file
 
 from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer
@@ -19,6 +21,7 @@ from beitv2_mm.folder import FinetuneOptions, PretrainOptions, finetune, pretrai
 from beitv2_mm.folder.survey import FolderError, require_classes, survey
 from beitv2_mm.folder.teachers import find_teacher
 from beitv2_mm.quickstart.teacher import write_teacher
+from support.tiffs import write_tiff
 
 pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
 
@@ -85,6 +88,74 @@ def test_finetuning_starts_from_it_and_is_not_repeated(folder: Path) -> None:
         finetune(
             dataclasses.replace(options, source=IMAGES, out=folder / 'new'), logging.getLogger()
         )
+
+
+@pytest.fixture
+def fields(tmp_path: Path) -> Path:
+    """40 TIFFs of four bands with 12 bits, in two classes, and a list of them."""
+    pictures, rows = sorted(IMAGES.glob('*/*.png')), ['path,label']
+    for i in range(40):
+        colours = np.asarray(Image.open(pictures[i // 2])).astype(np.uint16) * 16
+        name, infrared = ('maize', 'wheat')[i % 2], np.full((32, 32, 1), 1000 + 2000 * (i % 2))
+        (tmp_path / 'fields' / name).mkdir(parents=True, exist_ok=True)
+        values = np.dstack([colours, infrared]).astype(np.uint16)
+        write_tiff(tmp_path / f'fields/{name}/{i:02d}.tif', values)
+        rows.append(f'fields/{name}/{i:02d}.tif,{name}')
+    (tmp_path / 'list.csv').write_text('\n'.join(rows) + '\n')
+    return tmp_path / 'fields'
+
+
+def test_four_bands_of_12_bits_from_a_folder_and_a_list(fields: Path, tmp_path: Path) -> None:
+    write_teacher(tmp_path / 'teacher.safetensors')
+    command = ['pretrain', 'fields', '--out', 'pretrained', '--epochs', 1]
+    run = call(*command, '--teacher', 'teacher.safetensors', cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    said = run.stdout + run.stderr
+    assert '40 images, 2 folders, 32 px on the short side, 4 channels, white is 4095' in said
+    assert '40 of 40 sampled images have more than 8 bits, with values from 0 to 4080' in said
+    tokenizer, mim = (
+        Config.fromfile(tmp_path / f'pretrained/{name}.py') for name in ('tokenizer', 'pretrain')
+    )
+    for cfg in (tokenizer, mim):
+        for loader in (cfg.train_dataloader, cfg.val_dataloader):
+            assert (loader.dataset.white, loader.dataset.channels) == (4095, 4)
+    assert tuple(tokenizer.model.teacher.channels) == (0, 1, 2)
+    assert mim.model.backbone.in_channels == mim.model.tokenizer.encoder.in_channels == 4
+    infrared = (0.4884, 0.2442)  # half of them 1000 / 4095, half 3000 / 4095
+    assert (mim.model.mean[3], mim.model.std[3]) == pytest.approx(infrared, abs=1e-3)
+    assert json.loads((tmp_path / 'pretrained/report.json').read_text())['pictures']
+
+    command = ['finetune', 'list.csv', '--from', 'pretrained', '--out', 'classes', '--epochs', 1]
+    run = call(*command, cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    checkpoint = max((tmp_path / 'classes/finetune').glob('epoch_*.pth'))
+    infer = ClassificationInferencer(tmp_path / 'classes/finetune.py', str(checkpoint))
+    result = infer(str(fields / 'wheat/01.tif'))[0]
+    assert result['pred_class'] in ('maize', 'wheat')
+    with pytest.raises(FolderError, match='images of 3 channels, but .* pretrained on images of 4'):
+        finetune(
+            FinetuneOptions(IMAGES, tmp_path / 'pretrained', tmp_path / 'other'),
+            logging.getLogger(),
+        )
+
+
+def test_surveys_of_bands_arrays_and_lists(fields: Path, tmp_path: Path) -> None:
+    found = survey(tmp_path / 'list.csv', with_label=True)
+    assert found.classes == {'maize': 20, 'wheat': 20} and found.num_images == 40
+    assert (found.channels, found.white) == (4, 4095) and len(found.mean) == len(found.std) == 4
+    (tmp_path / 'arrays').mkdir()
+    for i in range(3):
+        np.save(tmp_path / f'arrays/{i}.npy', np.full((6, 20, 30), 900 + i, np.uint16))
+    found = survey(tmp_path / 'arrays')
+    assert (found.channels, found.short_side, found.white) == (6, 20, 1023)
+    np.save(tmp_path / 'arrays/3.npy', np.zeros((20, 30, 2), np.uint8))
+    with pytest.raises(FolderError, match='several numbers of channels .*3 of 6, 1 of 2'):
+        survey(tmp_path / 'arrays')
+    (tmp_path / 'list.csv').write_text('path,label\ngone.tif,wheat\n')
+    with pytest.raises(FolderError, match=r'list\.csv, line 2: there is no file'):
+        survey(tmp_path / 'list.csv')
+    found = survey(IMAGES)
+    assert (found.channels, found.white, found.mean) == (3, None, ())
 
 
 @pytest.fixture

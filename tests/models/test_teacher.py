@@ -32,6 +32,19 @@ def test_vit_gives_its_normalised_patch_tokens(tmp_path):
     assert expected.std() > 0.1
 
 
+@pytest.mark.parametrize('model', ['test_vit', 'test_resnet'])
+def test_it_sees_the_channels_that_are_chosen(tmp_path, model):
+    image = torch.rand(2, 5, 32, 32)
+    teacher = build(tmp_path, model, channels=(3, 0, 3))
+    colours = build(tmp_path, model)
+    torch.testing.assert_close(teacher(image, (4, 4)), colours(image[:, [3, 0, 3]], (4, 4)))
+    assert 'channels' not in teacher.state_dict()
+    with pytest.raises(ValueError, match='sees 3 channels, but the images have 5: say which'):
+        colours(image, (4, 4))
+    with pytest.raises(ValueError, match=r'sees 3 channels, but channels=\(0, 1\) names 2'):
+        build(tmp_path, model, channels=(0, 1))
+
+
 @pytest.mark.parametrize('file_type', ['pth', 'safetensors'])
 def test_weights_come_from_the_local_file(tmp_path, file_type):
     file = tmp_path / f'weights.{file_type}'

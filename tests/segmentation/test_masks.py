@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmcv.transforms import Resize
+import torch
+from mmcv.transforms import RandomFlip, RandomResize, Resize
 from mmseg.datasets import PackSegInputs, RandomCrop
 from mmseg.models import SegDataPreProcessor
 from PIL import Image
 
 from beitv2_mm.datasets import LoadImageFromFile
 from beitv2_mm.segmentation import ImageMaskFolder, LoadMask
+from support.tiffs import write_tiff
 
 STEPS = [dict(type=LoadImageFromFile), dict(type=LoadMask), dict(type=PackSegInputs)]
 
@@ -160,3 +162,37 @@ else:
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1500:]
+
+
+@pytest.mark.parametrize('kind', ['.npy', '.tif'])
+def test_six_bands_through_the_training_pipeline(tmp_path: Path, kind: str) -> None:
+    if kind == '.tif':
+        pytest.importorskip('tifffile')
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'masks').mkdir()
+    random = np.random.default_rng(0)
+    for i in range(3):
+        found = random.integers(0, 2, (40, 50)).astype(np.uint8)
+        values = np.stack([found * (400.0 + 100 * band) for band in range(6)], axis=2)
+        if kind == '.npy':
+            np.save(tmp_path / f'images/{i}.npy', values.astype(np.uint16))
+        else:
+            write_tiff(tmp_path / f'images/{i}.tif', values.astype(np.uint16), photometric=1)
+        Image.fromarray(found).save(tmp_path / f'masks/{i}.png')
+    pipeline = [
+        dict(type=LoadImageFromFile, to_float32=True),
+        dict(type=LoadMask),
+        dict(type=RandomResize, scale=(100, 80), ratio_range=(0.9, 1.1), resize_type=Resize),
+        dict(type=RandomCrop, crop_size=(32, 32)),
+        dict(type=RandomFlip, prob=0.5),
+        dict(type=PackSegInputs),
+    ]
+    dataset = ImageMaskFolder(('a', 'b'), str(tmp_path), channels=6, pipeline=pipeline)
+    assert dataset.white == 1023
+    sample = dataset[1]
+    assert sample['inputs'].shape == (6, 32, 32) and sample['inputs'].dtype == torch.float32
+    assert sample['data_samples'].gt_sem_seg.shape == (32, 32)
+    brightest = sample['inputs'].amax(dim=(1, 2)).numpy()
+    assert np.allclose(brightest, np.arange(400, 1000, 100) * (255 / 1023), atol=1e-2)
+    plain = ImageMaskFolder(('a', 'b'), str(tmp_path), channels=6, pipeline=pipeline[:2])[1]
+    assert np.array_equal(plain['gt_seg_map'] > 0, plain['img'][..., 5] > 0)

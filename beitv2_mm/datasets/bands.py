@@ -1,0 +1,155 @@
+"""Images of any number of channels -> (H, W, C), channels in the order of the file.
+
+    read_bands('field.tif', 4)   # (H, W, 4) uint8
+
+TIFF of any number of bands, .npy arrays (H, W), (H, W, C) or (C, H, W), and what `read_image`
+reads: there the channels are grey, grey and alpha, red, green and blue, or those and alpha.
+"""
+
+import io
+import os
+from math import prod
+
+import numpy as np
+from numpy.lib import format as npy
+
+from beitv2_mm.datasets.reading import (
+    MAX_ASPECT,
+    MAX_PIXELS,
+    check_content,
+    deep_values,
+    is_deep,
+    load_content,
+    orientation_of,
+    read_bytes,
+    stated_white,
+    turn,
+    unreadable,
+)
+from beitv2_mm.datasets.samples import scale
+from beitv2_mm.datasets.tiff import Layout, is_tiff, read_layout, read_tiff
+
+NPY = b'\x93NUMPY'
+MAX_VALUES = 4 * MAX_PIXELS
+
+
+def read_bands(
+    path: str | os.PathLike, channels: int, white: float | None = None, float32: bool = False
+) -> np.ndarray:
+    """Pixels (H, W, channels) uint8, or float32 from 0 to 255; upright; the first page.
+
+    Args:
+        channels: how many the image must have.
+        white, float32: see `beitv2_mm.datasets.samples.scale`.
+
+    Raises:
+        UnreadableImageError: there are no pixels, or not those that were expected.
+    """
+    values, stated = stored_values(path, channels)
+    require_channels(path, values, channels)
+    try:
+        return np.ascontiguousarray(scale(values, white if stated is None else stated, float32))
+    except ValueError as error:
+        raise unreadable(path, 'unsupported', 'its values', error) from error
+
+
+def require_channels(path: str | os.PathLike, values: np.ndarray, channels: int) -> None:
+    """Raises an UnreadableImageError that names the file if (H, W, C) has another C."""
+    if values.shape[2] != channels:
+        raise unreadable(
+            path,
+            'unsupported',
+            f'it has {values.shape[2]} channels, expected {channels}: change channels of the data '
+            'set (and in_channels of the model), or take the file out',
+        )
+
+
+def stored_values(
+    path: str | os.PathLike, channels: int | None = None
+) -> tuple[np.ndarray, int | None]:
+    """(H, W, C) as the file stores them, upright, and what the file says is white, if it does.
+
+    Args:
+        channels: expected; tells (C, H, W) from (H, W, C).
+    """
+    content = read_bytes(path)
+    if content.startswith(NPY):
+        return _checked(path, _read_npy(path, content, channels)), None
+    if is_tiff(content) and not _is_grey(path, content, channels):
+        return _checked(path, _read_tiff(path, content, channels)), None
+    image = check_content(path, content)
+    deep = is_deep(image)
+    stated = stated_white(image) if deep else None
+    loaded = load_content(path, content, image)
+    if deep:
+        values, orientation = deep_values(content, loaded)
+    else:
+        kept = {'1': 'L', 'P': 'RGB', 'PA': 'RGBA'}.get(loaded.mode)
+        orientation = orientation_of(loaded)
+        values = np.asarray(loaded.convert(kept) if kept else loaded)
+    values = turn(values, orientation)
+    return (values[..., None] if values.ndim == 2 else values), stated
+
+
+def _checked(path: str | os.PathLike, values: np.ndarray) -> np.ndarray:
+    height, width = values.shape[:2]
+    if not values.size or max(height, width) > MAX_ASPECT * min(height, width):
+        raise unreadable(path, 'too large', f'{width} x {height}, thinner than 1:{MAX_ASPECT}')
+    return values
+
+
+def _read_npy(path: str | os.PathLike, content: bytes, channels: int | None) -> np.ndarray:
+    """(H, W, C); never unpickles."""
+    file = io.BytesIO(content)
+    try:
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+    except Exception as error:  # whatever a damaged header raises
+        raise unreadable(path, 'damaged', 'the header of .npy', error) from error
+    if dtype.hasobject or dtype.kind not in 'buif' or len(shape) not in (2, 3):
+        raise unreadable(
+            path,
+            'unsupported',
+            f'an array of {dtype} of shape {shape}, expected numbers of shape (H, W), (H, W, C) or '
+            '(C, H, W)',
+        )
+    if prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise unreadable(
+            path, 'damaged', f'{len(content) - file.tell()} bytes for an array of shape {shape}'
+        )
+    values = np.frombuffer(content, dtype, offset=file.tell())
+    values = values.reshape(shape, order='F' if fortran else 'C')
+    if dtype.byteorder == '>':
+        values = values.astype(dtype.newbyteorder('='))
+    if values.ndim == 2:
+        return values[..., None]
+    first = channels == shape[0] != shape[2] if channels else shape[0] < shape[2]
+    return values.transpose(1, 2, 0) if first else values  # (H, W, C)
+
+
+def _layout(path: str | os.PathLike, content: bytes) -> Layout:
+    try:
+        return read_layout(content)
+    except Exception as error:
+        raise unreadable(path, 'damaged', 'the header of TIFF', error) from error
+
+
+def _is_grey(path: str | os.PathLike, content: bytes, channels: int | None) -> bool:
+    """Whether Pillow reads a TIFF whole."""
+    layout = _layout(path, content)
+    return layout.bands == 1 and channels in (None, 1) and not layout.is_float
+
+
+def _read_tiff(path: str | os.PathLike, content: bytes, channels: int | None) -> np.ndarray:
+    layout = _layout(path, content)
+    if layout.height * layout.width * max(layout.bands, channels or 1) > MAX_VALUES:
+        raise unreadable(
+            path, 'too large', f'{layout.width} x {layout.height} pixels of {layout.bands} bands'
+        )
+    try:
+        return turn(read_tiff(content, layout, channels), layout.orientation)
+    except ImportError as error:
+        raise unreadable(path, 'unsupported', str(error)) from error
+    except Exception as error:  # decoders raise whatever they like
+        raise unreadable(path, 'damaged', f'TIFF of {layout.bands} bands', error) from error

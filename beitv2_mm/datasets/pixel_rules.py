@@ -1,0 +1,147 @@
+"""How a data set reads its pixels: how many channels an image has, and what is white."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+
+from beitv2_mm.datasets.bands import require_channels, stored_values
+from beitv2_mm.datasets.reading import UnreadableImageError
+from beitv2_mm.datasets.samples import FULL
+from beitv2_mm.datasets.sampling import (
+    EIGHT_BITS,
+    WITH_BANDS,
+    channel_statistics,
+    count_channels,
+    sample,
+    settle_white,
+    shown,
+)
+from beitv2_mm.datasets.skipping import SkipUnreadable
+from beitv2_mm.datasets.transforms import LoadImageFromFile
+
+COLOURS = 3
+BAND_EXTENSIONS = ('.npy',)  # taken for images where they are no colours
+
+
+class PixelRules(SkipUnreadable):
+    """To be inherited before any other data set of mmengine, in place of `SkipUnreadable`.
+
+    The loaders of this package read by these rules, which come to them with the path. Found once,
+    when the files are listed, over at most 64 of them; the log says what was found.
+
+    Args:
+        channels: of an image; 3 are colours, to which grey is repeated and transparency is laid on
+            white, other numbers are taken as stored, see `beitv2_mm.datasets.bands`.
+        white: of files with 16 bits: 'auto' for the fewest bits that hold the values of the
+            sample, a number, or None for the upper 8 bits. `beitv2_mm.datasets.samples` has the
+            rule.
+
+    Raises:
+        ValueError: ``white`` is too small for a file of the sample, or not one file of it has that
+            many channels; the message names a file.
+    """
+
+    white: float | None = None  # once files are listed
+
+    def __init__(
+        self, *args: Any, channels: int = COLOURS, white: float | str | None = 'auto', **kwargs: Any
+    ) -> None:
+        if not isinstance(channels, int) or channels < 1:
+            raise ValueError(f'channels is {channels!r}; expected a number from 1.')
+        self.channels = channels
+        self.given_white = white
+        super().__init__(*args, **kwargs)
+
+    def get_data_info(self, idx: int) -> dict:
+        """Also 'white' and 'channels', where they are not the usual ones."""
+        info: dict = super().get_data_info(idx)
+        if self.white is not None:
+            info['white'] = self.white
+        if self.channels != COLOURS:
+            info['channels'] = self.channels
+        return info
+
+    def full_init(self) -> None:
+        """Lists the files (once), and looks at the pipeline."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        steps = getattr(self.pipeline, 'transforms', ())
+        ours = any(isinstance(step, LoadImageFromFile) for step in steps)
+        if steps and not ours and (self.white not in (None, FULL) or self.channels != COLOURS):
+            print_log(
+                f'{type(steps[0]).__name__} of another package loads the images, which does not '
+                f'know that white is {self.white} and channels are {self.channels}: use '
+                "LoadImageFromFile of this package (in text configs 'beitv2_mm.LoadImageFromFile')"
+                '.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        wrong = [type(s).__name__ for s in steps if getattr(s, 'backend', '') == 'pillow']
+        if wrong and self.channels != COLOURS:
+            raise ValueError(
+                f"{wrong[0]} has backend='pillow', which knows colours and takes a fourth channel "
+                f'for transparency, but the images have {self.channels} channels. Give '
+                "backend='cv2', or put its work into TorchvisionTransforms."
+            )
+
+    def settle_pixels(
+        self, names: Sequence[str], path_of: Callable[[str], str], folder: str
+    ) -> None:
+        """Find what is white, and check the number of channels, over a sample of the files."""
+        where = shown(folder)
+        if self.channels == COLOURS:
+            bands = sample([name for name in names if name.lower().endswith(WITH_BANDS)])
+            self._warn_of_bands(list(map(path_of, bands)), where)
+        else:
+            self._check_channels(list(map(path_of, sample(names))))
+        deep = sample([name for name in names if not name.lower().endswith(EIGHT_BITS)])
+        paths = list(map(path_of, deep))
+        self.white = settle_white(paths, self.given_white, self.channels, where)
+        rules = dict(white=self.white, channels=self.channels)
+        usual = dict(white=None, channels=COLOURS)
+        # into checkpoints, for those who use the model
+        self._metainfo.update({key: rules[key] for key in rules if rules[key] != usual[key]})
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel, of values from 0 to 1, over at most 64
+        images; of three channels in the order red, green, blue.
+
+        Raises:
+            ValueError: not one image could be read.
+        """
+        self.full_init()
+        rows = sample(range(len(self)))
+        paths = [self.get_data_info(row)['img_path'] for row in rows]
+        return channel_statistics(paths, self.channels, self.white)
+
+    def _warn_of_bands(self, paths: Sequence[str], where: str) -> None:
+        counts = count_channels(paths)
+        others = {number: count for number, count in counts.items() if number > COLOURS}
+        if others:
+            number = max(others, key=lambda key: others[key])
+            print_log(
+                f'{where}: {sum(others.values())} of {len(paths)} sampled TIFF and .npy images '
+                f'have {number} channels; as colours, at most the first three of them are read. '
+                f'Give channels={number} to the data set to have all.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def _check_channels(self, paths: Sequence[str]) -> None:
+        errors = []
+        for path in paths:
+            try:
+                values, _ = stored_values(path, self.channels)
+                require_channels(path, values, self.channels)
+                return
+            except UnreadableImageError as error:
+                errors.append(error)
+        named = [error for error in errors if error.reason == 'unsupported']
+        if named and len(named) == len(errors):
+            raise ValueError(
+                f'Not one of {len(errors)} sampled images can be read with {self.channels} '
+                f'channels, e.g.: {named[0]}'
+            )
