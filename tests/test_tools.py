@@ -22,6 +22,7 @@ from mmengine.config import Config
 from beitv2_mm import launch, resume
 from beitv2_mm.engine.out_of_memory import explain_out_of_memory
 from beitv2_mm.errors import MemoryShortageError
+from support.terminal import Terminal
 from tiny import build_pretrainer
 
 ROOT = Path(__file__).parent.parent
@@ -96,6 +97,33 @@ def test_killed_in_mid_epoch_resumes_to_the_same_weights(trained: Path, tmp_path
     log = finish(start(*command, moved, '--resume', cwd=tmp_path))
     assert 'resumed epoch: 1, iter: 8' in log
     assert_same_weights(moved / 'epoch_2.pth', trained / 'epoch_2.pth')
+
+
+@pytest.mark.not_pretended(reason='it runs in processes of its own')
+@pytest.mark.parametrize('twice', [False, True])
+def test_ctrl_c_saves_and_a_second_one_ends_at_once(
+    trained: Path, tmp_path: Path, twice: bool
+) -> None:
+    """On a terminal, which sends it to the workers of the loader, too."""
+    command = [sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir', 'work']
+    options = ['--cfg-options', 'default_hooks.logger.interval=1', 'train_dataloader.num_workers=1']
+    terminal = Terminal([*command, *options], tmp_path, ENV | {'TOY_DELAY': '2' if twice else '.2'})
+    terminal.wait_for('Epoch(train) [1][1/8]' if twice else 'Epoch(train) [1][3/8]')
+    time.sleep(0.5)  # in the middle of a step
+    terminal.press_ctrl_c()
+    if twice:
+        terminal.wait_for('A second Ctrl-C ends at once')
+        time.sleep(1)
+        terminal.press_ctrl_c()
+        assert terminal.finish(5) == -signal.SIGINT
+        return
+    assert terminal.finish(20) == 130, terminal.output
+    (saved,) = tmp_path.glob('work/iter_*.pth')
+    assert f'it continues from {saved.name} with --resume' in terminal.output
+    assert 'Traceback' not in terminal.output
+    log = finish(start(*command, '--resume', cwd=tmp_path))
+    assert f'iter: {saved.stem.removeprefix("iter_")}' in log
+    assert_same_weights(tmp_path / 'work/epoch_2.pth', trained / 'epoch_2.pth')
 
 
 def test_resume_from_a_checkpoint_given(trained: Path, tool: Tool) -> None:

@@ -39,6 +39,9 @@ def main() -> None:
         launch.build_runner(cfg).train()
     except launch.USER_ERRORS as error:
         sys.exit(f'train.py: {error}')
+    except KeyboardInterrupt:  # before the first step, or of a config with another checkpoint hook
+        print('train.py: interrupted; nothing was saved by that', file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == '__main__':
