@@ -3,13 +3,10 @@
 import ctypes
 import os
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.device import get_device
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -26,44 +23,6 @@ class LaunchError(Exception):
 
 # The tools show the message alone: a traceback would say nothing more.
 USER_ERRORS = (LaunchError, TrainingError, compat.CheckpointError)
-
-
-class Overrides(DictAction):
-    """mmengine's action, whose mistakes are the parser's errors."""
-
-    def __call__(self, parser: ArgumentParser, *args: Any, **kwargs: Any) -> None:
-        try:
-            super().__call__(parser, *args, **kwargs)
-        except (AssertionError, RecursionError, ValueError) as error:
-            parser.error(f'--cfg-options takes KEY=VALUE with balanced brackets ({error})')
-
-
-def device(name: str) -> torch.device:
-    """The type of a command line's ``--device``.
-
-    Raises:
-        ArgumentTypeError: no such device here.
-    """
-    try:
-        found = torch.device(name)
-        torch.empty(0, device=found)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        reason = str(error).split('\n')[0].rstrip('.')
-        raise ArgumentTypeError(
-            f'{name!r} cannot be used here ({reason}): give a device of this machine, '
-            'such as --device cpu'
-        ) from error
-    return found
-
-
-def add_device(parser: ArgumentParser) -> None:
-    """Adds ``--device``, by default the accelerator that mmengine would train on."""
-    parser.add_argument(
-        '--device',
-        type=device,
-        default=get_device() if compat.has_accelerator() else 'cpu',
-        help='where the model runs (%(default)s)',
-    )
 
 
 class SharedWeightsHook(Hook):
@@ -97,24 +56,6 @@ class SharedWeightsHook(Hook):
 
 def _first(shapes: dict[str, Any]) -> str:
     return ', '.join(f'{key[:80]} {tuple(shape or ())}' for key, shape in [*shapes.items()][:3])
-
-
-def add_common_arguments(parser: ArgumentParser) -> None:
-    """The options that both tools have, with the meaning they have in every mm project."""
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (./work_dirs/CONFIG)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=Overrides,
-        metavar='KEY=VALUE',
-        help='overrides of the config, e.g. train_cfg.max_epochs=5 model.init_cfg=None',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='who starts the processes',
-    )
 
 
 def load_config(

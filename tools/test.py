@@ -4,11 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import mmengine
-from mmengine.dist import is_main_process
-from mmengine.evaluator import DumpResults
-
-from beitv2_mm import launch
+from beitv2_mm import options
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'checkpoint', help='checkpoint file or URL: own, official, timm, mmpretrain'
     )
-    launch.add_common_arguments(parser)
+    options.add_common_arguments(parser)
     parser.add_argument(
         '--out',
         metavar='FILE',
@@ -33,7 +29,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    options.let_threads_sleep()
     args = parse_args()
+    import mmengine
+    from mmengine.dist import is_main_process
+    from mmengine.evaluator import DumpResults
+
+    from beitv2_mm import launch
+
     try:
         cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
         launch.require_checkpoint(args.checkpoint)

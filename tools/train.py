@@ -3,13 +3,13 @@
 import argparse
 import sys
 
-from beitv2_mm import launch
+from beitv2_mm import options
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    launch.add_common_arguments(parser)
+    options.add_common_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -27,7 +27,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    options.let_threads_sleep()
     args = parse_args()
+    from beitv2_mm import launch
+
     try:
         cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
         if args.amp:

@@ -26,10 +26,6 @@ from beitv2_mm.visualization.page import duration
 
 Metrics = dict[str, float]
 LOG = 'log'
-# Threads that wait sleep: spinning ones made steps three times as long, some ten times, when other
-# programs used the cores as well.
-ENVIRONMENT = {'OMP_WAIT_POLICY': 'PASSIVE'}
-
 STOP = threading.Event()  # ends the trainings of all threads
 HURRY = threading.Event()  # and does not wait for their checkpoints
 PATIENCE = 300.0  # seconds for the step that a stopped training is in, and its checkpoint
@@ -203,7 +199,7 @@ def train(
             [sys.executable, *command],
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env={**ENVIRONMENT, **os.environ, **(environment or {})},
+            env={**os.environ, **(environment or {})},
             # Ctrl-C reaches this process only, which then ends the child and its workers in order.
             start_new_session=True,
         )
