@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +82,23 @@ def load_config(
     return cfg
 
 
-def build_runner(cfg: Config, testing: bool = False) -> Runner:
+def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Runner:
     """The Runner of a config, or the class that its ``runner_type`` names.
 
     Its ``load_from`` may be a checkpoint of any layout that `beitv2_mm.checkpoint` knows; for
-    testing it must have the model's head.
+    testing it must have the model's head. Unless ``verbose``, the config, the environment and the
+    list of hooks are written to the log file only.
     """
-    from beitv2_mm.engine.adapt_hook import AdaptCheckpointHook  # imports what --help can spare
+    from beitv2_mm.engine.adapt_hook import AdaptCheckpointHook  # needs the fixes of compat
+    from beitv2_mm.engine.quiet import quiet_terminal
 
     if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
     if not compat.has_accelerator():
         keep_freed_memory()
     _unset_static_graph(cfg)
-    runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with nullcontext() if verbose else quiet_terminal():
+        runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if not any(isinstance(hook, AdaptCheckpointHook) for hook in runner.hooks):
         runner.register_hook(AdaptCheckpointHook())
     for hook in runner.hooks:

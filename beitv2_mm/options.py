@@ -51,6 +51,11 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         default='none',
         help='who starts the processes',
     )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='also show the whole config, the environment and the hooks, which the log file has',
+    )
 
 
 def add_device(parser: ArgumentParser) -> None:

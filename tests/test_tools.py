@@ -160,6 +160,22 @@ def test_several_nodes_have_to_say_who_they_are(tmp_path: Path) -> None:
         assert 'NODE_RANK: is not set' in process.communicate()[0] and process.returncode
 
 
+def test_the_terminal_is_quiet_and_the_log_file_is_not(
+    tool: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bulk = ['Config:', 'System environment', 'Hooks will be executed', '"FileClient" will be']
+    tool('train', CONFIG)
+    shown = capsys.readouterr().out
+    assert shown.index('Epoch(train) [1]') and len(shown.splitlines()) < 25
+    assert not [text for text in bulk if text in shown]
+    (log,) = Path('work_dirs/toy_config').glob('*/*.log')
+    assert not [text for text in bulk if text not in log.read_text()]
+    assert Config.fromfile('work_dirs/toy_config/toy_config.py').train_cfg.max_epochs == 2
+    tool('train', CONFIG, '--verbose')
+    shown = capsys.readouterr().out
+    assert not [text for text in bulk if text not in shown]
+
+
 def test_mmpretrain_tool_trains_the_same(trained: Path, tmp_path: Path) -> None:
     spec = find_spec('mmpretrain')
     assert spec is not None

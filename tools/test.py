@@ -43,7 +43,7 @@ def main() -> None:
         cfg.load_from, cfg.resume = args.checkpoint, False
         if args.tta:
             launch.set_tta(cfg)
-        runner = launch.build_runner(cfg, testing=True)
+        runner = launch.build_runner(cfg, testing=True, verbose=args.verbose)
         if args.out and args.out.endswith('.pkl'):
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()

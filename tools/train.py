@@ -39,7 +39,7 @@ def main() -> None:
             launch.set_auto_scale_lr(cfg)
         if args.resume:
             launch.set_resume(cfg, args.resume)
-        launch.build_runner(cfg).train()
+        launch.build_runner(cfg, verbose=args.verbose).train()
     except launch.USER_ERRORS as error:
         sys.exit(f'train.py: {error}')
     except KeyboardInterrupt:  # before the first step, or of a config with another checkpoint hook
