@@ -1,6 +1,7 @@
 """From a command line to a Runner: what tools/train.py and tools/test.py share."""
 
 import ctypes
+import logging
 import os
 import sys
 from contextlib import nullcontext
@@ -73,6 +74,11 @@ def load_config(
     if not Path(path).is_file():
         raise LaunchError(f'no such config file: {path}')
     cfg = Config.fromfile(path)
+    if options:
+        from beitv2_mm.engine.config_checks import misspelt
+
+        for warning in misspelt(cfg, options):
+            print_log(warning, 'current', logging.WARNING)
     try:
         cfg.merge_from_dict(options or {})
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -90,6 +96,7 @@ def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Ru
     list of hooks are written to the log file only.
     """
     from beitv2_mm.engine.adapt_hook import AdaptCheckpointHook  # needs the fixes of compat
+    from beitv2_mm.engine.config_checks import ClassCountHook, check_classes
     from beitv2_mm.engine.quiet import quiet_terminal
 
     if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
@@ -97,6 +104,7 @@ def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Ru
     if not compat.has_accelerator():
         keep_freed_memory()
     _unset_static_graph(cfg)
+    check_classes(cfg)
     with nullcontext() if verbose else quiet_terminal():
         runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if not any(isinstance(hook, AdaptCheckpointHook) for hook in runner.hooks):
@@ -105,6 +113,7 @@ def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Ru
         if isinstance(hook, AdaptCheckpointHook):
             hook.require_head |= testing
     runner.register_hook(SharedWeightsHook(), priority='VERY_LOW')
+    runner.register_hook(ClassCountHook())
     if compat.active():
         runner.logger.info(f'beitv2_mm.compat: {", ".join(compat.active())}')
     return runner

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from beitv2_mm.datasets.seeding import SAMPLE, seed_generators
 from beitv2_mm.engine.checkpoint_hook import release_signals
+from beitv2_mm.engine.config_checks import explain_batch_of_one
 from beitv2_mm.engine.out_of_memory import explain_out_of_memory
 from beitv2_mm.registry import LOOPS
 
@@ -153,7 +154,7 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
             release_signals(self.runner)
 
     def run_iter(self, *args: Any, **kwargs: Any) -> None:
-        with explain_out_of_memory(self.runner):
+        with explain_out_of_memory(self.runner), explain_batch_of_one(self.runner):
             super().run_iter(*args, **kwargs)
 
     def run_epoch(self) -> None:
@@ -204,5 +205,5 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
             release_signals(self.runner)
 
     def run_iter(self, *args: Any, **kwargs: Any) -> None:
-        with explain_out_of_memory(self.runner):
+        with explain_out_of_memory(self.runner), explain_batch_of_one(self.runner):
             super().run_iter(*args, **kwargs)
