@@ -2,6 +2,7 @@
 
 One function a fix. Each first probes whether the installed stack needs it and returns True when it
 took effect, so that ``active()`` can be shown in a bug report; a second call finds nothing to do.
+Importing the module applies them.
 """
 
 import argparse
@@ -339,3 +340,6 @@ def deepspeed_without_onebit() -> bool:
         setattr(onebit, optimizer, type(optimizer, (), {}))
     sys.modules[name] = onebit
     return True
+
+
+apply()

@@ -6,10 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import NamedTuple
 
-import torch
-
 import beitv2_mm
-from beitv2_mm import compat
 from beitv2_mm.paths import config_root
 
 PACKAGES = (
@@ -37,6 +34,8 @@ TASKS = (
 
 def describe() -> str:
     """The environment as a page of text."""
+    from beitv2_mm import compat
+
     lines = [f'beitv2_mm {beitv2_mm.__version__}', '']
     lines += _columns('Environment', [*_machine(), *_versions(), ('configs, tools', _root())])
     fixes = [(name, _first_line(getattr(compat, name))) for name in compat.active()]
@@ -46,6 +45,8 @@ def describe() -> str:
 
 
 def _machine() -> list[tuple[str, str]]:
+    import torch  # not for --help
+
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [
         ('system', f'{platform.system()} {platform.release()} {platform.machine()}'),

@@ -5,6 +5,10 @@ class TrainingError(RuntimeError):
     """Training was stopped on purpose; the message says why and what to do."""
 
 
+class ConfigError(TrainingError):
+    """Settings that do not go together; the message names them."""
+
+
 class CheckpointWriteError(TrainingError):
     """A checkpoint could not be written; the message says which one is the last good one."""
 

@@ -8,7 +8,8 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -29,21 +30,33 @@ def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
 
 
 class _Once(MetaPathFinder):
-    """Finds one module as Python would, and calls the action when it has been executed."""
+    """Finds one module as Python would, and calls the action when it has been executed.
+
+    Some only look whether a module is there, so that it is found several times.
+    """
 
     def __init__(self, name: str, action: Callable[[ModuleType], None]) -> None:
         self.name, self.action = name, action
+        self._looking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self.name:
+        if fullname != self.name or self._looking:
             return None
-        sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(fullname, path, target)
+        self._looking = True
+        try:
+            spec = find_spec(fullname)
+        finally:
+            self._looking = False
         if spec is not None and spec.loader is not None:
-            _run_after(spec.loader, self.action)
+            _run_after(spec.loader, self._found)
         return spec
+
+    def _found(self, module: ModuleType) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self.action(module)
 
 
 def _run_after(loader: Loader, action: Callable[[ModuleType], None]) -> None:

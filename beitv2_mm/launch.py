@@ -1,15 +1,14 @@
 """From a command line to a Runner: what tools/train.py and tools/test.py share."""
 
 import ctypes
+import logging
 import os
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.device import get_device
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -26,44 +25,6 @@ class LaunchError(Exception):
 
 # The tools show the message alone: a traceback would say nothing more.
 USER_ERRORS = (LaunchError, TrainingError, compat.CheckpointError)
-
-
-class Overrides(DictAction):
-    """mmengine's action, whose mistakes are the parser's errors."""
-
-    def __call__(self, parser: ArgumentParser, *args: Any, **kwargs: Any) -> None:
-        try:
-            super().__call__(parser, *args, **kwargs)
-        except (AssertionError, RecursionError, ValueError) as error:
-            parser.error(f'--cfg-options takes KEY=VALUE with balanced brackets ({error})')
-
-
-def device(name: str) -> torch.device:
-    """The type of a command line's ``--device``.
-
-    Raises:
-        ArgumentTypeError: no such device here.
-    """
-    try:
-        found = torch.device(name)
-        torch.empty(0, device=found)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        reason = str(error).split('\n')[0].rstrip('.')
-        raise ArgumentTypeError(
-            f'{name!r} cannot be used here ({reason}): give a device of this machine, '
-            'such as --device cpu'
-        ) from error
-    return found
-
-
-def add_device(parser: ArgumentParser) -> None:
-    """Adds ``--device``, by default the accelerator that mmengine would train on."""
-    parser.add_argument(
-        '--device',
-        type=device,
-        default=get_device() if compat.has_accelerator() else 'cpu',
-        help='where the model runs (%(default)s)',
-    )
 
 
 class SharedWeightsHook(Hook):
@@ -99,24 +60,6 @@ def _first(shapes: dict[str, Any]) -> str:
     return ', '.join(f'{key[:80]} {tuple(shape or ())}' for key, shape in [*shapes.items()][:3])
 
 
-def add_common_arguments(parser: ArgumentParser) -> None:
-    """The options that both tools have, with the meaning they have in every mm project."""
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (./work_dirs/CONFIG)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=Overrides,
-        metavar='KEY=VALUE',
-        help='overrides of the config, e.g. train_cfg.max_epochs=5 model.init_cfg=None',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='who starts the processes',
-    )
-
-
 def load_config(
     path: str,
     work_dir: str | None = None,
@@ -131,6 +74,11 @@ def load_config(
     if not Path(path).is_file():
         raise LaunchError(f'no such config file: {path}')
     cfg = Config.fromfile(path)
+    if options:
+        from beitv2_mm.engine.config_checks import misspelt
+
+        for warning in misspelt(cfg, options):
+            print_log(warning, 'current', logging.WARNING)
     try:
         cfg.merge_from_dict(options or {})
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -140,26 +88,32 @@ def load_config(
     return cfg
 
 
-def build_runner(cfg: Config, testing: bool = False) -> Runner:
+def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Runner:
     """The Runner of a config, or the class that its ``runner_type`` names.
 
     Its ``load_from`` may be a checkpoint of any layout that `beitv2_mm.checkpoint` knows; for
-    testing it must have the model's head.
+    testing it must have the model's head. Unless ``verbose``, the config, the environment and the
+    list of hooks are written to the log file only.
     """
-    from beitv2_mm.engine.adapt_hook import AdaptCheckpointHook  # imports what --help can spare
+    from beitv2_mm.engine.adapt_hook import AdaptCheckpointHook  # needs the fixes of compat
+    from beitv2_mm.engine.config_checks import ClassCountHook, check_classes
+    from beitv2_mm.engine.quiet import quiet_terminal
 
     if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
     if not compat.has_accelerator():
         keep_freed_memory()
     _unset_static_graph(cfg)
-    runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_classes(cfg)
+    with nullcontext() if verbose else quiet_terminal():
+        runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if not any(isinstance(hook, AdaptCheckpointHook) for hook in runner.hooks):
         runner.register_hook(AdaptCheckpointHook())
     for hook in runner.hooks:
         if isinstance(hook, AdaptCheckpointHook):
             hook.require_head |= testing
     runner.register_hook(SharedWeightsHook(), priority='VERY_LOW')
+    runner.register_hook(ClassCountHook())
     if compat.active():
         runner.logger.info(f'beitv2_mm.compat: {", ".join(compat.active())}')
     return runner

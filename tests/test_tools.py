@@ -22,6 +22,7 @@ from mmengine.config import Config
 from beitv2_mm import launch, resume
 from beitv2_mm.engine.out_of_memory import explain_out_of_memory
 from beitv2_mm.errors import MemoryShortageError
+from support.terminal import Terminal
 from tiny import build_pretrainer
 
 ROOT = Path(__file__).parent.parent
@@ -98,6 +99,33 @@ def test_killed_in_mid_epoch_resumes_to_the_same_weights(trained: Path, tmp_path
     assert_same_weights(moved / 'epoch_2.pth', trained / 'epoch_2.pth')
 
 
+@pytest.mark.not_pretended(reason='it runs in processes of its own')
+@pytest.mark.parametrize('twice', [False, True])
+def test_ctrl_c_saves_and_a_second_one_ends_at_once(
+    trained: Path, tmp_path: Path, twice: bool
+) -> None:
+    """On a terminal, which sends it to the workers of the loader, too."""
+    command = [sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir', 'work']
+    options = ['--cfg-options', 'default_hooks.logger.interval=1', 'train_dataloader.num_workers=1']
+    terminal = Terminal([*command, *options], tmp_path, ENV | {'TOY_DELAY': '2' if twice else '.2'})
+    terminal.wait_for('Epoch(train) [1][1/8]' if twice else 'Epoch(train) [1][3/8]')
+    time.sleep(0.5)  # in the middle of a step
+    terminal.press_ctrl_c()
+    if twice:
+        terminal.wait_for('A second Ctrl-C ends at once')
+        time.sleep(1)
+        terminal.press_ctrl_c()
+        assert terminal.finish(5) == -signal.SIGINT
+        return
+    assert terminal.finish(20) == 130, terminal.output
+    (saved,) = tmp_path.glob('work/iter_*.pth')
+    assert f'it continues from {saved.name} with --resume' in terminal.output
+    assert 'Traceback' not in terminal.output
+    log = finish(start(*command, '--resume', cwd=tmp_path))
+    assert f'iter: {saved.stem.removeprefix("iter_")}' in log
+    assert_same_weights(tmp_path / 'work/epoch_2.pth', trained / 'epoch_2.pth')
+
+
 def test_resume_from_a_checkpoint_given(trained: Path, tool: Tool) -> None:
     tool('train', CONFIG, '--resume', trained / 'epoch_1.pth', '--work-dir', 'given')
     assert not Path('given/epoch_1.pth').exists()
@@ -130,6 +158,22 @@ def test_several_nodes_have_to_say_who_they_are(tmp_path: Path) -> None:
             'bash', ROOT / f'tools/dist_{tool}.sh', *arguments, cwd=tmp_path, NNODES='2'
         )
         assert 'NODE_RANK: is not set' in process.communicate()[0] and process.returncode
+
+
+def test_the_terminal_is_quiet_and_the_log_file_is_not(
+    tool: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bulk = ['Config:', 'System environment', 'Hooks will be executed', '"FileClient" will be']
+    tool('train', CONFIG)
+    shown = capsys.readouterr().out
+    assert shown.index('Epoch(train) [1]') and len(shown.splitlines()) < 25
+    assert not [text for text in bulk if text in shown]
+    (log,) = Path('work_dirs/toy_config').glob('*/*.log')
+    assert not [text for text in bulk if text not in log.read_text()]
+    assert Config.fromfile('work_dirs/toy_config/toy_config.py').train_cfg.max_epochs == 2
+    tool('train', CONFIG, '--verbose')
+    shown = capsys.readouterr().out
+    assert not [text for text in bulk if text not in shown]
 
 
 def test_mmpretrain_tool_trains_the_same(trained: Path, tmp_path: Path) -> None:

@@ -15,27 +15,14 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from beitv2_mm import options
 
-from beitv2_mm.benchmark import (
-    SUITES,
-    NotTheSameError,
-    Row,
-    Settings,
-    machine,
-    measure,
-    plot,
-    table,
-    to_json,
-)
-from beitv2_mm.benchmark.feed import count_feed_steps, measure_feed
-from beitv2_mm.benchmark.measure import count_steps, quiet
-from beitv2_mm.engine.precision import supports_bfloat16
-from beitv2_mm.launch import device, keep_freed_memory
-from beitv2_mm.layers.arch import ARCHS
+if TYPE_CHECKING:
+    from beitv2_mm.benchmark import Settings
+
+SUITES = ('backbone', 'pretrain', 'tokenizer', 'segment', 'data', 'memory', 'scaling')
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +30,12 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('suite', choices=SUITES, help='what to measure')
-    parser.add_argument('--arch', choices=ARCHS, default='base', help='network (%(default)s)')
+    parser.add_argument(
+        '--arch',
+        choices=('tiny', 'small', 'base', 'large'),
+        default='base',
+        help='network (%(default)s)',
+    )
     parser.add_argument(
         '--image-size', type=int, nargs='+', metavar='PX', help='instead of the usual ones'
     )
@@ -79,10 +71,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_device(settings: Settings) -> None:
+def check_device(settings: 'Settings') -> None:
     """Raises ValueError where the device, or its bfloat16, is not there."""
+    from beitv2_mm.engine.precision import supports_bfloat16
+
     try:
-        device(settings.device)
+        options.device(settings.device)
     except argparse.ArgumentTypeError as error:
         raise ValueError(f'--device: {error}') from error
     if settings.precision == 'bf16' and settings.device != 'cpu' and not supports_bfloat16():
@@ -91,6 +85,31 @@ def check_device(settings: Settings) -> None:
 
 def main() -> None:
     args = vars(parse_args())
+    import torch
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from beitv2_mm.benchmark import (
+        SUITES,
+        NotTheSameError,
+        Row,
+        Settings,
+        machine,
+        measure,
+        plot,
+        table,
+        to_json,
+    )
+    from beitv2_mm.benchmark.feed import count_feed_steps, measure_feed
+    from beitv2_mm.benchmark.measure import count_steps, quiet
+    from beitv2_mm.launch import keep_freed_memory
+
     name, json, picture = args.pop('suite'), args.pop('json'), args.pop('plot')
     quiet()
     lists = {key: tuple(args.pop(key) or ()) for key in ('image_size', 'workers')}

@@ -10,7 +10,7 @@ config.json and model.safetensors. What has no place in the new layout is droppe
 import argparse
 import sys
 
-from beitv2_mm.checkpoint import FORMATS, CheckpointError, convert_file
+FORMATS = ('beitv2_mm', 'official', 'timm', 'mmpretrain')
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +45,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from beitv2_mm.checkpoint import CheckpointError, convert_file
+
     grids = [tuple(grid) if grid else None for grid in (args.source_grid, args.grid)]
     try:
         print(convert_file(args.src, args.dst, args.to, *grids, args.prefix, args.ema))

@@ -11,9 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from beitv2_mm.apis import get_model
-from beitv2_mm.checkpoint import CheckpointError
-from beitv2_mm.export import TASKS, Exportable, ExportError, export
+TASKS = ('classifier', 'features', 'codes', 'segmentor')
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,6 +35,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from beitv2_mm.apis import get_model
+    from beitv2_mm.checkpoint import CheckpointError
+    from beitv2_mm.export import Exportable, ExportError, export
+
     try:
         model = Exportable(get_model(args.model, args.checkpoint or True), args.task)
         size = tuple(args.size) if args.size else None

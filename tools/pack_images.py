@@ -12,10 +12,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.utils import ProgressBar
-
-from beitv2_mm.datasets.packing import Faults, check, pack
+if TYPE_CHECKING:
+    from beitv2_mm.datasets.packing import Faults
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,6 +33,8 @@ def parse_args() -> argparse.Namespace:
 
 def progress(names: list[str]) -> Iterator[str]:
     """The names, and a bar that is drawn a thousand times at most."""
+    from mmengine.utils import ProgressBar
+
     bar, step = ProgressBar(len(names), file=sys.stdout), -(-len(names) // 1000)
     for done, name in enumerate(names, 1):
         yield name
@@ -41,7 +43,7 @@ def progress(names: list[str]) -> Iterator[str]:
     print()
 
 
-def report(faults: Faults, what: str) -> None:
+def report(faults: 'Faults', what: str) -> None:
     for error in faults.values():
         print(error, file=sys.stderr)
     counts = Counter(error.reason for error in faults.values()).most_common()
@@ -51,6 +53,8 @@ def report(faults: Faults, what: str) -> None:
 
 def main() -> None:
     args = parse_args()
+    from beitv2_mm.datasets.packing import check, pack
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the half file is removed, too
     try:
         report(pack(args.source, args.out, args.force, progress), 'were left out')

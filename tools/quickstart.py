@@ -9,10 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-from mmengine.logging import MMLogger
-
-from beitv2_mm.quickstart import Options, run
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -42,6 +38,10 @@ def interrupt(*_: object) -> None:
 
 def main() -> None:
     args = parse_args()
+    from mmengine.logging import MMLogger
+
+    from beitv2_mm.quickstart import Options, run
+
     logger = MMLogger.get_instance('quickstart', logger_name='quickstart')
     signal.signal(signal.SIGTERM, interrupt)
     try:

@@ -9,10 +9,7 @@ OUT/labels holds palette PNGs whose values are the labels, OUT/overlays the pict
 import argparse
 import sys
 
-from mmengine.utils import ProgressBar
-
-from beitv2_mm import launch
-from beitv2_mm.apis import SegmentationInferencer, find_images, segment_images
+from beitv2_mm import options
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         help='sliding windows at once: fewer need less memory (8)',
     )
-    launch.add_device(parser)
+    options.add_device(parser)
     args = parser.parse_args()
     if not 0 <= args.opacity <= 1:
         parser.error(f'--opacity is between 0 and 1: {args.opacity}')
@@ -45,14 +42,19 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    options.let_threads_sleep()
     args = parse_args()
-    options = {}
+    from mmengine.utils import ProgressBar
+
+    from beitv2_mm.apis import SegmentationInferencer, find_images, segment_images
+
+    settings = {}
     if args.windows_per_batch:
-        options = dict(test_cfg=dict(windows_per_batch=args.windows_per_batch))
+        settings = dict(test_cfg=dict(windows_per_batch=args.windows_per_batch))
     try:
         files = find_images(args.images)
         inferencer = SegmentationInferencer(
-            args.config, args.checkpoint or True, args.device, **options
+            args.config, args.checkpoint or True, args.device, **settings
         )
         bar = ProgressBar(len(files), file=sys.stdout)
         unreadable = segment_images(files, inferencer, args.out, args.opacity, bar.update)

@@ -4,11 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import mmengine
-from mmengine.dist import is_main_process
-from mmengine.evaluator import DumpResults
-
-from beitv2_mm import launch
+from beitv2_mm import options
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'checkpoint', help='checkpoint file or URL: own, official, timm, mmpretrain'
     )
-    launch.add_common_arguments(parser)
+    options.add_common_arguments(parser)
     parser.add_argument(
         '--out',
         metavar='FILE',
@@ -33,14 +29,21 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    options.let_threads_sleep()
     args = parse_args()
+    import mmengine
+    from mmengine.dist import is_main_process
+    from mmengine.evaluator import DumpResults
+
+    from beitv2_mm import launch
+
     try:
         cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
         launch.require_checkpoint(args.checkpoint)
         cfg.load_from, cfg.resume = args.checkpoint, False
         if args.tta:
             launch.set_tta(cfg)
-        runner = launch.build_runner(cfg, testing=True)
+        runner = launch.build_runner(cfg, testing=True, verbose=args.verbose)
         if args.out and args.out.endswith('.pkl'):
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()

@@ -10,10 +10,7 @@ import argparse
 import os
 import sys
 
-from mmengine.utils import ProgressBar
-
-from beitv2_mm import launch
-from beitv2_mm.apis import build_tokenizer, find_images, tokenize_images
+from beitv2_mm import options
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,12 +32,17 @@ def parse_args() -> argparse.Namespace:
         default=min(4, (os.cpu_count() or 1) - 1),
         help='processes that read images (%(default)s)',
     )
-    launch.add_device(parser)
+    options.add_device(parser)
     return parser.parse_args()
 
 
 def main() -> None:
+    options.let_threads_sleep()
     args = parse_args()
+    from mmengine.utils import ProgressBar
+
+    from beitv2_mm.apis import build_tokenizer, find_images, tokenize_images
+
     try:
         files = find_images(args.images)
         tokenizer = build_tokenizer(args.tokenizer, args.config).to(args.device)

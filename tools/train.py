@@ -3,13 +3,13 @@
 import argparse
 import sys
 
-from beitv2_mm import launch
+from beitv2_mm import options
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    launch.add_common_arguments(parser)
+    options.add_common_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -27,7 +27,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    options.let_threads_sleep()
     args = parse_args()
+    from beitv2_mm import launch
+
     try:
         cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
         if args.amp:
@@ -36,9 +39,12 @@ def main() -> None:
             launch.set_auto_scale_lr(cfg)
         if args.resume:
             launch.set_resume(cfg, args.resume)
-        launch.build_runner(cfg).train()
+        launch.build_runner(cfg, verbose=args.verbose).train()
     except launch.USER_ERRORS as error:
         sys.exit(f'train.py: {error}')
+    except KeyboardInterrupt:  # before the first step, or of a config with another checkpoint hook
+        print('train.py: interrupted; nothing was saved by that', file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == '__main__':

@@ -11,10 +11,7 @@ each. Weights may be of a classifier, a pretraining, a tokenizer or a segmentor,
 import argparse
 import sys
 
-from mmengine.utils import ProgressBar
-
-from beitv2_mm import launch
-from beitv2_mm.apis import build_attention_model, find_images, visualize_attention
+from beitv2_mm import options
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,7 +74,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='also write all_patches.html: hover a patch, see its attention',
     )
-    launch.add_device(parser)
+    options.add_device(parser)
     args = parser.parse_args()
     if args.input_size and len(args.input_size) > 2:
         parser.error('--input_size is one number, or height and width')
@@ -85,7 +82,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    options.let_threads_sleep()
     args = parse_args()
+    from mmengine.utils import ProgressBar
+
+    from beitv2_mm.apis import build_attention_model, find_images, visualize_attention
+
     size = args.input_size
     try:
         files = find_images(args.image_path)

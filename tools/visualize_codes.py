@@ -10,10 +10,7 @@ DIR/codes.html shows everything. With a pretraining also what it predicts of hid
 import argparse
 import sys
 
-from mmengine.utils import ProgressBar
-
-from beitv2_mm import launch
-from beitv2_mm.apis import build_pretrainer, build_tokenizer, find_images, visualize_codes
+from beitv2_mm import options
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--maps', type=int, default=8, help='images shown (%(default)s)')
     parser.add_argument('--groups', type=int, default=16, help='codes in the atlas (%(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of masks and patches (%(default)s)')
-    launch.add_device(parser)
+    options.add_device(parser)
     args = parser.parse_args()
     if bool(args.pretraining) != bool(args.pretraining_weights):
         parser.error('--pretraining and --pretraining-weights belong together')
@@ -50,7 +47,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    options.let_threads_sleep()
     args = parse_args()
+    from mmengine.utils import ProgressBar
+
+    from beitv2_mm.apis import build_pretrainer, build_tokenizer, find_images, visualize_codes
+
     try:
         files = find_images(args.images)
         tokenizer = build_tokenizer(args.tokenizer, args.config).to(args.device)

@@ -8,15 +8,16 @@ Writes WORK_DIR/run.html, as `RunPageHook` does during a training; for runs that
 import argparse
 import sys
 
-from beitv2_mm.visualization.run_page import write_run_page
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('work_dir', nargs='+', metavar='WORK_DIR', help='of a training')
-    for work_dir in parser.parse_args().work_dir:
+    folders = parser.parse_args().work_dir
+    from beitv2_mm.visualization.run_page import write_run_page
+
+    for work_dir in folders:
         try:
             print(write_run_page(work_dir))
         except OSError as error:

@@ -5,16 +5,19 @@
 mmseg's own inferencer looks transforms up by their names, and configs of this package name classes.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from PIL import Image
 
@@ -22,10 +25,12 @@ from beitv2_mm.apis.inferencers import pixel_rules
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import dataset_meta
 from beitv2_mm.datasets.reading import UnreadableImageError
+from beitv2_mm.engine.out_of_memory import is_out_of_memory
 from beitv2_mm.visualization.canvas import as_colours
 from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
 
 ImageInput = str | PathLike | np.ndarray
+WHOLE = 4
 MASK_LOADERS = ('LoadAnnotations', 'LoadMask')
 
 
@@ -43,6 +48,9 @@ def _kind(config: dict) -> str:
 
 class SegmentationInferencer:
     """Images -> label maps of their own size, through the config's test pipeline.
+
+    In mode 'whole', an image of more than `WHOLE` times the pixels of a training crop is segmented
+    by sliding windows of the crop's size: attention needs memory by the square of the pixels.
 
     Args:
         model: a name of `beitv2_mm.list_models`, a config or a config file.
@@ -70,13 +78,12 @@ class SegmentationInferencer:
             raise ValueError(f'{model} is no segmentation model: {type(self.model).__name__}.')
         scope = DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmseg')
         with scope:  # for text configs
-            steps = [
-                s for s in config.test_dataloader.dataset.pipeline if _kind(s) not in MASK_LOADERS
-            ]
+            steps = [s for s in _dataset(config).pipeline if _kind(s) not in MASK_LOADERS]
             self._load = TRANSFORMS.build(steps[0])
             self._transform = Compose([TRANSFORMS.build(step) for step in steps[1:]])
             known = _meta(config, pretrained)
         self._rules = pixel_rules(config.test_dataloader.dataset, self.model)
+        self._slides = False
         count = self.model.num_classes
         names = known.get('classes') or [f'class {i}' for i in range(count)]
         self.classes = list(names if classes is None else classes)
@@ -115,9 +122,34 @@ class SegmentationInferencer:
         shown = stored[..., ::-1] if stored.shape[-1] == 3 else as_colours(stored)
         image = np.ascontiguousarray(shown.astype(np.uint8))
         loaded.update(seg_fields=[], reduce_zero_label=False)
-        result = self.model.test_step(pseudo_collate([self._transform(loaded)]))[0]
+        data = self._transform(loaded)
+        with self._windows(data['inputs'].shape[-2:]):
+            result = self.model.test_step(pseudo_collate([data]))[0]
         labels = result.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
         return Segmentation(image, labels)
+
+    @contextmanager
+    def _windows(self, size: Sequence[int]) -> Iterator[None]:
+        """Lets the model slide over an image that is too large for its mode 'whole'."""
+        before = self.model.test_cfg
+        crop = _crop(self.model)
+        if before.mode != 'whole' or crop is None or math.prod(size) <= WHOLE * math.prod(crop):
+            yield
+            return
+        if not self._slides:
+            self._slides = True
+            print_log(
+                f"mode='whole' is for images of up to {WHOLE} times the pixels of a training crop: "
+                f'larger ones are segmented by sliding windows of {crop[0]} x {crop[1]}.',
+                'current',
+            )
+        stride = tuple(max(side * 2 // 3, 1) for side in crop)
+        slide = dict(mode='slide', crop_size=crop, stride=stride)
+        self.model.test_cfg = ConfigDict({**before, **slide})
+        try:
+            yield
+        finally:
+            self.model.test_cfg = before
 
     def draw(self, result: Segmentation, opacity: float = 0.5, legend: bool = True) -> Image.Image:
         """The image under the colours of its classes, beside their names."""
@@ -126,13 +158,27 @@ class SegmentationInferencer:
         return draw_with_legend(*result, self.palette, self.classes, opacity)
 
 
+def _crop(model: Any) -> tuple[int, int] | None:
+    """Height and width of the crops that the model is trained with, as far as it tells."""
+    size = getattr(model.data_preprocessor, 'size', None)
+    size = size or getattr(model.backbone, 'img_size', None)
+    return size and ((size, size) if isinstance(size, int) else (size[0], size[1]))
+
+
+def _dataset(config: Config) -> Any:
+    loader = config.get('test_dataloader') or config.get('val_dataloader')
+    if loader is None:
+        raise ValueError('The config has no test_dataloader, which says how images are read.')
+    return loader.dataset
+
+
 def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
     """Names and colours of the classes, as far as the checkpoint or the config tell."""
     if isinstance(checkpoint, (str, PathLike)):
         meta = dataset_meta(checkpoint)
         if 'classes' in meta:
             return meta
-    dataset = config.test_dataloader.dataset
+    dataset = _dataset(config)
     kind = dataset['type']
     described = getattr(DATASETS.get(kind) if isinstance(kind, str) else kind, 'METAINFO', {})
     given = dataset.get('metainfo') or {}
@@ -168,7 +214,7 @@ def segment_images(
         progress: called with the number of images finished since the last call.
 
     Returns:
-        Unreadable files and why.
+        Files that are unreadable, or too large for the memory, and why.
     """
     unreadable = {}
     for file, name in zip(files, result_names(files), strict=True):
@@ -176,6 +222,13 @@ def segment_images(
             result = inferencer(file)[0]
         except ValueError as error:
             unreadable[file] = str(error)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0]
+            unreadable[file] = (
+                f'Memory ran out at {file} ({reason}): --windows-per-batch 1, a smaller image'
+            )
         else:
             labels = Image.fromarray(result.labels)
             labels.putpalette(inferencer.palette.tobytes())

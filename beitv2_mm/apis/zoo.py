@@ -123,7 +123,8 @@ def get_model(
         _clear_arch(config.model, kwargs)
         config.merge_from_dict({'model': kwargs})
     _forget_pretraining(config.model)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):  # for text configs
+    scope = config.get('default_scope') or 'mmpretrain'  # of text configs
+    with DefaultScope.overwrite_default_scope(scope):
         built: BaseModel = MODELS.build(config.model)
     with _quiet():  # mmengine lists every parameter that it initialises
         for part in _parts(built):

@@ -38,21 +38,23 @@ FileClient.register_backend('deferred', HardDiskBackend, prefixes='deferred')
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's hook with atomic writes in a thread, by time too, and at SIGTERM.
+    """mmengine's hook with atomic writes in a thread, by time too, and when the run is stopped.
 
     Training waits while the checkpoint is copied to memory, not while it is written. A checkpoint
     gets its name when it is complete and on the disk; then ``last_checkpoint`` names it, and only
     then the oldest one is removed. With gradient accumulation it is made after the next step of
     the optimizer, because gradients are not in it.
 
-    On SIGTERM, which schedulers send before they kill, all processes save and end with status 143.
+    On SIGTERM, which schedulers send before they kill, and on Ctrl-C all processes save after the
+    iteration that they are in and end with status 143 or 130. A second one, a second later or more,
+    ends the process at once: launchers pass on what a terminal has sent to all of them already.
 
     Args:
         minutes: save when so much time has passed since the last checkpoint, as
             ``iter_<iterations>.pth``; None only saves every ``interval``.
         on_error: when a checkpoint cannot be written (a full disk, say), 'continue' to train, with
             an error in the log, or 'stop'. The last good one stays in any case.
-        poll: iterations between two looks, of all processes together, at the clock and at SIGTERM.
+        poll: iterations between two looks, of all processes together, at the clock and at signals.
         kwargs: of mmengine's CheckpointHook.
     """
 
@@ -72,9 +74,11 @@ class AtomicCheckpointHook(CheckpointHook):
         self.poll = poll
         self._kept: list[str] = []
         self._due = False  # at the next step of the optimizer
-        self._terminated = False  # this process has got the signal
-        self._stop = False  # all of them know
-        self._handler: Any = None
+        self._signal = 0  # that this process has got
+        self._signalled_at = 0.0
+        self._stop = 0  # the signal that all of them know of
+        self._saved_iter = -1  # iterations done when the last checkpoint was made
+        self._handlers: dict[int, Any] = {}  # that were there before
         self._thread = ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
         self._writing: tuple[str, Future] | None = None
 
@@ -89,16 +93,25 @@ class AtomicCheckpointHook(CheckpointHook):
             for unfinished in Path(self.out_dir).glob('.*.pth*.tmp'):
                 _remove(unfinished)
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGTERM, self._terminate)
+            self._pid = os.getpid()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as in a shell's background
+                    self._handlers[number] = signal.signal(number, self._note_signal)
 
-    def _terminate(self, number: int, frame: object) -> None:
-        self._terminated = True
-        self._restore_handler()  # a second signal does not wait
+    def _note_signal(self, number: int, frame: object) -> None:
+        if not self._signal:
+            self._signal, self._signalled_at = number, time.monotonic()
+            # not by the logger, which may be writing just now; workers inherit the handler
+            if is_main_process() and os.getpid() == self._pid:
+                os.write(2, b'\nSaving after this iteration. A second Ctrl-C ends at once.\n')
+        elif time.monotonic() - self._signalled_at >= 1:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
-    def _restore_handler(self) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGTERM, self._handler)
-            self._handler = None
+    def release_signals(self) -> None:
+        """Give SIGTERM and Ctrl-C back to who had them before the training."""
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super().after_train_iter(runner, *args, **kwargs)
@@ -107,25 +120,44 @@ class AtomicCheckpointHook(CheckpointHook):
             late = self.minutes is not None and (
                 time.monotonic() - self._saved_at >= 60 * self.minutes
             )
-            stop, late = _any_rank(self._terminated, late)
-            self._stop |= stop
-            self._due |= stop or late
+            stop, due = _largest(self._signal, late)
+            self._stop = self._stop or stop
+            self._due |= bool(stop or due)
         if self._due and _has_stepped(runner):
-            self._save_iteration(runner)
+            self._save_iteration(runner, runner.iter + 1)
         if self._stop and not self._due:
-            self._wait(runner)
-            runner.logger.warning(
-                f'Stopped by SIGTERM after iteration {runner.iter + 1}; continue with --resume.'
-            )
-            raise SystemExit(128 + signal.SIGTERM)
+            self._end(runner, runner.iter + 1)
+
+    def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        super().after_val_iter(runner, *args, **kwargs)
+        # what is saved already need not wait for the rest of the validation
+        if self._signal and get_world_size() == 1 and self._saved_iter == runner.iter:
+            self._stop = self._signal
+            self._end(runner, runner.iter)
+
+    def after_val_epoch(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        super().after_val_epoch(runner, *args, **kwargs)
+        (self._stop,) = _largest(self._signal)
+        if self._stop:
+            if self._saved_iter != runner.iter and _has_stepped(runner):
+                self._save_iteration(runner, runner.iter)
+            self._end(runner, runner.iter)
+
+    def _end(self, runner: Runner, step: int) -> None:
+        self._wait(runner)
+        saved = f'from {self._kept[-1]} with --resume' if self._kept else 'anew: nothing was saved'
+        runner.logger.warning(
+            f'Stopped by {signal.Signals(self._stop).name} after iteration {step}; it continues '
+            f'{saved}.'
+        )
+        raise SystemExit(128 + self._stop)
 
     def after_train(self, runner: Runner) -> None:
         self._wait(runner)
-        self._restore_handler()
+        self.release_signals()
         super().after_train(runner)
 
-    def _save_iteration(self, runner: Runner) -> None:
-        step = runner.iter + 1
+    def _save_iteration(self, runner: Runner, step: int) -> None:
         self._save(runner, f'iter_{step}.pth', dict(epoch=runner.epoch, iter=step), False)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
@@ -138,6 +170,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._wait(runner)
         self._due = False
         self._saved_at = time.monotonic()
+        self._saved_iter = meta['iter']
         self.last_ckpt = str(Path(self.out_dir, name))
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         kept = [*(other for other in self._kept if other != name), name]
@@ -158,7 +191,7 @@ class AtomicCheckpointHook(CheckpointHook):
             if whole:
                 raise
             error = reason
-        failed = not whole and _any_rank(error is not None)[0]
+        failed = not whole and bool(_largest(error is not None)[0])
         if is_main_process():
             files, DeferredBackend.pending = DeferredBackend.pending, {}
             if failed:
@@ -210,11 +243,18 @@ class AtomicCheckpointHook(CheckpointHook):
         runner.logger.error(message)
 
 
-def _any_rank(*flags: bool) -> list[bool]:
-    """Whether each flag is set on any rank."""
-    numbers = torch.tensor(flags, dtype=torch.int32)
-    all_reduce(numbers, op='max')
-    return [bool(number) for number in numbers]
+def _largest(*numbers: int) -> list[int]:
+    """The largest of each number on any rank; a flag is 1 where it is set on one of them."""
+    found = torch.tensor(numbers, dtype=torch.int32)
+    all_reduce(found, op='max')
+    return found.tolist()  # type: ignore[no-any-return]
+
+
+def release_signals(runner: Runner) -> None:
+    """For training loops, which may end by an error: no hook hears of that."""
+    for hook in runner.hooks:
+        if isinstance(hook, AtomicCheckpointHook):
+            hook.release_signals()
 
 
 def _has_stepped(runner: Runner) -> bool:

@@ -12,9 +12,10 @@ from beitv2_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class CodebookHook(Hook):
-    """Logs ``codebook_usage`` (percent) and ``codebook_perplexity``; warns of a collapse.
+    """Logs ``codebook_usage_ema`` (percent) and ``codebook_perplexity_ema``; warns of a collapse.
 
-    Both come from the quantizer's moving average of counts, which is summed over ranks. A code
+    Both come from the quantizer's moving average of counts, over the last steps (100 with a decay
+    of 0.99) and all ranks; the validation's ``codebook_usage`` counts its own images. A code
     counts as used if its share exceeds ``min_share`` of the equal share 1 / K: a threshold that
     depends on neither batch nor codebook size.
 
@@ -54,8 +55,8 @@ class CodebookHook(Hook):
         model = unwrapped_model(runner)
         counts = model.quantize.cluster_size
         found = codebook_statistics(counts, self.min_share)
-        runner.message_hub.update_scalar('train/codebook_usage', found['codebook_usage'])
-        runner.message_hub.update_scalar('train/codebook_perplexity', found['perplexity'])
+        runner.message_hub.update_scalar('train/codebook_usage_ema', found['codebook_usage'])
+        runner.message_hub.update_scalar('train/codebook_perplexity_ema', found['perplexity'])
 
         usage = found['codebook_usage']
         collapsed = usage < self.min_usage and runner.iter + 1 >= self.patience

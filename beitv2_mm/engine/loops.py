@@ -6,7 +6,9 @@ iteration, rank). So nothing but the iteration has to be restored, and what was 
 is skipped without being loaded.
 """
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
@@ -15,6 +17,8 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, R
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from beitv2_mm.datasets.seeding import SAMPLE, seed_generators
+from beitv2_mm.engine.checkpoint_hook import release_signals
+from beitv2_mm.engine.config_checks import explain_batch_of_one
 from beitv2_mm.engine.out_of_memory import explain_out_of_memory
 from beitv2_mm.registry import LOOPS
 
@@ -72,6 +76,13 @@ class _SeededDataset(Dataset):
         return getattr(self.dataset, name)
 
 
+def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
+    """A terminal sends Ctrl-C to the workers too; the training still needs them for a while."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if init is not None:
+        init(worker)
+
+
 class ResumableLoader(DataLoader):
     """A data loader that can leave out its first batches; its workers start with the first one.
 
@@ -98,7 +109,7 @@ class ResumableLoader(DataLoader):
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,
             timeout=loader.timeout,
-            worker_init_fn=loader.worker_init_fn,
+            worker_init_fn=partial(_start_worker, loader.worker_init_fn),
             multiprocessing_context=loader.multiprocessing_context,
             generator=loader.generator,
             prefetch_factor=loader.prefetch_factor,
@@ -137,10 +148,13 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> Any:
         self.dataloader.sampler.set_seed(self.runner.seed)
-        return super().run()
+        try:
+            return super().run()
+        finally:
+            release_signals(self.runner)
 
     def run_iter(self, *args: Any, **kwargs: Any) -> None:
-        with explain_out_of_memory(self.runner):
+        with explain_out_of_memory(self.runner), explain_batch_of_one(self.runner):
             super().run_iter(*args, **kwargs)
 
     def run_epoch(self) -> None:
@@ -185,8 +199,11 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         sampler.set_seed(self.runner.seed)
         if isinstance(sampler.sampler, InfiniteSampler):
             self.dataloader.skip(self._iter, drop=True)
-        return super().run()
+        try:
+            return super().run()
+        finally:
+            release_signals(self.runner)
 
     def run_iter(self, *args: Any, **kwargs: Any) -> None:
-        with explain_out_of_memory(self.runner):
+        with explain_out_of_memory(self.runner), explain_batch_of_one(self.runner):
             super().run_iter(*args, **kwargs)

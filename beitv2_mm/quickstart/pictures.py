@@ -51,22 +51,20 @@ def curves_picture(panels: Sequence[Panel], note: str = '') -> Picture:
 def pretraining_panels(tokenizer_dir: Path, pretrain_dir: Path) -> list[Panel]:
     """Curves of both stages, from their work directories."""
     tokenizer, pretrain = read_scalars(tokenizer_dir), read_scalars(pretrain_dir)
-    usage = {'usage': tokenizer['codebook_usage']} if 'codebook_usage' in tokenizer else {}
-    # Training logs fractions, validation per cent.
-    hits = _select(pretrain, 'accuracy_', factor=100)
+    hits = _select(pretrain, 'accuracy_')
     return [
         Panel('Tokenizer: losses', _select(tokenizer, 'loss_')),
-        Panel('Tokenizer: codebook in use', usage, percent=True),
+        Panel('Tokenizer: codebook in use', _select(tokenizer, 'codebook_usage_'), percent=True),
         Panel('Pretraining: losses', _select(pretrain, 'loss_')),
         Panel('Pretraining: accuracy on masked patches', hits, percent=True),
     ]
 
 
-def _select(scalars: Scalars, prefix: str, factor: float = 1) -> Scalars:
+def _select(scalars: Scalars, prefix: str) -> Scalars:
     """Training's curves whose names begin with `prefix`, under the rest of their names."""
     return {
-        name.removeprefix(prefix): (steps, [factor * value for value in values])
-        for name, (steps, values) in scalars.items()
+        name.removeprefix(prefix): curve
+        for name, curve in scalars.items()
         if name.startswith(prefix)
     }
 

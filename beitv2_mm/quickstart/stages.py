@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,9 @@ from beitv2_mm.visualization.page import duration
 
 Metrics = dict[str, float]
 LOG = 'log'
-# Threads that wait sleep: spinning ones made steps three times as long, some ten times, when other
-# programs used the cores as well.
-ENVIRONMENT = {'OMP_WAIT_POLICY': 'PASSIVE'}
-
 STOP = threading.Event()  # ends the trainings of all threads
+HURRY = threading.Event()  # and does not wait for their checkpoints
+PATIENCE = 300.0  # seconds for the step that a stopped training is in, and its checkpoint
 
 
 class StageError(RuntimeError):
@@ -95,6 +93,11 @@ class Stages:
             except BaseException:
                 STOP.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                try:
+                    _wait(futures)
+                except KeyboardInterrupt:
+                    HURRY.set()
+                    _wait(futures)
                 raise
 
     def forget(self, name: str) -> None:
@@ -108,7 +111,9 @@ class Stages:
     def _work(self, stage: Stage, folder: Path, key: str) -> Result:
         started = _read(folder / 'started.json')
         if started.get('key') == key:
-            self.logger.info(f'{stage.name}: continues')
+            saved = _last_checkpoint(folder)
+            how = f'continues from {saved.name}' if saved else 'was not finished, starts again'
+            self.logger.info(f'{stage.name}: {how}')
         else:
             self.forget(stage.name)
             self.logger.info(f'{stage.name}: starts')
@@ -129,6 +134,13 @@ class Stages:
     def _key(self, stage: Stage) -> str:
         content = [stage.name, stage.settings, [self._keys[name] for name in stage.after]]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _wait(futures: Sequence[Future]) -> None:
+    """Until all have ended. An interrupted join of their threads would count as done."""
+    for future in futures:
+        if not future.cancelled():
+            future.exception()
 
 
 def _read(path: Path) -> dict:
@@ -158,15 +170,18 @@ def artifact(folder: Path) -> Path:
 
     Raises StageError if there is none.
     """
-    pointer = folder / 'last_checkpoint'
-    if pointer.exists():
-        # By name: mmengine writes the whole path, which a moved folder outdates.
-        found = [folder / Path(pointer.read_text().strip()).name]
-    else:
-        found = list(folder.glob('*.safetensors'))
+    last = _last_checkpoint(folder)
+    found = [last] if last else list(folder.glob('*.safetensors'))
     if len(found) != 1 or not found[0].exists():
         raise StageError(f'{folder} has lost its checkpoint: delete the folder and run again')
     return found[0]
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    pointer = folder / 'last_checkpoint'
+    text = pointer.read_text().strip() if pointer.exists() else ''
+    # By name: mmengine writes the whole path, which a moved folder outdates.
+    return folder / Path(text).name if text else None
 
 
 def train(
@@ -176,7 +191,7 @@ def train(
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run a training command in a process of its own; its output goes to `folder/log`, its progress
-    to the terminal. Raises StageError if it fails; when interrupted, ends it first."""
+    to the terminal. Raises StageError if it fails; when interrupted, lets it save and end first."""
     log = folder / LOG
     with log.open('ab') as sink, log.open(errors='replace') as reader:
         reader.seek(0, os.SEEK_END)
@@ -184,14 +199,24 @@ def train(
             [sys.executable, *command],
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env={**ENVIRONMENT, **os.environ, **(environment or {})},
+            env={**os.environ, **(environment or {})},
             # Ctrl-C reaches this process only, which then ends the child and its workers in order.
             start_new_session=True,
         )
         try:
             _follow(child, reader.read, folder.name, logger)
-        finally:
-            _end(child)
+        except BaseException:
+            logger.warning(
+                f'{folder.name}: ends after the step that it is in and its checkpoint; a second '
+                'Ctrl-C ends it at once'
+            )
+            try:
+                _end(child)
+            finally:
+                saved = _last_checkpoint(folder)
+                then = f'continues from {saved.name}' if saved else 'saved nothing: starts again'
+                logger.warning(f'{folder.name}: {then}')
+            raise
     if child.returncode:
         tail = '\n'.join(log.read_text(errors='replace').splitlines()[-12:])
         raise StageError(
@@ -259,12 +284,14 @@ def progress(line: str) -> str:
     return ', '.join(parts)
 
 
-def _end(child: subprocess.Popen, patience: float = 10) -> None:
-    """End a child that still runs: first as Ctrl-C would, then it and its workers by force."""
-    if child.poll() is None:
-        child.send_signal(signal.SIGINT)
-        try:
-            child.wait(patience)
-        except subprocess.TimeoutExpired:
+def _end(child: subprocess.Popen, patience: float | None = None) -> None:
+    """End a child that still runs: it may save first; then it and its workers by force."""
+    child.send_signal(signal.SIGTERM)  # Ctrl-C is ignored by what a shell has put in the background
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
+    try:
+        while child.poll() is None and time.monotonic() < deadline and not HURRY.wait(0.1):
+            pass
+    finally:
+        if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()

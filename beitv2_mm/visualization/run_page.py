@@ -10,13 +10,13 @@ from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_sca
 from beitv2_mm.visualization.page import figure, figures, page
 from beitv2_mm.visualization.report import Picture
 
-# What a panel shows: its title, the names in it (training's), whether they are fractions.
+# What a panel shows: its title, the names in it (training's), whether they are percentages.
 PANELS = (
     ('Losses', r'(.*\.)?loss(_.*)?', False),
     ('Cosine to the teacher', r'cosine', False),
     ('Accuracy', r'accuracy.*|(.*\.)?acc_.*', True),
-    ('Codebook in use', r'codebook_usage', True),
-    ('Codebook: perplexity', r'codebook_perplexity', False),
+    ('Codebook in use', r'codebook_usage_ema', True),
+    ('Codebook: perplexity', r'codebook_perplexity_ema', False),
     ('Learning rate', r'(base_)?lr', False),
     ('Gradient norm', r'grad_norm', False),
 )
@@ -56,7 +56,7 @@ def write_run_page(work_dir: str | PathLike) -> Path:
 
 def _headline(scalars: Scalars) -> list[tuple[str, str, str]]:
     """The last value of the loss and of each validation metric, as (kind, value, label)."""
-    names: list[str] = [name for name in ('loss', 'codebook_usage') if name in scalars]
+    names: list[str] = [name for name in ('loss', 'codebook_usage_ema') if name in scalars]
     names += [n for n in _validation(scalars) if n.removeprefix('val/') not in names][:6]
     return [('', f'{scalars[name][1][-1]:.4g}', name) for name in names]
 
@@ -71,25 +71,18 @@ def _validation(scalars: Scalars) -> list[str]:
 
 def _curves(scalars: Scalars) -> Picture:
     panels = []
-    for title, pattern, is_share in PANELS:
+    for title, pattern, is_percentage in PANELS:
         chosen = {name: xy for name, xy in scalars.items() if re.fullmatch(pattern, name)}
         if title == 'Learning rate' and len({tuple(values) for _, values in chosen.values()}) == 1:
             chosen.pop('base_lr', None)
-        # Training logs fractions of accuracy, and per cent of the codebook.
-        factor = 100 if is_share and _are_fractions(chosen) else 1
-        curves = {n: (steps, [factor * v for v in values]) for n, (steps, values) in chosen.items()}
-        if curves:
-            panels.append(Panel(title, curves, 'iteration', percent=is_share))
+        if chosen:
+            panels.append(Panel(title, chosen, 'iteration', percent=is_percentage))
     for name in _validation(scalars):
         x_label = 'epoch' if 'epoch' in scalars else 'iteration'
         panels.append(
             Panel(f'Validation: {name.removeprefix("val/")}', {name: scalars[name]}, x_label)
         )
     return Picture('curves', 'Curves', '', plot_curves(panels))
-
-
-def _are_fractions(curves: Scalars) -> bool:
-    return all(0 <= value <= 1 for _, values in curves.values() for value in values)
 
 
 def latest_pictures(work_dir: Path, limit: int = 12) -> list[Picture]:

@@ -110,6 +110,73 @@ def test_command_line(
         segment(folder, *options[:3], tmp_path / 'none.pth', '--out', tmp_path)
 
 
+TEXT = """
+default_scope = 'mmseg'
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(type='SegDataPreProcessor', size=(32, 32)),
+    backbone=dict(
+        type='beitv2_mm.BEiTV2Backbone',
+        arch=dict(embed_dims=16, num_layers=4, num_heads=2),
+        img_size=32, patch_size=8, out_type='featmap', out_indices=(0, 1, 2, 3)),
+    decode_head=dict(
+        type='FCNHead', in_channels=16, in_index=3, channels=8, num_convs=1,
+        concat_input=False, num_classes=3),
+    test_cfg=dict(mode='whole'))
+val_dataloader = dict(dataset=dict(
+    type='beitv2_mm.ImageMaskFolder', classes=('a', 'b', 'c'), data_root='data',
+    pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]))
+"""
+
+
+@pytest.fixture
+def text_config(tmp_path: Path) -> SegmentationInferencer:
+    (tmp_path / 'text.py').write_text(TEXT)
+    return SegmentationInferencer(tmp_path / 'text.py', pretrained=False)
+
+
+def test_a_text_config_of_mmseg(text_config: SegmentationInferencer) -> None:
+    assert text_config.classes == ['a', 'b', 'c']
+    assert text_config(np.zeros((32, 40, 3), np.uint8))[0].labels.shape == (32, 40)
+
+
+def test_a_large_image_slides_in_whole_mode(
+    text_config: SegmentationInferencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, seen = [], []
+    monkeypatch.setattr('beitv2_mm.apis.segmenter.print_log', lambda text, _: said.append(text))
+    text_config.model.backbone.register_forward_pre_hook(
+        lambda module, args: seen.append(tuple(args[0].shape[-2:]))
+    )
+    for size in ((64, 64), (72, 64), (80, 80)):
+        assert text_config(np.zeros((*size, 3), np.uint8))[0].labels.shape == size
+    assert seen[0] == (64, 64) and set(seen[1:]) == {(32, 32)}
+    assert len(said) == 1 and 'sliding windows of 32 x 32' in said[0]
+    assert text_config.model.test_cfg.mode == 'whole'
+
+
+def test_too_little_memory_costs_one_image(
+    text_config: SegmentationInferencer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for side in (16, 24, 32):
+        Image.new('RGB', (side, side)).save(tmp_path / f'{side}.png')
+    extract = text_config.model.extract_feat
+
+    def extract_feat(inputs: torch.Tensor) -> tuple:
+        if inputs.shape[-1] == 24:
+            torch.empty(2**45, device='cpu')  # the allocator's own error
+        return extract(inputs)
+
+    monkeypatch.setattr(text_config.model, 'extract_feat', extract_feat)
+    text_config.model.data_preprocessor.size = None
+    files = [str(tmp_path / f'{side}.png') for side in (16, 24, 32)]
+    failed = segment_images(files, text_config, tmp_path / 'out')
+    assert list(failed) == files[1:2] and 'Memory ran out at' in failed[files[1]]
+    assert '\n' not in failed[files[1]]
+    assert {path.name for path in (tmp_path / 'out/labels').iterdir()} == {'16.png', '32.png'}
+
+
 def test_overlay() -> None:
     image = np.full((2, 2, 3), 100, np.uint8)
     labels = np.array([[0, 1], [1, 255]], np.uint8)

@@ -17,10 +17,10 @@ from beitv2_mm.engine import AtomicCheckpointHook, ResumableEpochBasedTrainLoop
 from beitv2_mm.engine import checkpoint_hook as module
 from beitv2_mm.errors import CheckpointWriteError
 from beitv2_mm.resume import intact, latest_checkpoint
-from toy import ToyDataset, ToyModel
+from toy import ToyAccuracy, ToyDataset, ToyModel
 
 
-def train(folder, hooks=(), epochs=2, **checkpoint):
+def train(folder, hooks=(), epochs=2, runner=None, **checkpoint):
     """Epochs of 8 iterations; returns the runner."""
     runner = Runner(
         ToyModel(),
@@ -32,6 +32,7 @@ def train(folder, hooks=(), epochs=2, **checkpoint):
         custom_hooks=list(hooks),
         experiment_name=f'{folder.parent.name}_{folder.name}',
         log_level='ERROR',
+        **(runner or {}),
     )
     said = []
     runner.logger.error = said.append
@@ -121,20 +122,63 @@ def test_a_full_disk_ends_the_run_if_it_is_to(tmp_path, monkeypatch):
     assert not list(tmp_path.glob('.*.tmp'))
 
 
-class Terminate(Hook):
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.iter == 10:
-            os.kill(os.getpid(), signal.SIGTERM)
+class Send(Hook):
+    """A signal in an iteration of the training, or in one of the validation after it."""
+
+    def __init__(self, number, iteration, validating=False):
+        self.number, self.iteration, self.validating = number, iteration, validating
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if runner.iter + 1 == self.iteration and not self.validating:
+            os.kill(os.getpid(), self.number)
+
+    def after_val_iter(self, runner, batch_idx, *args, **kwargs):
+        self.last = batch_idx
+        if runner.iter == self.iteration and batch_idx == 1 and self.validating:
+            os.kill(os.getpid(), self.number)
 
 
-def test_sigterm_saves_and_ends(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A shell's background job starts with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_end(tmp_path, number):
+    before = signal.getsignal(number)
     with pytest.raises(SystemExit) as exit:
-        train(tmp_path, [Terminate()], interval=1)
-    assert exit.value.code == 143
+        train(tmp_path, [Send(number, 11)], interval=1)
+    assert exit.value.code == 128 + number
     assert names(tmp_path) == ['epoch_1.pth', 'iter_11.pth']
-    assert any('Stopped by SIGTERM after iteration 11' in message for message in train.said)
-    assert signal.getsignal(signal.SIGTERM) == before
+    said = f'Stopped by {number.name} after iteration 11; it continues from iter_11.pth'
+    assert any(said in message for message in train.said)
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(('interval', 'files', 'last'), [(1, ['epoch_1.pth'], 1), (9, [], 3)])
+def test_a_signal_in_validation_saves_what_is_not_saved_yet(tmp_path, interval, files, last):
+    """Only where the epoch has no checkpoint is the rest of the validation waited for."""
+    hook = Send(signal.SIGINT, 8, validating=True)
+    validation = dict(
+        val_dataloader=DataLoader(ToyDataset(), batch_size=4),
+        val_cfg=dict(),
+        val_evaluator=dict(type=ToyAccuracy),
+    )
+    with pytest.raises(SystemExit):
+        train(tmp_path, [hook], runner=validation, interval=interval)
+    assert names(tmp_path) == (files or ['iter_8.pth']) and hook.last == last
+    state = torch.load(tmp_path / names(tmp_path)[0], weights_only=True)
+    assert (state['meta']['epoch'], state['meta']['iter']) == (1, 8)
+
+
+def test_signals_are_given_back_after_an_error(tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(CheckpointWriteError):
+        train(tmp_path, [FullDisk(monkeypatch, 5, 99)], interval=5, by_epoch=False, on_error='stop')
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_checkpoints_beside_a_damaged_one_are_found_on_their_own_disk(tmp_path):

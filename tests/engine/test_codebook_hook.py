@@ -48,8 +48,8 @@ def test_scalars():
     step(hook, runner, 4)
     assert not runner.message_hub.log_scalars
     step(hook, runner)
-    assert runner.message_hub.get_scalar('train/codebook_usage').current() == 50
-    perplexity = runner.message_hub.get_scalar('train/codebook_perplexity').current()
+    assert runner.message_hub.get_scalar('train/codebook_usage_ema').current() == 50
+    perplexity = runner.message_hub.get_scalar('train/codebook_perplexity_ema').current()
     assert perplexity == pytest.approx(2)
     assert not warnings
 
@@ -74,14 +74,14 @@ def test_nearly_dead_codes_do_not_count_as_used():
     runner, _ = stand_in(Tokenizer(used=4))
     runner.model.quantize.cluster_size[0] = 0.001
     step(CodebookHook(interval=1), runner)
-    assert runner.message_hub.get_scalar('train/codebook_usage').current() == 75
+    assert runner.message_hub.get_scalar('train/codebook_usage_ema').current() == 75
 
 
 def test_looks_inside_a_wrapped_model(monkeypatch):
     runner, _ = stand_in(SimpleNamespace(module=Tokenizer(used=3)))
     monkeypatch.setattr('beitv2_mm.engine.unwrap.is_model_wrapper', lambda model: True)
     step(CodebookHook(interval=1), runner)
-    assert runner.message_hub.get_scalar('train/codebook_usage').current() == 75
+    assert runner.message_hub.get_scalar('train/codebook_usage_ema').current() == 75
 
 
 def test_bad_settings():
@@ -102,5 +102,5 @@ def test_reaches_the_log_of_a_runner(tmp_path):
     )
     runner.train()
     scalars = next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
-    assert '"codebook_usage": 50.0' in scalars
-    assert '"codebook_perplexity": 2.0' in scalars
+    assert '"codebook_usage_ema": 50.0' in scalars
+    assert '"codebook_perplexity_ema": 2.0' in scalars

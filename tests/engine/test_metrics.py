@@ -60,7 +60,7 @@ def test_size_cuts_off_padding():
 
 def test_mim_metric():
     metric = MIMMetric(prefix='mim')
-    for accuracy in (0.25, 0.75):
+    for accuracy in (25.0, 75.0):
         metric.process(
             None,
             [dict(accuracy_main=accuracy, loss_main=torch.tensor(2.0), gt_label=torch.ones(1))],
@@ -92,7 +92,7 @@ def _rank(rank: int, port_file: str, queue: multiprocessing.SimpleQueue) -> None
     for item in mine:
         metric.process(None, [item])
     if rank == 0:  # a rank may be without samples
-        mim.process(None, [dict(accuracy_main=0.5)])
+        mim.process(None, [dict(accuracy_main=50.0)])
     queue.put((metric.evaluate(len(SAMPLES)), mim.evaluate(1)))
     distributed.destroy_process_group()
 

@@ -8,16 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from mmengine.config import Config
 from PIL import Image
 from safetensors.torch import save_file
 
 from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer
-from beitv2_mm.folder import FinetuneOptions, PretrainOptions, finetune, pretrain
+from beitv2_mm.folder import FinetuneOptions, PretrainOptions, finetune, pretrain, teachers
 from beitv2_mm.folder.survey import FolderError, require_classes, survey
 from beitv2_mm.folder.teachers import find_teacher
 from beitv2_mm.quickstart.teacher import write_teacher
@@ -198,9 +200,28 @@ def test_teachers_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_teacher_that_cannot_be_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def offline(*args: object, **kwargs: object) -> None:
-        raise OSError('no route to host')
+    """The hub's client does not try again and again, and the repository is the one timm reads."""
+    offline: list[bool] = []
 
-    monkeypatch.setattr('timm.models._builder.load_state_dict_from_hf', offline)
-    with pytest.raises(FolderError, match=r'cannot be downloaded \(no route.*efficientnet_lite0'):
-        find_teacher('vit_tiny_patch16_224', tmp_path, 14)
+    def no_route(*args: object, **kwargs: object) -> None:
+        raise URLError('no route to host')
+
+    def load(*args: object, **kwargs: object) -> None:
+        offline.append(constants.HF_HUB_OFFLINE)
+        raise OSError('not in the cache')
+
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+    monkeypatch.setattr(teachers, 'urlopen', no_route)
+    monkeypatch.setattr('timm.models._builder.load_state_dict_from_hf', load)
+    with pytest.raises(FolderError, match=r'\(not in the cache\). .*efficientnet_lite0') as error:
+        find_teacher('clip', tmp_path, 14)
+    assert 'from huggingface.co/timm/vit_base_patch16_clip_224.openai on' in str(error.value)
+    assert offline == [True] and not constants.HF_HUB_OFFLINE
+
+    def answer(*args: object, **kwargs: object) -> None:
+        raise HTTPError('', 404, 'no such page', None, None)
+
+    monkeypatch.setattr(teachers, 'urlopen', answer)
+    with pytest.raises(FolderError):
+        find_teacher('clip', tmp_path, 14)
+    assert offline == [True, False]

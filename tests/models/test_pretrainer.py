@@ -301,9 +301,13 @@ def test_predict_writes_the_accuracy_of_each_image():
         model.head.lm_head.bias[codes[1, 5]] = 1.0  # always the code of a masked patch of image 1
     found = model(images, [BaseDataElement(mask=m) for m in mask], mode='predict')
     for sample, image_codes, image_mask in zip(found, codes, mask.flatten(1), strict=True):
-        expected = (image_codes[image_mask] == codes[1, 5]).float().mean()
-        assert sample.accuracy_main == sample.accuracy_aggregation == expected
+        expected = 100 * (image_codes[image_mask] == codes[1, 5]).float().mean()
+        assert sample.accuracy_main == sample.accuracy_aggregation
+        torch.testing.assert_close(sample.accuracy_main, expected)
     assert found[1].accuracy_main > 0
+    for sample, image, m in zip(found, images, mask, strict=True):  # training's unit is the same
+        losses = model.loss(image[None], [BaseDataElement(mask=m)])
+        torch.testing.assert_close(losses['accuracy_main'], sample.accuracy_main)
 
 
 def test_backbone_and_tokenizer_see_one_view_normalised_apart():
