@@ -15,6 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
+from beitv2_mm import options
 from beitv2_mm.environment import describe
 
 WEIGHTS = 'folder of a training, file of weights of any layout, or name of a published model'
@@ -95,7 +96,7 @@ def parse_args() -> argparse.Namespace:
     predict.add_argument(
         '--features', action='store_true', help='features.npz instead of classes or masks'
     )
-    predict.add_argument('--device', help='cpu, cuda, cuda:1, ... (a GPU where there is one)')
+    options.add_device(predict)
     return parser.parse_args()
 
 

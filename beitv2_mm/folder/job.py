@@ -76,10 +76,11 @@ def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
         }
         record_command(options)
         for name, path in files.items():
+            _log_plan(name, size, plans[name], logger)
             about = _about(name, options.folder, path, root, size, plans[name], machine)
             write(configs[name], path, about)
     metrics = {'tokenizer': TOKENIZER_METRICS, 'pretrain': PRETRAIN_METRICS}
-    stages = Stages(options.out, logger)
+    stages = Stages(options.out, logger, count=len(files))
     done: list[str] = []
     for name, path in files.items():
         stages.run(_training(name, path, metrics[name], options, logger, after=done))
@@ -121,21 +122,25 @@ def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
             'finetune', left, weights.arch, size, machine, options.epochs, options.batch_size
         )
         head: recipes.Head = 'knn' if options.probe else options.head
+        if head != 'knn':
+            _log_plan('finetune', size, plan, logger)
         cfg = recipes.finetune(config_root(), found, weights, held_out, plan, machine, head)
         record_command(options)
         write(cfg, path, _about(head, options.folder, path, config_root(), size, plan, machine))
-    stages = Stages(options.out, logger)
+    seeds = options.seeds or (3 if options.scratch else 1)
+    count = 1 if options.probe else seeds * (1 + options.scratch)
+    stages = Stages(options.out, logger, count)
     if options.probe:
         settings = Config.fromfile(path).to_dict()
         stages.run(Stage('probe', settings, lambda folder: _test(path, folder, logger)))
     else:
-        _run_finetunings(stages, options, path, logger)
+        _run_finetunings(stages, options, path, logger, seeds)
     report = finetuning_report(stages.results, path, found, options)
     return _report(report, options.out, logger)
 
 
 def _run_finetunings(
-    stages: Stages, options: FinetuneOptions, path: Path, logger: logging.Logger
+    stages: Stages, options: FinetuneOptions, path: Path, logger: logging.Logger, seeds: int
 ) -> None:
     scratch: dict[str, object] = {
         'model.backbone.init_cfg.checkpoint': None,
@@ -144,7 +149,7 @@ def _run_finetunings(
     ways: dict[str, dict[str, object]] = {'finetune': {}}
     if options.scratch:
         ways['scratch'] = scratch
-    for seed in range(options.seeds or (3 if options.scratch else 1)):
+    for seed in range(seeds):
         for way, changes in ways.items():
             name = f'{way}_seed{seed}' if seed else way
             values = {**changes, 'randomness.seed': seed} if seed or changes else {}
@@ -189,6 +194,7 @@ def segment_train(options: SegmentOptions, logger: logging.Logger) -> Path:
             options.epochs,
             options.batch_size,
         )
+        _log_plan('segment', size, plan, logger)
         cfg = segmentation.segment(root, found, weights, size, plan, machine, options.out)
         record_command(options)
         segmentation.write_lists(found, options.out)
@@ -205,6 +211,13 @@ def _log_survey(found: Survey, logger: logging.Logger) -> None:
     white = '' if found.white is None else f', white is {found.white:g}'
     logger.info(
         f'{found.num_images} images{classes}, {found.short_side} px on the short side{kind}{white}'
+    )
+
+
+def _log_plan(name: str, size: Size, plan: Schedule, logger: logging.Logger) -> None:
+    logger.info(
+        f'{name}: {plan.epochs} epochs of {plan.steps} steps ({plan.total} in all), '
+        f'{plan.images} images a step, {size.pixels} px in patches of {size.patch} px'
     )
 
 

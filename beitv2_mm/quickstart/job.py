@@ -41,7 +41,7 @@ def run(options: Options, logger: logging.Logger) -> Path:
     scale = s.FAST if options.fast else s.NORMAL
     workers, threads = share_cores(options.device)
     plan = make_plan(options, scale, logger, threads)
-    stages = Stages(options.out, logger)
+    stages = Stages(options.out, logger, sum(len(p) for p in plan if isinstance(p, list)) + 1)
     if options.restart:
         every = (*plan.preparation, *plan.finetunings, plan.composites, *plan.segmentations)
         for stage in every:

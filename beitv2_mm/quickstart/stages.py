@@ -58,12 +58,13 @@ class Stages:
     """Runs stages in folders of `out`.
 
     `<stage>/started.json` holds the key (a hash of the settings) of what the folder contains,
-    `<stage>/done.json` appears when it is complete.
+    `<stage>/done.json` appears when it is complete. `count` is the number of stages, for the log.
     """
 
-    def __init__(self, out: Path, logger: logging.Logger) -> None:
+    def __init__(self, out: Path, logger: logging.Logger, count: int | None = None) -> None:
         self.out = out
         self.logger = logger
+        self.count = count
         self.results: dict[str, Result] = {}
         self._keys: dict[str, str] = {}
 
@@ -116,7 +117,8 @@ class Stages:
             self.logger.info(f'{stage.name}: {how}')
         else:
             self.forget(stage.name)
-            self.logger.info(f'{stage.name}: starts')
+            place = f' (stage {len(self._keys)} of {self.count})' if self.count else ''
+            self.logger.info(f'{stage.name}{place}: starts')
             folder.mkdir(parents=True, exist_ok=True)
             started = {'key': key, 'seconds': 0.0}
             _write(folder / 'started.json', started)
@@ -254,7 +256,7 @@ def _follow(
 ) -> None:
     """Show a child's progress until it ends; without a terminal of its own, a line every minute."""
     begin = reported = time.monotonic()
-    text = 'loading'
+    text, estimated = 'loading', False
     console = Console(stderr=True, quiet=threading.current_thread() is not threading.main_thread())
     live = console.is_terminal and not console.quiet
     with console.status(f'{name}: {text}') as status:
@@ -263,6 +265,11 @@ def _follow(
                 raise StageError(f'{name} was stopped')
             for line in read().splitlines():
                 text = progress(line) or text
+            if 'eta ' in text and not estimated:
+                estimated = True
+                logger.info(
+                    f'{name}: about {text.partition("eta ")[2]} by the speed of these steps'
+                )
             message = f'{name}: {text}, {duration(time.monotonic() - begin)} so far'
             status.update(message)
             if not live and time.monotonic() - reported > 60:
