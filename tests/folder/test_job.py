@@ -45,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = call(*command, '--teacher', 'teacher.safetensors', cwd=place)
     assert run.returncode == 0, run.stdout + run.stderr
     assert 'MIM: accuracy on masked patches' in run.stdout + run.stderr
+    assert 'Unexpected keys' not in run.stdout + run.stderr
     return place
 
 
