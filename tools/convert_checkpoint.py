@@ -10,7 +10,7 @@ config.json and model.safetensors. What has no place in the new layout is droppe
 import argparse
 import sys
 
-FORMATS = ('beitv2_mm', 'official', 'timm', 'mmpretrain')
+FORMATS = ('beitv2_mm', 'official', 'timm', 'mmpretrain', 'transformers')
 
 
 def parse_args() -> argparse.Namespace:

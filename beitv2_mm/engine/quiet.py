@@ -31,6 +31,11 @@ def _is_no_list_of_keys(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith('Unexpected keys')  # the head of a teacher
 
 
+def hide_unexpected_keys() -> None:
+    """Silences timm about the weights of a head that a teacher goes without."""
+    logging.getLogger('timm.models._builder').addFilter(_is_no_list_of_keys)
+
+
 @contextmanager
 def quiet_terminal() -> Iterator[None]:
     """Runners that are built in this context show what is new, and write all to their log files.
@@ -39,7 +44,7 @@ def quiet_terminal() -> Iterator[None]:
     """
     for message in WARNINGS:
         warnings.filterwarnings('ignore', message)
-    logging.getLogger('timm.models._builder').addFilter(_is_no_list_of_keys)
+    hide_unexpected_keys()
     init = MMLogger.__init__
 
     def init_quietly(self: MMLogger, *args: Any, **kwargs: Any) -> None:

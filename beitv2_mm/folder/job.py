@@ -34,6 +34,8 @@ from beitv2_mm.quickstart.settings import (
 from beitv2_mm.quickstart.stages import Metrics, Stage, Stages, run_config, train
 from beitv2_mm.visualization.report import Report, log_table, write_report
 
+FEW = 10_000  # images, below which a pretraining from nothing learns little
+
 
 def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
     """Train a tokenizer and pretrain with it; what is done already is skipped. Returns the page.
@@ -47,6 +49,12 @@ def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
     if is_new(options, files.values()):
         machine, found = this_machine(options.gpus), survey(options.folder)
         _log_survey(found, logger)
+        if found.num_images < FEW and not options.source:
+            logger.warning(
+                f'With fewer than {FEW} images, published weights usually give better features: '
+                'python -m beitv2_mm finetune CLASSES --from beitv2_base_patch16_224_pt1k_ft21k, or '
+                'continue their pretraining with --from beitv2_base_patch16_224_pt1k'
+            )
         weights = (options.source and find_weights(options.source, options.image_size)) or None
         if weights and options.arch not in (None, weights.arch):
             raise FolderError(f'--arch {options.arch}, but the weights are {weights.arch!r}.')

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import constants
 
 from beitv2_mm.checkpoint import CheckpointError, read
+from beitv2_mm.engine.quiet import hide_unexpected_keys
 from beitv2_mm.folder.survey import FolderError
 from beitv2_mm.models import TimmTeacher
 from beitv2_mm.quickstart.teacher import MODEL as EFFICIENTNET
@@ -133,6 +134,7 @@ def _candidates(path: Path) -> Iterator[tuple[str, bool]]:
 
 def _build(name: str, projection: bool, weights: Path | None, grid: int) -> Teacher:
     """Build it once, so that what is wrong shows before the training."""
+    hide_unexpected_keys()
     settings: dict[str, object] = dict(model=name, projection=projection)
     if weights is not None:
         settings['checkpoint'] = str(weights)

@@ -233,6 +233,8 @@ def run_config(
     shrink(cfg, folder, iterations=1)
     for i, step in enumerate(cfg['tta_pipeline'][1].transforms[0] if 'tta_pipeline' in cfg else ()):
         step.scale = (32 + 16 * i, 16 + 8 * i)
+    if tool == 'train' and cfg.model.get('head', {}).get('num_classes') == 1000:
+        cfg.model.head.num_classes = cfg.model.data_preprocessor.num_classes = 10  # of CIFAR-10
     cfg.experiment_name = f'docs{next(NUMBER)}'  # runs of equal names share their state
     cfg.dump(folder / 'small.py')
     flags = [w for w in ('--resume', '--auto-scale-lr', '--tta') if w in words]

@@ -37,5 +37,6 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., 
     write_teacher(place / 'teacher.safetensors')
     arguments = ['--out', 'pretrained', '--epochs', 1, '--teacher', 'teacher.safetensors']
     said = command('pretrain', IMAGES, *arguments, cwd=place)
-    assert 'MIM: accuracy on masked patches' in said
+    assert 'MIM: accuracy on masked patches' in said and 'Unexpected keys' not in said
+    assert 'With fewer than 10000 images' in said and '(stage 2 of 2)' in said
     return place / 'pretrained'
