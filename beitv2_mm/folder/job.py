@@ -52,8 +52,8 @@ def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
         if found.num_images < FEW and not options.source:
             logger.warning(
                 f'With fewer than {FEW} images, published weights usually give better features: '
-                'python -m beitv2_mm finetune CLASSES --from beitv2_base_patch16_224_pt1k_ft21k, or '
-                'continue their pretraining with --from beitv2_base_patch16_224_pt1k'
+                'python -m beitv2_mm finetune CLASSES --from beitv2_base_patch16_224_pt1k_ft21k '
+                'or, to continue their pretraining, --from beitv2_base_patch16_224_pt1k here'
             )
         weights = (options.source and find_weights(options.source, options.image_size)) or None
         if weights and options.arch not in (None, weights.arch):
