@@ -164,7 +164,7 @@ def learning_rate(task: str, arch: str | dict, plan: Schedule) -> float:
         'tokenizer': (1e-4, 64) if small else (5e-5, 512),
         'pretrain': (5e-4, 128) if small else (1.5e-3, 2048),
         'finetune': (5e-4, 1024),
-        'segment': (5e-5, 16),
+        'segment': (5e-5 if width <= 768 else 3e-5, 16),
     }[task]
     if plan.short:
         rate, batch = {

@@ -49,7 +49,7 @@ def segment(
     cfg.model.backbone.update(init, out_indices=blocks, drop_path_rate=0.0 if plan.short else 0.15)
     cfg.model.data_preprocessor.size = crop
     heads = dict(num_classes=count, patch_size=size.patch)
-    cfg.model.decode_head.update(heads, in_channels=[dims] * 4, channels=min(dims, 512))
+    cfg.model.decode_head.update(heads, in_channels=[dims] * 4, channels=dims)
     cfg.model.auxiliary_head.update(heads, in_channels=dims, channels=min(dims, 256))
     cfg.model.test_cfg = dict(
         mode='slide', crop_size=crop, stride=(2 * size.pixels // 3,) * 2, windows_per_batch=8
@@ -72,6 +72,8 @@ def segment(
     decay.update(begin=warmup.end, end=plan.total)
     cfg.train_cfg.update(max_iters=plan.total, val_interval=every)
     cfg.optim_wrapper.optimizer.lr = learning_rate('segment', weights.arch, plan)
+    if dims > 768:  # as in the recipes of large
+        cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = 0.9
     cfg.default_hooks.checkpoint.update(interval=every)
     cfg.default_hooks.logger.interval = min(50, max(1, plan.steps // 4))
     cfg.auto_scale_lr.base_batch_size = plan.images

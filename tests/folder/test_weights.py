@@ -4,13 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 import nets
 from beitv2_mm.checkpoint import convert_file, to_official
+from beitv2_mm.checkpoint.mismatch import arch_of
+from beitv2_mm.folder.choices import Machine, schedule
+from beitv2_mm.folder.masks import MaskSurvey
+from beitv2_mm.folder.segmentation import crop_size, segment
 from beitv2_mm.folder.survey import FolderError
-from beitv2_mm.folder.weights import find_weights
+from beitv2_mm.folder.weights import Weights, find_weights
 from beitv2_mm.models import BEiTV2Backbone
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.cpu_only(reason='names and sizes, nothing is computed')
 
 
@@ -49,3 +55,26 @@ def test_what_cannot_be_started_from(tmp_path: Path) -> None:
     torch.save({'layer1.0.conv1.weight': torch.zeros(3)}, tmp_path / 'resnet.pth')
     with pytest.raises(FolderError, match=r'resnet\.pth: holds no transformer of BEiT'):
         find_weights(str(tmp_path / 'resnet.pth'))
+
+
+def test_the_segmentor_of_large_has_the_recipes_numbers(tmp_path: Path) -> None:
+    """Blocks, channels, rate and decay are those of the published config for large."""
+    with torch.device('meta'):
+        sizes = BEiTV2Backbone('large', position='shared').state_dict()
+    assert arch_of(sizes) == 'large'
+    weights = Weights('large.pth', 'large', 224, 16, 'shared', layer_scale=True)
+    names = tuple(f'{i}' for i in range(2000))
+    found = MaskSurvey(tmp_path, ('sky', 'house'), names, names[:8], short_side=600)
+    gpu = Machine(gpu_memory=80 << 30, cores=16)
+    size = crop_size(found, weights, gpu, None)
+    plan = schedule('segment', len(names), 'large', size, gpu, batch=16)
+    assert size.pixels == 512 and not plan.short
+    cfg = segment(ROOT, found, weights, size, plan, gpu, tmp_path)
+    official = Config.fromfile(ROOT / 'configs/segmentation/beitv2_large_8xb2_160k_ade20k_512.py')
+    for key in ('in_channels', 'channels'):
+        assert cfg.model.decode_head[key] == official.model.decode_head[key]
+        assert cfg.model.auxiliary_head[key] == official.model.auxiliary_head[key]
+    assert cfg.model.backbone.out_indices == official.model.backbone.out_indices
+    wrapper, other = cfg.optim_wrapper, official.optim_wrapper
+    assert wrapper.optimizer.lr == other.optimizer.lr
+    assert wrapper.paramwise_cfg.layer_decay_rate == other.paramwise_cfg.layer_decay_rate
