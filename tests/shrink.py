@@ -40,6 +40,12 @@ def shrink(cfg: Config, folder: Path, iterations: int = 2) -> Config:
     return cfg
 
 
+def take_ten_classes(cfg: Config) -> None:
+    """To train where CIFAR-10 stands for ImageNet."""
+    if cfg.model.get('head', {}).get('num_classes') == 1000:
+        cfg.model.head.num_classes = cfg.model.data_preprocessor.num_classes = 10
+
+
 def _dicts(node: object) -> Iterator[ConfigDict]:
     if isinstance(node, dict):
         yield node

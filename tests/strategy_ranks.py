@@ -14,7 +14,7 @@ from mmengine.config import Config
 import beitv2_mm.engine
 import beitv2_mm.models  # noqa: F401  the configs import them
 from beitv2_mm import launch
-from shrink import shrink
+from shrink import shrink, take_ten_classes
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 RECIPES = dict(
@@ -34,6 +34,7 @@ def recipe(name: str, kind: str, folder: Path) -> Config:
     own = strategy in ('fsdp', 'zero') and name == 'mim'
     file = CONFIGS / f'{RECIPES[name]}{f"_{strategy}" if own else ""}.py'
     cfg = shrink(Config.fromfile(file, format_python_code=False), folder, PER_EPOCH)
+    take_ten_classes(cfg)
     if strategy == 'fsdp' and not own:
         cfg.runner_type = 'beitv2_mm.StrategyRunner'
         cfg.strategy = dict(type='beitv2_mm.BlockShardedStrategy')

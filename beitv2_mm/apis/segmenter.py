@@ -82,7 +82,7 @@ class SegmentationInferencer:
             self._load = TRANSFORMS.build(steps[0])
             self._transform = Compose([TRANSFORMS.build(step) for step in steps[1:]])
             known = _meta(config, pretrained)
-        self._rules = pixel_rules(config.test_dataloader.dataset, self.model)
+        self._rules = pixel_rules(_dataset(config), self.model)
         self._slides = False
         count = self.model.num_classes
         names = known.get('classes') or [f'class {i}' for i in range(count)]

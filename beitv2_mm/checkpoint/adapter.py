@@ -56,7 +56,7 @@ class Report:
     def __str__(self) -> str:
         lines = [f'{len(self.loaded)} tensors loaded']
         if self.prefix:
-            lines.append(f'  found under {self.prefix!r}')
+            lines.append(f'  found under {shown([self.prefix])}')
         lines += [f'  {note}' for note in self.notes]
         if self.copied:
             lines.append(f'  shared bias table copied to {len(self.copied)} blocks')

@@ -60,7 +60,9 @@ def network_in(
         if ema and not averages:
             raise CheckpointError('There is no moving average (EMA): leave out ema=True.')
         if averages and not ema:
-            note = f'a moving average (EMA) is in the file too, under {averages[0]!r}: ema=True'
+            note = (
+                f'a moving average (EMA) is in the file too, under {shown(averages[:1])}: ema=True'
+            )
     return Network(below(tensors, prefix) if prefix else tensors, prefix, note)
 
 
@@ -135,10 +137,10 @@ def find_prefix(
         if not nested and not is_decoder and 2 * candidates[prefix] > candidates[best]:
             rivals.append(prefix)
     if len(rivals) > 1:
-        found = ', '.join(f'{p!r} ({candidates[p]} tensors)' for p in rivals)
+        found = ', '.join(f'{shown([p])} ({candidates[p]} tensors)' for p in rivals[:5])
         raise CheckpointError(
             f'Several networks in the file fit, under {found}: choose one with prefix=, such as '
-            f'prefix={rivals[0]!r}.'
+            f'prefix={shown(rivals[:1])}.'
         )
     outer = {p for p in averages if not any(p != q and p.startswith(q) for q in averages)}
     return best, sorted(outer)

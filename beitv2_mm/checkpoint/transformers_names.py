@@ -105,7 +105,11 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
 
 
 def to_transformers(name: str, value: Tensor, kind: Kind) -> list[tuple[str, Tensor]]:
-    """The tensors on the hub that hold one under its official name; none where it has no place."""
+    """The tensors on the hub that hold one under its official name; none where it has no place.
+
+    Raises:
+        CheckpointError: q, k and v cannot be told apart.
+    """
     root = '' if kind == 'backbone' else 'beit.'
     if name.startswith('cls_pt_'):
         return []
@@ -113,6 +117,8 @@ def to_transformers(name: str, value: Tensor, kind: Kind) -> list[tuple[str, Ten
         start = f'{root}encoder.layer.{block[1]}.'
         attention = f'{start}attention.attention.'
         if block[2] == 'attn.qkv.weight':
+            if not value.ndim or len(value) % 3:
+                raise CheckpointError(f'{name} cannot be {tuple(value.shape)}.')
             parts = value.chunk(3)
             names = [f'{attention}{part}.weight' for part in ('query', 'key', 'value')]
             return list(zip(names, parts, strict=True))

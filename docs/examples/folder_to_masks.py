@@ -22,7 +22,7 @@ from beitv2_mm.segmentation import BEiTV2FCNHead, BEiTV2Segmentor
 images, out = Path(sys.argv[1]), Path(sys.argv[2])
 
 # 1. Pretrain: a tokenizer, then the transformer that predicts its codes. No labels.
-options = PretrainOptions(images, out, arch='tiny', teacher='efficientnet_lite0', epochs=1)
+options = PretrainOptions(folder=images, out=out, teacher='efficientnet_lite0', epochs=1)
 pretrain(options, logging.getLogger('example'))
 config, checkpoint = out / 'pretrain.py', str(out / 'pretrain/epoch_1.pth')
 

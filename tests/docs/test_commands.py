@@ -29,7 +29,7 @@ from beitv2_mm.checkpoint import write
 from beitv2_mm.models import BEiTV2Backbone
 from markdown import ROOT, Command, commands
 from option_keys import is_known
-from shrink import shrink
+from shrink import shrink, take_ten_classes
 from tiny import CIFAR
 
 pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
@@ -233,8 +233,8 @@ def run_config(
     shrink(cfg, folder, iterations=1)
     for i, step in enumerate(cfg['tta_pipeline'][1].transforms[0] if 'tta_pipeline' in cfg else ()):
         step.scale = (32 + 16 * i, 16 + 8 * i)
-    if tool == 'train' and cfg.model.get('head', {}).get('num_classes') == 1000:
-        cfg.model.head.num_classes = cfg.model.data_preprocessor.num_classes = 10  # of CIFAR-10
+    if tool == 'train':
+        take_ten_classes(cfg)
     cfg.experiment_name = f'docs{next(NUMBER)}'  # runs of equal names share their state
     cfg.dump(folder / 'small.py')
     flags = [w for w in ('--resume', '--auto-scale-lr', '--tta') if w in words]

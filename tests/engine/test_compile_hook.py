@@ -14,7 +14,7 @@ from torch._dynamo.backends.registry import lookup_backend, register_backend
 from beitv2_mm import launch
 from beitv2_mm.engine.compile_hook import CPU_OPTIONS, compile_options, compile_parts
 from beitv2_mm.engine.compiled_part import MAX_SIZES, CompiledPart
-from shrink import shrink
+from shrink import shrink, take_ten_classes
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 RECIPES = dict(
@@ -32,6 +32,7 @@ PARTS = dict(mim=1, tokenizer=2, classifier=1, segmentor=3)
 def run(recipe, folder, batches=3, **compile_options):
     """The model after some steps, of which the last one gets a smaller batch."""
     cfg = shrink(Config.fromfile(CONFIGS / f'{RECIPES[recipe]}.py'), folder, iterations=batches)
+    take_ten_classes(cfg)
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
         cfg[key] = None
     cfg.train_dataloader.update(batch_size=3)
