@@ -19,7 +19,6 @@ from beitv2_mm.datasets.image_list import Line, read_list
 BATCH = 512
 
 
-@dataclass(frozen=True)
 class Listed(ImageFolder):
     """A list of files that need not exist."""
 
@@ -27,6 +26,7 @@ class Listed(ImageFolder):
         return read_list(self.ann_file, self.with_label)
 
 
+@dataclass(frozen=True)
 class Loader(Work):
     """Every path of the index is read once; no image is: memory is that of the index."""
 
