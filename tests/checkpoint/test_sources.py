@@ -152,6 +152,7 @@ def test_moving_average_as_a_module_beside_the_model() -> None:
     assert same(model, 2)
 
 
+@pytest.mark.not_pretended(reason='timm copies the model in a way that needs a real device')
 def test_moving_average_of_timm(tmp_path: Path) -> None:
     from timm.utils import CheckpointSaver, ModelEmaV3
 

@@ -81,7 +81,7 @@ def test_mask_token_and_head_of_theirs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('position', ['layerwise', 'absolute'])
-def test_classifier_to_theirs(position: str, tmp_path: Path) -> None:
+def test_classifier_to_theirs(position: str, tmp_path: Path, device: str) -> None:
     """The folder is what from_pretrained reads, with all sizes in config.json."""
     source = nets.classifier(position=position)
     if position == 'absolute':  # without a bias table, heads of 64 channels are assumed
@@ -94,14 +94,15 @@ def test_classifier_to_theirs(position: str, tmp_path: Path) -> None:
     model, info = loader.from_pretrained(tmp_path / 'hub', output_loading_info=True)
     assert not [key for key in info['missing_keys'] if 'index' not in key]
     assert not info['unexpected_keys'] and model.config.num_labels == 10
-    close(model.eval()(image()).logits, source(image()))
+    close(model.eval().to(device)(image()).logits, source(image()))
 
 
-def test_pretraining_to_theirs(tmp_path: Path) -> None:
+def test_pretraining_to_theirs(tmp_path: Path, device: str) -> None:
     source = nets.pretrainer()
     conversion = convert_file(source.state_dict(), tmp_path / 'hub', 'transformers')
     assert {name.split('.')[1] for name in conversion.dropped} == {'cls_pt_layers'}
-    model = transformers.BeitForMaskedImageModeling.from_pretrained(tmp_path / 'hub').eval()
+    model = transformers.BeitForMaskedImageModeling.from_pretrained(tmp_path / 'hub')
+    model.eval().to(device)
     masked = torch.rand(2, 16) < 0.4
     ours = source.head.lm_head(source.backbone(image(), masked)[0][:, 1:])
     close(ours, model(image(), bool_masked_pos=masked).logits)

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from beitv2_mm.launch import build_runner
-from shrink import shrink
+from shrink import shrink, take_ten_classes
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 # Blocking copies of the input are those of mmpretrain's preprocessor and, for each of the four
@@ -50,6 +50,7 @@ def test_waits_of_a_step(recipe: str, dtype: str, copies: int, tmp_path: Path, d
     from support.waits import counted_syncs
 
     cfg = shrink(Config.fromfile(CONFIGS / f'{recipe}.py'), tmp_path, iterations=4)
+    take_ten_classes(cfg)
     cfg.optim_wrapper.dtype = dtype
     cfg.default_hooks.logger.interval = 100
     runner = build_runner(cfg)
