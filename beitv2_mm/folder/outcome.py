@@ -107,6 +107,7 @@ def finetuning_report(
         Panel(
             'Top-1 on images held out',
             {n: c['val/accuracy/top1'] for n, c in firsts.items()},
+            x_label='epoch',
             percent=True,
         ),
     ]
