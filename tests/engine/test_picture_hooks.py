@@ -9,6 +9,7 @@ import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import default_collate
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from mmengine.visualization import LocalVisBackend, Visualizer
 from mmpretrain.datasets import PackInputs
 from mmpretrain.models import ClsDataPreprocessor
@@ -32,6 +33,8 @@ from tiny import (
     NUM_CODES,
     build_pretrainer,
     build_tokenizer,
+    cifar_images,
+    masks,
     randomize,
     teacher_config,
 )
@@ -158,6 +161,15 @@ def test_without_a_local_backend_there_is_no_page(tmp_path: Path) -> None:
     assert log.count('There is no run.html') == 1
     with pytest.raises(FileNotFoundError):
         write_run_page(tmp_path / 'none')
+
+
+def test_masks_that_lie_on_the_device_are_drawn() -> None:
+    """There data preprocessors of other packages, mmengine's own included, put the samples."""
+    model, images = build_pretrainer().eval(), cifar_images(6)
+    samples = [BaseDataElement(mask=mask) for mask in masks(6)]
+    hook = PredictionPicturesHook(num_images=6, num_shown=2)
+    pixels = (images * 255).byte().permute(0, 2, 3, 1).cpu().numpy()  # (6, H, W, 3)
+    assert 'mim_predictions' in hook.draw(model, images, pixels, samples)
 
 
 def test_bad_settings() -> None:
