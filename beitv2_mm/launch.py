@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -210,6 +211,13 @@ def set_amp(cfg: Config) -> None:
         raise LaunchError(f'--amp replaces OptimWrapper, but the config has {name}')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def end_processes() -> None:
+    """Leaves the process group after a run over gloo, whose threads may otherwise abort a process
+    that exits ("terminate called without an active exception")."""
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == 'gloo':
+        dist.destroy_process_group()
 
 
 def set_auto_scale_lr(cfg: Config) -> None:

@@ -51,6 +51,7 @@ def main() -> None:
         sys.exit(f'test.py: {error}')
     if args.out and args.out.endswith('.json') and is_main_process():
         mmengine.dump(metrics, args.out)
+    launch.end_processes()
 
 
 if __name__ == '__main__':

@@ -40,6 +40,7 @@ def main() -> None:
         if args.resume:
             launch.set_resume(cfg, args.resume)
         launch.build_runner(cfg, verbose=args.verbose).train()
+        launch.end_processes()
     except launch.USER_ERRORS as error:
         sys.exit(f'train.py: {error}')
     except KeyboardInterrupt:  # before the first step, or of a config with another checkpoint hook
