@@ -43,18 +43,22 @@ class _Preprocessing:
         readers = [t for t in transforms if _is_reader(t)]
         return Compose(readers), Compose([t for t in transforms if not _is_reader(t)])
 
-    def _prepare(self, image: Image) -> Any:
-        load, transform = self.pipeline  # type: ignore[attr-defined]
+    def _read(self, image: Image) -> dict:
+        """The image as the config's reader gives it: 'img' (H, W, C), three channels in BGR."""
         if isinstance(image, np.ndarray):
             shape = image.shape[:2]
-            return transform(dict(img=image, img_shape=shape, ori_shape=shape))
+            return dict(img=image, img_shape=shape, ori_shape=shape)
+        load, _ = self.pipeline  # type: ignore[attr-defined]
         try:
-            loaded = load(dict(img_path=str(image), **self._rules))
+            return load(dict(img_path=str(image), **self._rules))  # type: ignore[no-any-return]
         except UnreadableImageError:
             raise
         except Exception as error:  # of another package's loader
             raise ValueError(f'Cannot read the image {image}: {error}') from error
-        return transform(loaded)
+
+    def _prepare(self, image: Image) -> Any:
+        _, transform = self.pipeline  # type: ignore[attr-defined]
+        return transform(self._read(image))
 
     def preprocess(self, inputs: Iterable[Image], batch_size: int = 1) -> Iterator[dict]:
         prepared = map(self._prepare, inputs)

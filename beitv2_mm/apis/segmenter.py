@@ -26,7 +26,7 @@ from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import dataset_meta
 from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.engine.out_of_memory import is_out_of_memory
-from beitv2_mm.visualization.canvas import as_colours
+from beitv2_mm.visualization.canvas import as_picture
 from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
 
 ImageInput = str | PathLike | np.ndarray
@@ -118,9 +118,7 @@ class SegmentationInferencer:
                 raise
             except Exception as error:  # of another package's loader
                 raise ValueError(f'Cannot read the image {given}: {error}') from error
-        stored = loaded['img']
-        shown = stored[..., ::-1] if stored.shape[-1] == 3 else as_colours(stored)
-        image = np.ascontiguousarray(shown.astype(np.uint8))
+        image = as_picture(loaded['img'])
         loaded.update(seg_fields=[], reduce_zero_label=False)
         data = self._transform(loaded)
         with self._windows(data['inputs'].shape[-2:]):

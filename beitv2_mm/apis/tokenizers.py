@@ -27,14 +27,11 @@ def build_tokenizer(source: Source, config: str | PathLike | Config | None = Non
         CheckpointError: unreadable, no tokenizer, or not one of the published.
     """
     weights = read(source)
-    generator = 'target_generator.'
-    if any(name.startswith(generator) for name in weights):
-        weights = {
-            n.removeprefix(generator): v for n, v in weights.items() if n.startswith(generator)
-        }
+    inside = any(name.startswith('target_generator.') for name in weights)
+    weights = network_in(weights, prefix='target_generator.' if inside else None).tensors
     where = source if isinstance(source, str | PathLike) else 'the given weights'
     if config is None:
-        settings = _recognise(to_official(network_in(weights).tensors), str(where))
+        settings = _recognise(to_official(weights), str(where))
     else:
         found = config if isinstance(config, Config) else Config.fromfile(config)
         settings = found.model.to_dict()

@@ -109,6 +109,21 @@ def table_grid(table: Tensor, name: str) -> Grid:
     return side, side
 
 
+def grid_of(weights: Mapping[str, Tensor], part: str = '') -> Grid:
+    """The square grid that a transformer was trained with, from official names.
+
+    Raises:
+        CheckpointError: it has no positions, or they are not of a square grid.
+    """
+    position = f'{part}pos_embed'
+    if position in weights:
+        return square_grid(weights[position].shape[1] - 1, position)
+    for name in (SHARED_TABLE, f'{part}blocks.0.attn.{BIAS_TABLE}'):
+        if name in weights:
+            return table_grid(weights[name], name)
+    raise CheckpointError('It has no positions, which tell the grid of patches.')
+
+
 def resize(name: str, value: Tensor, target: Grid, source: Grid | None = None) -> Tensor:
     """A bias table or position embedding for another patch grid; other tensors as they are.
 

@@ -17,8 +17,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from beitv2_mm.checkpoint.adapter import check_grid, resize, table_grid
+from beitv2_mm.checkpoint.adapter import check_grid, grid_of, resize, table_grid
 from beitv2_mm.checkpoint.files import Source, read, write
+from beitv2_mm.checkpoint.mismatch import arch_of
 from beitv2_mm.checkpoint.names import (
     BIAS_TABLE,
     CODEBOOK,
@@ -36,6 +37,7 @@ from beitv2_mm.checkpoint.names import (
 from beitv2_mm.checkpoint.network import network_in
 from beitv2_mm.checkpoint.transformers_names import config_of, from_transformers, to_transformers
 from beitv2_mm.files import atomic
+from beitv2_mm.layers.arch import get_arch
 from beitv2_mm.layers.position import Grid, relative_position_index, table_size
 from beitv2_mm.safe_load import CheckpointError
 
@@ -302,8 +304,11 @@ def convert_file(
     result = convert(read(source, ema), to, source_grid, grid, prefix)
     destination = Path(destination)
     if to == 'transformers' and destination.suffix not in SUFFIXES:
+        weights = to_official(from_transformers(result.state_dict))
+        arch = arch_of(weights)
+        assert arch is not None  # `convert` has seen its blocks
+        config = config_of(weights, result.kind, get_arch(arch), grid_of(weights))
         destination.mkdir(parents=True, exist_ok=True)
-        config = config_of(to_official(from_transformers(result.state_dict)), result.kind)
         write(result.state_dict, destination / 'model.safetensors')
         with atomic(destination / 'config.json') as temporary:
             Path(temporary).write_text(json.dumps(config, indent=2))

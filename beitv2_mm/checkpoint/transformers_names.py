@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from beitv2_mm.checkpoint.names import BIAS_TABLE, SHARED_TABLE, Kind, StateDict
+from beitv2_mm.layers.arch import Arch
+from beitv2_mm.layers.position import Grid
 from beitv2_mm.safe_load import CheckpointError
 
 # official -> hub, within a block
@@ -132,29 +134,18 @@ def to_transformers(name: str, value: Tensor, kind: Kind) -> list[tuple[str, Ten
     return [(root + inside, value)] if inside != name else [(_renamed(name, _HEADS), value)]
 
 
-def config_of(weights: Mapping[str, Tensor], kind: Kind) -> dict[str, Any]:
-    """``config.json`` of a model with these tensors, which have official names.
-
-    Heads show in bias tables; without one they are taken to have 64 channels, as all published.
-    """
-    dims, channels, patch, _ = weights['patch_embed.proj.weight'].shape
+def config_of(weights: Mapping[str, Tensor], kind: Kind, arch: Arch, grid: Grid) -> dict[str, Any]:
+    """``config.json`` of a model with these tensors, which have official names."""
+    _, channels, patch, _ = weights['patch_embed.proj.weight'].shape
     tables = [name for name in weights if name.endswith(BIAS_TABLE)]
-    num_heads = weights[tables[0]].shape[1] if tables else max(dims // 64, 1)
-    patches = 196
-    if 'pos_embed' in weights:
-        patches = weights['pos_embed'].shape[1] - 1
-    elif tables:
-        patches = ((round((weights[tables[0]].shape[0] - 3) ** 0.5) + 1) // 2) ** 2
-    blocks = {name.split('.')[1] for name in weights if name.startswith('blocks.')}
-    gamma = weights.get('blocks.0.gamma_1')
     config: dict[str, Any] = dict(
         model_type='beit',
         architectures=[_ARCHITECTURES[kind]],
-        hidden_size=dims,
-        num_hidden_layers=len(blocks),
-        num_attention_heads=num_heads,
-        intermediate_size=weights['blocks.0.mlp.fc1.weight'].shape[0],
-        image_size=round(patches**0.5) * patch,
+        hidden_size=arch.embed_dims,
+        num_hidden_layers=arch.num_layers,
+        num_attention_heads=arch.num_heads,
+        intermediate_size=round(arch.embed_dims * arch.mlp_ratio),
+        image_size=grid[0] * patch,
         patch_size=patch,
         num_channels=channels,
         layer_norm_eps=1e-6,
@@ -162,7 +153,7 @@ def config_of(weights: Mapping[str, Tensor], kind: Kind) -> dict[str, Any]:
         use_absolute_position_embeddings='pos_embed' in weights,
         use_relative_position_bias=any(name.startswith('blocks.') for name in tables),
         use_shared_relative_position_bias=SHARED_TABLE in weights,
-        layer_scale_init_value=0.1 if gamma is not None else 0.0,
+        layer_scale_init_value=0.1 if 'blocks.0.gamma_1' in weights else 0.0,
         use_mean_pooling='fc_norm.weight' in weights or kind in ('pretraining', 'segmentor'),
     )
     if kind == 'pretraining':

@@ -66,6 +66,20 @@ class Size:
         return self.pixels // self.patch
 
 
+def exact_size(pixels: int, patch: int) -> Size:
+    """The size that the user gave.
+
+    Raises:
+        FolderError: patches of so many pixels do not fill it.
+    """
+    if pixels % patch:
+        raise FolderError(
+            f'--image-size: patches have {patch} pixels, of which {pixels} is no multiple: give '
+            f'--image-size {max(1, round(pixels / patch)) * patch}'
+        )
+    return Size(pixels, patch)
+
+
 def image_size(short_side: int) -> Size:
     """224 px for photographs; less, in as many patches as the quickstart, for small images."""
     for limit, size in ((48, Size(32, 4)), (96, Size(64, 8)), (160, Size(128, 16))):

@@ -9,7 +9,15 @@ from mmengine.config import Config
 
 from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.folder import recipes, segmentation
-from beitv2_mm.folder.choices import Machine, Schedule, Size, image_size, schedule, this_machine
+from beitv2_mm.folder.choices import (
+    Machine,
+    Schedule,
+    Size,
+    exact_size,
+    image_size,
+    schedule,
+    this_machine,
+)
 from beitv2_mm.folder.masks import survey_masks
 from beitv2_mm.folder.options import (
     FinetuneOptions,
@@ -68,7 +76,7 @@ def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
         if weights:
             size = Size(weights.img_size, weights.patch_size)
         elif options.image_size:
-            size = _exact(size, options.image_size)
+            size = exact_size(options.image_size, size.patch)
         left = found.num_images - max(1, min(2000, found.num_images // 10))
         third = options.epochs and max(1, options.epochs // 3)
         plans = {
@@ -96,16 +104,6 @@ def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
     return _report(pretraining_report(stages.results, files, options.folder), options.out, logger)
 
 
-def _exact(size: Size, pixels: int) -> Size:
-    if pixels % size.patch:
-        near = max(1, round(pixels / size.patch)) * size.patch
-        raise FolderError(
-            f'--image-size {pixels} is no multiple of the {size.patch} pixels of a patch: '
-            f'give --image-size {near}.'
-        )
-    return Size(pixels, size.patch)
-
-
 def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
     """Fine-tune a classifier on folders of images, or probe the weights; what is done already is
     skipped. Returns the page.
@@ -117,12 +115,12 @@ def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
     path = options.out / 'finetune.py'
     found = survey(options.folder, with_label=True)
     require_classes(found)
-    if options.out.resolve() == Path(options.source or '').resolve():
+    if options.out.resolve() == Path(options.source).resolve():
         raise FolderError('--out is --from: give the classifier a folder of its own.')
     if is_new(options, [path]):
         machine = this_machine(options.gpus)
         _log_survey(found, logger)
-        weights = find_weights(options.source or '', options.image_size)
+        weights = find_weights(options.source, options.image_size)
         held_out = max(1, min(50, min(found.classes.values()) // 5))
         left = found.num_images - held_out * len(found.classes)
         size = Size(weights.img_size, weights.patch_size)
@@ -182,7 +180,7 @@ def segment_train(options: SegmentOptions, logger: logging.Logger) -> Path:
         StageError: the training failed.
     """
     root, path = config_root(), options.out / 'segment.py'
-    if options.out.resolve() == Path(options.source or '').resolve():
+    if options.out.resolve() == Path(options.source).resolve():
         raise FolderError('--out is --from: give the segmentor a folder of its own.')
     if is_new(options, [path]):
         machine, found = this_machine(options.gpus), survey_masks(options.folder)
@@ -191,7 +189,7 @@ def segment_train(options: SegmentOptions, logger: logging.Logger) -> Path:
             f'({", ".join(found.classes[:5])}{", ..." if found.classes[5:] else ""}), '
             f'{found.short_side} px on the short side'
         )
-        weights = find_weights(options.source or '')
+        weights = find_weights(options.source, options.image_size)
         size = segmentation.crop_size(found, weights, machine, options.image_size)
         plan = schedule(
             'segment',

@@ -1,5 +1,6 @@
 """What lies in a folder of images and masks: pairs, classes, and which of them validate."""
 
+import os
 import random
 import statistics
 from collections import Counter
@@ -10,7 +11,9 @@ import numpy as np
 from mmengine.utils import track_iter_progress
 
 from beitv2_mm.datasets.image_folder import EXTENSIONS
+from beitv2_mm.datasets.listing import walk
 from beitv2_mm.datasets.reading import UnreadableImageError, open_image, read_labels
+from beitv2_mm.datasets.sampling import sample
 from beitv2_mm.folder.survey import SAMPLE, FolderError
 from beitv2_mm.segmentation.load_mask import IGNORE
 
@@ -51,9 +54,9 @@ def survey_masks(folder: Path) -> MaskSurvey:
         if not part.is_dir():
             raise FolderError(f'There is no folder {part.absolute()}. {EXPECTED}')
     files = {
-        str(path.relative_to(images).with_suffix('')): path
-        for path in sorted(images.rglob('*'))
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith('.')
+        os.path.splitext(name)[0]: images / name
+        for name in sorted(walk(str(images), []))
+        if name.lower().endswith(EXTENSIONS) and '/.' not in f'/{name}'
     }
     if len(files) < 2:
         raise FolderError(f'{images} holds {len(files)} images. {EXPECTED}')
@@ -66,7 +69,7 @@ def survey_masks(folder: Path) -> MaskSurvey:
     classes = _classes(folder, {name: masks / f'{name}.png' for name in files})
     train, val = _split(list(files))
     sides = []
-    for path in list(files.values())[:: -(-len(files) // SAMPLE)]:
+    for path in sample(list(files.values()), SAMPLE):
         try:
             sides.append(min(open_image(path).size))
         except UnreadableImageError:

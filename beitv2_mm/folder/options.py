@@ -47,6 +47,7 @@ class FinetuneOptions(Options):
 
     command = 'finetune'
 
+    source: str
     head: Literal['full', 'linear'] = 'full'
     probe: bool = False
     scratch: bool = False
@@ -58,6 +59,8 @@ class SegmentOptions(Options):
     """The command line of `segment-train`."""
 
     command = 'segment-train'
+
+    source: str
 
 
 def is_new(options: Options, files: Iterable[Path]) -> bool:

@@ -27,7 +27,7 @@ from beitv2_mm.folder.survey import FolderError
 from beitv2_mm.folder.weights import Weights, find_weights
 from beitv2_mm.paths import config_root
 from beitv2_mm.quickstart.stages import artifact
-from beitv2_mm.visualization.canvas import as_colours, beside, new_canvas, write
+from beitv2_mm.visualization.canvas import as_picture, beside, new_canvas, write
 
 BATCH = 16
 TOP = 5  # classes in the table
@@ -176,23 +176,15 @@ def _sheets(ranked: dict[str, list[dict]], folder: Path, inferencer: Any) -> Non
         chunk = order[start : start + SHEET]
         names = [path.name for path in result_names(chunk)]
         cards = [
-            _card(_shown(file, inferencer), name, ranked[file][0])
+            _card(as_picture(inferencer._read(file)['img']), name, ranked[file][0])
             for file, name in zip(chunk, names, strict=True)
         ]
         beside(cards, columns=8).save(folder / f'{number:03d}.png')
 
 
-def _shown(file: str, inferencer: Any) -> Image.Image:
-    """The image as the model's own reader sees it, in colours."""
-    load, _ = inferencer.pipeline
-    stored = load(dict(img_path=file))['img']
-    colours = stored[..., ::-1] if stored.shape[-1] == 3 else as_colours(stored)
-    return Image.fromarray(np.ascontiguousarray(colours.astype(np.uint8)))
-
-
-def _card(picture: Image.Image, name: str, best: dict) -> Image.Image:
+def _card(image: np.ndarray, name: str, best: dict) -> Image.Image:
     card = new_canvas(THUMBNAIL, THUMBNAIL + 40)
-    picture = ImageOps.contain(picture, (THUMBNAIL, THUMBNAIL))
+    picture = ImageOps.contain(Image.fromarray(image), (THUMBNAIL, THUMBNAIL))
     card.paste(picture, ((THUMBNAIL - picture.width) // 2, (THUMBNAIL - picture.height) // 2))
     write(card, (0, THUMBNAIL + 10), f'{best["class"]}  {best["score"]:.0%}')
     write(card, (0, THUMBNAIL + 28), name[-24:], size=11)

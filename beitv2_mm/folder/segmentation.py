@@ -16,12 +16,12 @@ LISTS = {'train': 'train.txt', 'val': 'val.txt'}
 
 
 def crop_size(found: MaskSurvey, weights: Weights, on: Machine, chosen: int | None) -> Size:
-    """Images of the training: 512 px crops of photographs on a GPU; on a CPU, and of small images,
-    not larger than what the weights were trained at."""
-    patch = weights.patch_size
-    most = chosen or (512 if on.gpu_memory else weights.img_size)
-    pixels = min(most, max(found.short_side, weights.img_size if chosen is None else most))
-    return Size(max(1, round(pixels / patch)) * patch, patch)
+    """Crops of the training: of 512 px of photographs on a GPU, otherwise, or where one is chosen,
+    those of ``weights``."""
+    if chosen or not on.gpu_memory:
+        return Size(weights.img_size, weights.patch_size)
+    pixels = min(512, max(found.short_side, weights.img_size))
+    return Size(round(pixels / weights.patch_size) * weights.patch_size, weights.patch_size)
 
 
 def write_lists(found: MaskSurvey, out: Path) -> None:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from beitv2_mm.apis.zoo import list_models, model_info, unknown_model
 from beitv2_mm.checkpoint import CheckpointError, kind_of, read, to_official
-from beitv2_mm.checkpoint.adapter import square_grid, table_grid
+from beitv2_mm.checkpoint.adapter import grid_of
 from beitv2_mm.checkpoint.mismatch import arch_of, position_of
 from beitv2_mm.checkpoint.network import network_in
+from beitv2_mm.folder.choices import exact_size
 from beitv2_mm.folder.survey import FolderError
 from beitv2_mm.quickstart.stages import artifact
 
@@ -97,17 +98,8 @@ def _describe(tensors: dict[str, Tensor], where: str, image_size: int | None) ->
         raise CheckpointError('holds no transformer of BEiT, but another network')
     patch = tensors[f'{part}patch_embed.proj.weight'].shape[2]
     if image_size is None:
-        table = next((t for n, t in tensors.items() if n.endswith('bias_table')), None)
-        if position == 'absolute':
-            grid = square_grid(tensors[f'{part}pos_embed'].shape[1] - 1, 'pos_embed')
-        else:
-            assert table is not None
-            grid = table_grid(table, 'the bias table')
-        image_size = grid[0] * patch
-    elif image_size % patch:
-        raise CheckpointError(
-            f'has patches of {patch} pixels, of which {image_size} is no multiple: give '
-            f'--image-size {max(1, round(image_size / patch)) * patch}'
-        )
+        image_size = grid_of(tensors, part)[0] * patch
+    else:
+        exact_size(image_size, patch)
     scaled = f'{part}blocks.0.gamma_1' in tensors
     return Weights(where, arch, image_size, patch, position, scaled, part or None)

@@ -86,6 +86,12 @@ def as_colours(images: np.ndarray) -> np.ndarray:
     return np.repeat(images[..., :1], 3, axis=-1)
 
 
+def as_picture(stored: np.ndarray) -> np.ndarray:
+    """(H, W, C), BGR if C is 3, uint8 or floats from 0 to 255 -> uint8 RGB (H, W, 3)."""
+    colours = stored[..., ::-1] if stored.shape[-1] == 3 else as_colours(stored)
+    return np.ascontiguousarray(colours.astype(np.uint8))
+
+
 def check_images(images: np.ndarray, patch_size: int) -> tuple[int, int]:
     """Grid (rows, columns) of patches of uint8 images (M, H, W, 3).
 

@@ -4,24 +4,15 @@ Colours are not jittered, and a fourth channel is no transparency. For more than
 16-bit files give LoadImage ``to_float32=True``.
 """
 
+from mmengine.config import read_base
 from mmpretrain.datasets import PackInputs
-from torchvision.transforms.v2 import CenterCrop, RandomHorizontalFlip, RandomResizedCrop, Resize
+from torchvision.transforms.v2 import CenterCrop, Resize
 
 from beitv2_mm.datasets import BlockwiseMask, LoadImage, TorchvisionTransforms
 
-band_crop = dict(
-    type=TorchvisionTransforms,
-    transforms=[
-        dict(
-            type=RandomResizedCrop,
-            size=224,
-            scale=(0.2, 1.0),
-            interpolation='bicubic',
-            antialias=True,
-        ),
-        dict(type=RandomHorizontalFlip),
-    ],
-)
+with read_base():
+    from .fast_pipelines import mim_crop
+
 band_centre = dict(
     type=TorchvisionTransforms,
     transforms=[
@@ -31,7 +22,7 @@ band_centre = dict(
 )
 band_mask = dict(type=BlockwiseMask, patch_size=16, num_masked=75, min_block=16, min_aspect=0.3)
 
-band_train_pipeline = [dict(type=LoadImage), band_crop, dict(type=PackInputs)]
+band_train_pipeline = [dict(type=LoadImage), mim_crop, dict(type=PackInputs)]
 band_test_pipeline = [dict(type=LoadImage), band_centre, dict(type=PackInputs)]
-band_mim_pipeline = [dict(type=LoadImage), band_crop, band_mask, dict(type=PackInputs)]
+band_mim_pipeline = [dict(type=LoadImage), mim_crop, band_mask, dict(type=PackInputs)]
 band_mim_test_pipeline = [dict(type=LoadImage), band_centre, band_mask, dict(type=PackInputs)]

@@ -33,21 +33,22 @@ fast_tokenizer_pipeline = [
     ),
     dict(type=PackInputs),
 ]
+mim_crop = dict(
+    type=TorchvisionTransforms,
+    transforms=[
+        dict(
+            type=RandomResizedCrop,
+            size=224,
+            scale=(0.2, 1.0),
+            interpolation='bicubic',
+            antialias=True,
+        ),
+        dict(type=RandomHorizontalFlip),
+    ],
+)
 fast_mim_pipeline = [
     dict(type=LoadImage),
-    dict(
-        type=TorchvisionTransforms,
-        transforms=[
-            dict(
-                type=RandomResizedCrop,
-                size=224,
-                scale=(0.2, 1.0),
-                interpolation='bicubic',
-                antialias=True,
-            ),
-            dict(type=RandomHorizontalFlip),
-        ],
-    ),
+    mim_crop,
     dict(type=LinearColorJitter, brightness=0.4, contrast=0.4, saturation=0.4),
     dict(type=BlockwiseMask, patch_size=16, num_masked=75, min_block=16, min_aspect=0.3),
     dict(type=PackInputs),
