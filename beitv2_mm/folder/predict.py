@@ -20,6 +20,7 @@ from beitv2_mm.apis import (
     segment_images,
 )
 from beitv2_mm.apis.segmenter import result_names
+from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.files import atomic
 from beitv2_mm.folder.choices import Size
 from beitv2_mm.folder.recipes import KNN, resize
@@ -127,6 +128,11 @@ def _features(
     files: Sequence[str], weights: Weights, out: Path, device: str | None, bar: ProgressBar
 ) -> tuple[Path, dict[str, str]]:
     """The mean patch token after the last block, normalised."""
+    if weights.in_channels != COLOURS:
+        raise FolderError(
+            f'{weights.checkpoint} takes images of {weights.in_channels} channels, and --features '
+            'reads colours: use FeatureInferencer with the config of its training.'
+        )
     cfg = Config.fromfile(config_root() / KNN)
     cfg.model.backbone.update(weights.backbone())
     resize(cfg.test_dataloader.dataset.pipeline, Size(weights.img_size, weights.patch_size))

@@ -11,6 +11,7 @@ from beitv2_mm.checkpoint import CheckpointError, kind_of, read, to_official
 from beitv2_mm.checkpoint.adapter import grid_of
 from beitv2_mm.checkpoint.mismatch import arch_of, position_of
 from beitv2_mm.checkpoint.network import network_in
+from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.folder.choices import exact_size
 from beitv2_mm.folder.survey import FolderError
 from beitv2_mm.quickstart.stages import artifact
@@ -31,6 +32,7 @@ class Weights:
     position: str
     layer_scale: bool
     prefix: str | None = None  # of the transformer in the file
+    in_channels: int = COLOURS
 
     def backbone(self) -> dict[str, Any]:
         """Settings of a `BEiTV2Backbone` that these weights fit into, with its ``init_cfg``."""
@@ -96,10 +98,10 @@ def _describe(tensors: dict[str, Tensor], where: str, image_size: int | None) ->
     arch, position = arch_of(tensors, part), position_of(tensors, part)
     if arch is None or position is None or f'{part}blocks.0.attn.q_bias' not in tensors:
         raise CheckpointError('holds no transformer of BEiT, but another network')
-    patch = tensors[f'{part}patch_embed.proj.weight'].shape[2]
+    channels, patch = tensors[f'{part}patch_embed.proj.weight'].shape[1:3]
     if image_size is None:
         image_size = grid_of(tensors, part)[0] * patch
     else:
         exact_size(image_size, patch)
     scaled = f'{part}blocks.0.gamma_1' in tensors
-    return Weights(where, arch, image_size, patch, position, scaled, part or None)
+    return Weights(where, arch, image_size, patch, position, scaled, part or None, channels)

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer
 from beitv2_mm.folder import FinetuneOptions, PretrainOptions, finetune, pretrain, teachers
+from beitv2_mm.folder.predict import predict
 from beitv2_mm.folder.survey import FolderError, require_classes, survey
 from beitv2_mm.folder.teachers import find_teacher
 from beitv2_mm.quickstart.teacher import write_teacher
@@ -131,6 +132,11 @@ def test_four_bands_of_12_bits_from_a_folder_and_a_list(fields: Path, tmp_path: 
     infer = ClassificationInferencer(tmp_path / 'classes/finetune.py', str(checkpoint))
     result = infer(str(fields / 'wheat/01.tif'))[0]
     assert result['pred_class'] in ('maize', 'wheat')
+    predict([fields], str(tmp_path / 'classes'), tmp_path / 'said')
+    picture = np.asarray(Image.open(tmp_path / 'said/pictures/001.png').convert('RGB'))
+    assert picture[:160, :160].mean() > 60  # 12 bits by their white level: the upper 8 are dark
+    with pytest.raises(FolderError, match='takes images of 4 channels, and --features reads'):
+        predict([fields], str(tmp_path / 'pretrained'), tmp_path / 'none', features=True)
 
 
 def test_surveys_of_bands_arrays_and_lists(fields: Path, tmp_path: Path) -> None:
