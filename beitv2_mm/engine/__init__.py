@@ -17,6 +17,7 @@ from beitv2_mm.engine.picture_hooks import (
     SegmentationPicturesHook,
 )
 from beitv2_mm.engine.precision import mixed_precision
+from beitv2_mm.engine.progress_hook import ProgressHook
 from beitv2_mm.engine.run_page_hook import RunPageHook
 from beitv2_mm.engine.seed_hook import EpochSeedHook
 from beitv2_mm.engine.strategies import BlockShardedStrategy, StrategyRunner
@@ -37,6 +38,7 @@ __all__ = [
     'KNNMetric',
     'MIMMetric',
     'PredictionPicturesHook',
+    'ProgressHook',
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
     'ResumableLoader',

@@ -97,9 +97,11 @@ def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
             write(configs[name], path, about)
     metrics = {'tokenizer': TOKENIZER_METRICS, 'pretrain': PRETRAIN_METRICS}
     stages = Stages(options.out, logger, count=len(files))
+    epochs = {name: Config.fromfile(path).train_cfg.max_epochs for name, path in files.items()}
     done: list[str] = []
     for name, path in files.items():
-        stages.run(_training(name, path, metrics[name], options, logger, after=done))
+        later = 0.0 if done else epochs['pretrain'] / epochs['tokenizer']  # alike in work
+        stages.run(_training(name, path, metrics[name], options, logger, after=done, later=later))
         done.append(name)
     return _report(pretraining_report(stages.results, files, options.folder), options.out, logger)
 
@@ -155,11 +157,15 @@ def _run_finetunings(
     ways: dict[str, dict[str, object]] = {'finetune': {}}
     if options.scratch:
         ways['scratch'] = scratch
+    later = seeds * len(ways)
     for seed in range(seeds):
         for way, changes in ways.items():
+            later -= 1
             name = f'{way}_seed{seed}' if seed else way
             values = {**changes, 'randomness.seed': seed} if seed or changes else {}
-            stages.run(_training(name, path, FINETUNE_METRICS, options, logger, values))
+            stages.run(
+                _training(name, path, FINETUNE_METRICS, options, logger, values, later=later)
+            )
 
 
 def _test(path: Path, folder: Path, logger: logging.Logger) -> Metrics:
@@ -258,12 +264,21 @@ def _training(
     logger: logging.Logger,
     values: Mapping[str, object] | None = None,
     after: Sequence[str] = (),
+    later: float = 0.0,
 ) -> Stage:
-    """A stage that trains a config, with ``values`` changed in it."""
+    """A stage that trains a config, with ``values`` changed in it; ``later`` is the work after it,
+    in multiples of its own."""
 
     def action(folder: Path) -> Metrics:
         return run_config(
-            config_root(), path, folder, metrics, logger, values, gpus=options.gpus or 1
+            config_root(),
+            path,
+            folder,
+            metrics,
+            logger,
+            values,
+            gpus=options.gpus or 1,
+            later=later,
         )
 
     content = Config.fromfile(path).to_dict() | {'options': dict(values or {})}

@@ -91,6 +91,7 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger, threads:
         images: tuple[Path, Path],  # to train and to validate on
         after: Sequence[str] = (),
         environment: Mapping[str, str] = hidden,
+        later: float = 0.0,
     ) -> Stage:
         def action(folder: Path) -> Metrics:
             values = {
@@ -99,7 +100,14 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger, threads:
                 **{option: artifact(options.out / stage) for option, stage in uses.items()},
             }
             return run_config(
-                options.root, options.root / path, folder, metrics, logger, values, environment
+                options.root,
+                options.root / path,
+                folder,
+                metrics,
+                logger,
+                values,
+                environment,
+                later=later,
             )
 
         content = config(options.root / path, changes).to_dict()
@@ -119,6 +127,7 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger, threads:
             uses={s.TEACHER: 'teacher'},
             images=(train_images, train_images),
             after=['data'],
+            later=(s.MINUTES['pretrain'] + s.MINUTES['finetune']) / s.MINUTES['tokenizer'],
         ),
         training(
             'pretrain',
@@ -127,6 +136,7 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger, threads:
             s.PRETRAIN_METRICS,
             uses={s.TOKENIZER: 'tokenizer'},
             images=(train_images, train_images),
+            later=s.MINUTES['finetune'] / s.MINUTES['pretrain'],
         ),
     ]
     finetunings = []

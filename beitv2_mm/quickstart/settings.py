@@ -38,6 +38,9 @@ WAYS: dict[str, Values] = {
 # Two ways of training a segmentor on composites, one run each.
 SEGMENT_WAYS: dict[str, Values] = {'pretrained': {}, 'scratch': WAYS['scratch']}
 
+# Of a whole run on two idle cores, three seeds; their ratios estimate when all will be done.
+MINUTES = {'tokenizer': 2.0, 'pretrain': 6.0, 'finetune': 6.0}
+
 LABELS = {
     'pretrained': 'pretrained',
     'scratch_layer_decay': 'from scratch, layer decay',

@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
-from rich.console import Console
 
 from beitv2_mm.files import write_atomic
+from beitv2_mm.quickstart.progress import follow
 from beitv2_mm.visualization.curves import last_values, read_scalars
 from beitv2_mm.visualization.page import duration
 
@@ -88,9 +87,13 @@ class Stages:
         """
         with ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(self.run, stage) for stage in stages]
+            begin = time.monotonic()
             try:
-                for future in as_completed(futures):
+                for done, future in enumerate(as_completed(futures), 1):
                     future.result()
+                    if left := len(stages) - done:
+                        seconds = (time.monotonic() - begin) / done * left
+                        self.logger.info(f'{left} trainings to go, about {duration(seconds)}')
             except BaseException:
                 STOP.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -191,9 +194,13 @@ def train(
     folder: Path,
     logger: logging.Logger,
     environment: Mapping[str, str] | None = None,
+    later: float = 0.0,
 ) -> None:
     """Run a training command in a process of its own; its output goes to `folder/log`, its progress
-    to the terminal. Raises StageError if it fails; when interrupted, lets it save and end first."""
+    to the terminal. `later` is the work of the stages after it, in multiples of its own.
+
+    Raises StageError if it fails; when interrupted, lets it save and end first.
+    """
     log = folder / LOG
     with log.open('ab') as sink, log.open(errors='replace') as reader:
         reader.seek(0, os.SEEK_END)
@@ -206,7 +213,9 @@ def train(
             start_new_session=True,
         )
         try:
-            _follow(child, reader.read, folder.name, logger)
+            for _ in follow(child, reader.read, folder.name, logger, later):
+                if STOP.is_set():
+                    raise StageError(f'{folder.name} was stopped')
         except BaseException:
             logger.warning(
                 f'{folder.name}: ends after the step that it is in and its checkpoint; a second '
@@ -235,10 +244,11 @@ def run_config(
     options: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
     gpus: int = 1,
+    later: float = 0.0,
 ) -> Metrics:
     """Train a config with `root`/tools/train.py in `folder`, from its last checkpoint if there is
     one; returns the last `metrics` of its validation. `options` change the config; several `gpus`
-    are started by torchrun."""
+    are started by torchrun; `later` is that of `train`."""
     command: list[str | Path] = [root / 'tools/train.py', config, '--work-dir', folder]
     if gpus > 1:
         torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={gpus}']
@@ -246,49 +256,9 @@ def run_config(
     command += ['--resume', 'auto']
     if options:
         command += ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]
-    train(command, folder, logger, environment)
+    train(command, folder, logger, environment, later)
     found = last_values(read_scalars(folder), [f'val/{metric}' for metric in metrics])
     return {key.removeprefix('val/'): value for key, value in found.items()}
-
-
-def _follow(
-    child: subprocess.Popen, read: Callable[[], str], name: str, logger: logging.Logger
-) -> None:
-    """Show a child's progress until it ends; without a terminal of its own, a line every minute."""
-    begin = reported = time.monotonic()
-    text, estimated = 'loading', False
-    console = Console(stderr=True, quiet=threading.current_thread() is not threading.main_thread())
-    live = console.is_terminal and not console.quiet
-    with console.status(f'{name}: {text}') as status:
-        while child.poll() is None:
-            if STOP.wait(0.5):
-                raise StageError(f'{name} was stopped')
-            for line in read().splitlines():
-                text = progress(line) or text
-            if 'eta ' in text and not estimated:
-                estimated = True
-                logger.info(
-                    f'{name}: about {text.partition("eta ")[2]} by the speed of these steps'
-                )
-            message = f'{name}: {text}, {duration(time.monotonic() - begin)} so far'
-            status.update(message)
-            if not live and time.monotonic() - reported > 60:
-                reported = time.monotonic()
-                logger.info(message)
-
-
-def progress(line: str) -> str:
-    """A line of mmengine's log -> 'train 100/2000, loss 5.31, eta 0:01:02'; '' for other lines."""
-    match = re.search(r'\((train|val|test)\)\s+((?:\[[^\]]*\])+)', line)
-    if match is None:
-        return ''
-    mode, position = match.groups()
-    parts = [f'{mode} ' + ' '.join(re.findall(r'\[\s*([^\]]*)\]', position))]
-    for name in ('loss', 'eta'):
-        value = re.search(rf'\b{name}: (\S+)', line)
-        if value:
-            parts.append(f'{name} {value[1]}')
-    return ', '.join(parts)
 
 
 def _end(child: subprocess.Popen, patience: float | None = None) -> None:

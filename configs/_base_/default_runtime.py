@@ -9,6 +9,7 @@ from beitv2_mm.engine import (
     CompileHook,
     DivergenceGuardHook,
     EpochSeedHook,
+    ProgressHook,
     RunPageHook,
     UnreadableImagesHook,
 )
@@ -32,6 +33,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type=EpochSeedHook),
+    dict(type=ProgressHook),  # a line every ten seconds at least
     dict(type=DivergenceGuardHook),
     dict(type=UnreadableImagesHook),
     dict(type=AdaptCheckpointHook),  # load_from takes any layout, under any project's tools

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from beitv2_mm.quickstart.progress import progress, remaining
 from beitv2_mm.quickstart.stages import (
     Metrics,
     Stage,
     StageError,
     Stages,
     artifact,
-    progress,
     train,
 )
 from support.terminal import Terminal
@@ -118,6 +118,7 @@ def test_artifact_survives_a_moved_folder(tmp_path: Path) -> None:
             'train 100/2000, loss 5.31, eta 0:01:02',
         ),
         ('Epoch(train)  [3][50/79]  lr: 1e-3  eta: 0:00:09  loss: 1.5', 'train 3 50/79'),
+        ('Epoch(train)  [1][1/9]  eta: 2 days, 1:00:09', 'train 1 1/9, eta 2 days, 1:00:09'),
         ('Epoch(val) [3][40/40]  accuracy/top1: 40.0', 'val 3 40/40'),
         ('Saving checkpoint at 3 epochs', ''),
     ],
@@ -125,6 +126,16 @@ def test_artifact_survives_a_moved_folder(tmp_path: Path) -> None:
 def test_progress(line: str, text: str) -> None:
     assert progress(line).startswith(text)
     assert bool(progress(line)) == bool(text)
+
+
+def test_remaining_time_of_all_stages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert remaining('train 1 1/9, loss 5.3, eta 2 days, 1:00:09') == 49 * 3600 + 9
+    assert remaining('val 3/40, eta 0:00:09') is None  # of the validation alone
+    line = 'Iter(train) [1/9]  eta: 0:10:00'
+    code = f'import time; print({line!r}, flush=True); time.sleep(2)'
+    with caplog.at_level('INFO', 'test_stages'):
+        train(['-c', code], tmp_path, LOGGER, later=2.0)
+    assert 'about 10 min 00 s by the speed of these steps; all stages about 30 min' in caplog.text
 
 
 def test_training_runs_a_config_and_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

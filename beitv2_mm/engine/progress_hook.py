@@ -1,0 +1,72 @@
+"""Progress by the clock: a slow step or a long validation is not mistaken for a hanging program."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.runner import Runner
+
+from beitv2_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Logs position and remaining time wherever `LoggerHook`, which counts steps, is silent for
+    longer than ``seconds``.
+
+    It does not look at losses, so it costs no synchronisation with the device.
+    """
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self.seconds = seconds
+        self.interval = 0  # steps between lines of LoggerHook
+        self.begin = self.last = 0.0
+        self.first = 0
+
+    def before_run(self, runner: Runner) -> None:
+        """Finds how often the run logs anyway."""
+        for hook in runner.hooks:
+            if isinstance(hook, LoggerHook):
+                self.interval = hook.interval
+
+    def before_train(self, runner: Runner) -> None:
+        """The time that remains is reckoned from here."""
+        self._start(runner.iter)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """A validation has its own clock."""
+        self._start(0)
+
+    before_test_epoch = before_val_epoch
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Training goes on after a validation."""
+        self._start(runner.iter)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        """Steps of the whole training."""
+        self._step(runner, 'train', batch_idx, runner.iter, runner.max_iters)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        """Batches of this validation."""
+        self._step(runner, 'val', batch_idx, batch_idx, len(runner.val_dataloader))
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        """Batches of the test."""
+        self._step(runner, 'test', batch_idx, batch_idx, len(runner.test_dataloader))
+
+    def _start(self, first: int) -> None:
+        self.begin = self.last = time.monotonic()
+        self.first = first
+
+    def _step(self, runner: Runner, mode: str, batch_idx: int, step: int, total: int) -> None:
+        now = time.monotonic()
+        if self.every_n_inner_iters(batch_idx, self.interval):
+            self.last = now  # LoggerHook writes its own line
+        elif now - self.last >= self.seconds:
+            self.last = now
+            done = step + 1
+            left = (now - self.begin) / (done - self.first) * (total - done)
+            eta = timedelta(seconds=int(left))
+            runner.logger.info(f'Iter({mode}) [{done}/{total}]  eta: {eta}')
