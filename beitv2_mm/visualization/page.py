@@ -31,6 +31,11 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .figures .main { border-color: var(--accent); }
 .figures .main b { color: var(--accent); }
 .figures span, .note, figcaption { color: var(--soft); font-size: 0.9rem; }
+.verdict { border-left: 5px solid var(--soft); padding: 16px 20px; }
+.verdict.good { border-left-color: #009e73; }
+.verdict.bad { border-left-color: #d55e00; }
+.verdict p { margin: 0 0 6px; max-width: 90ch; }
+.verdict p:last-child { margin: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th { text-align: left; font-size: 0.8rem; color: var(--soft); font-weight: 600; }
@@ -74,7 +79,8 @@ PAGE = """<!doctype html>
 def render(report: 'Report') -> str:
     """The page of a report as HTML text."""
     parts = [
-        _headline(report),
+        _verdict(report),
+        figures(report.headline()),
         section('Results', table((), report.rows(), ('', 'number', 'note'), total=True)),
         _segmentation(report),
         *(figure(picture) for picture in report.pictures),
@@ -104,14 +110,23 @@ def duration(seconds: float) -> str:
     return f'{whole // 3600} h {whole % 3600 // 60:02d} min'
 
 
-def _headline(report: 'Report') -> str:
-    return figures(report.headline())
+def _verdict(report: 'Report') -> str:
+    findings = report.verdict()
+    if not findings:
+        return ''
+    kinds = {finding.kind for finding in findings}
+    kind = next(kind for kind in ('bad', 'open', 'good') if kind in kinds)
+    lines = ''.join(f'<p>{escape(finding.text)}</p>' for finding in findings)
+    return f'<section class="verdict {kind}">{lines}</section>'
 
 
 def figures(values: Sequence[tuple[str, str, str]]) -> str:
-    """A row of large numbers, each (kind, value, label); the kind 'main' stands out."""
+    """A row of large numbers, each (kind, value, label), where the label may have several lines;
+    the kind 'main' stands out."""
     cells = (
-        f'<div class="{kind}"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+        f'<div class="{kind}"><b>{escape(value)}</b>'
+        + '<br>'.join(f'<span>{escape(line)}</span>' for line in label.splitlines())
+        + '</div>'
         for kind, value, label in values
     )
     return '<div class="figures">' + ''.join(cells) + '</div>'

@@ -6,19 +6,27 @@ from os import PathLike
 from pathlib import Path
 
 from beitv2_mm.files import write_atomic
-from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
-from beitv2_mm.visualization.page import figure, figures, page
+from beitv2_mm.visualization.curves import (
+    Panel,
+    Scalars,
+    drawable,
+    plot_curves,
+    read_scalars,
+    validation_axis,
+)
+from beitv2_mm.visualization.names import is_percent, name_of, value_of
+from beitv2_mm.visualization.page import figure, figures, page, section, table
 from beitv2_mm.visualization.report import Picture
 
-# What a panel shows: its title, the names in it (training's), whether they are percentages.
+# What a panel shows: its title, and the names in it (training's).
 PANELS = (
-    ('Losses', r'(.*\.)?loss(_.*)?', False),
-    ('Cosine to the teacher', r'cosine', False),
-    ('Accuracy', r'accuracy.*|(.*\.)?acc_.*', True),
-    ('Codebook in use', r'codebook_usage_ema', True),
-    ('Codebook: perplexity', r'codebook_perplexity_ema', False),
-    ('Learning rate', r'(base_)?lr', False),
-    ('Gradient norm', r'grad_norm', False),
+    ('Losses', r'(.*\.)?loss(_.*)?'),
+    ('Cosine to the teacher', r'cosine'),
+    ('Accuracy', r'accuracy.*|(.*\.)?acc_.*'),
+    ('Codebook in use', r'codebook_usage_ema'),
+    ('Codebook: perplexity', r'codebook_perplexity_ema'),
+    ('Learning rate', r'(base_)?lr'),
+    ('Gradient norm', r'grad_norm'),
 )
 NOT_SHOWN = {'time', 'data_time', 'memory', 'epoch', 'iter'}
 CAPTIONS = {
@@ -45,20 +53,36 @@ def write_run_page(work_dir: str | PathLike) -> Path:
     """
     work_dir = Path(work_dir)
     scalars = read_scalars(work_dir)
-    body = [figures(_headline(scalars))]
-    body += [figure(picture) for picture in (_curves(scalars), *latest_pictures(work_dir))]
-    last = max(steps[-1] for steps, _ in scalars.values())
-    summary = f'{last} iterations so far. Thin lines: logged values. Thick ones: running means.'
+    panels = drawable(_panels(scalars))
+    body = [figures(_headline(scalars)), _values(scalars, panels)]
+    pictures = latest_pictures(work_dir)
+    if panels:
+        caption = (
+            'Thin lines are logged values, thick ones the mean over neighbouring values. '
+            'Without "validation" in the title, they are of the images trained on.'
+        )
+        pictures.insert(0, Picture('curves', 'Curves', caption, plot_curves(panels)))
+    body += [figure(picture) for picture in pictures]
+    training = [steps[-1] for name, (steps, _) in scalars.items() if not name.startswith('val/')]
+    summary = f'{max(training, default=0):,} steps so far.'
     path = work_dir / 'run.html'
     write_atomic(path, page(f'Run {work_dir.absolute().name}', summary, '\n'.join(body)).encode())
     return path
 
 
 def _headline(scalars: Scalars) -> list[tuple[str, str, str]]:
-    """The last value of the loss and of each validation metric, as (kind, value, label)."""
-    names: list[str] = [name for name in ('loss', 'codebook_usage_ema') if name in scalars]
-    names += [n for n in _validation(scalars) if n.removeprefix('val/') not in names][:6]
-    return [('', f'{scalars[name][1][-1]:.4g}', name) for name in names]
+    """The last value of the loss and of some validation metrics, as (kind, value, label)."""
+    names: list[str] = [n for n in ('loss', 'codebook_usage_ema') if n in scalars]
+    names += [name for name in _validation(scalars) if not name.endswith('_constant')][:6]
+    return [('', _last(scalars, name), _label(name)) for name in names]
+
+
+def _last(scalars: Scalars, name: str) -> str:
+    return value_of(name, scalars[name][1][-1])
+
+
+def _label(name: str) -> str:
+    return f'{name_of(name)}\n{"validation" if name.startswith("val/") else "training"}'
 
 
 def _validation(scalars: Scalars) -> list[str]:
@@ -69,20 +93,40 @@ def _validation(scalars: Scalars) -> list[str]:
     ]
 
 
-def _curves(scalars: Scalars) -> Picture:
+def _values(scalars: Scalars, panels: list[Panel]) -> str:
+    """Tables of the last validation, and of what training logged and no curve shows."""
+    axis = validation_axis(scalars)
+    drawn = {label for panel in panels for label in panel.curves}
+    others = [n for n in _training(scalars) if name_of(n) not in drawn]
+    content = ''
+    for title, names, unit in (
+        ('Last validation', _validation(scalars), axis),
+        ('Logged once, or unchanged', others, 'step'),
+    ):
+        rows = [(name_of(n), _last(scalars, n), f'{unit} {scalars[n][0][-1]:,}') for n in names]
+        if rows:
+            content += section(title, table((), rows, ('', 'number', 'note')))
+    return content
+
+
+def _training(scalars: Scalars) -> list[str]:
+    return [n for n in scalars if not n.startswith('val/') and n not in NOT_SHOWN]
+
+
+def _panels(scalars: Scalars) -> list[Panel]:
     panels = []
-    for title, pattern, is_percentage in PANELS:
+    for title, pattern in PANELS:
         chosen = {name: xy for name, xy in scalars.items() if re.fullmatch(pattern, name)}
         if title == 'Learning rate' and len({tuple(values) for _, values in chosen.values()}) == 1:
             chosen.pop('base_lr', None)
-        if chosen:
-            panels.append(Panel(title, chosen, 'iteration', percent=is_percentage))
+        curves = {name_of(name): xy for name, xy in chosen.items()}
+        usage = title == 'Codebook in use'
+        panels.append(Panel(title, curves, percent=any(map(is_percent, chosen)), whole=usage))
+    axis = validation_axis(scalars)
     for name in _validation(scalars):
-        x_label = 'epoch' if 'epoch' in scalars else 'iteration'
-        panels.append(
-            Panel(f'Validation: {name.removeprefix("val/")}', {name: scalars[name]}, x_label)
-        )
-    return Picture('curves', 'Curves', '', plot_curves(panels))
+        title = f'Validation: {name_of(name)}'
+        panels.append(Panel(title, {name: scalars[name]}, axis, percent=is_percent(name)))
+    return panels
 
 
 def latest_pictures(work_dir: Path, limit: int = 12) -> list[Picture]:
@@ -96,7 +140,7 @@ def latest_pictures(work_dir: Path, limit: int = 12) -> list[Picture]:
     pictures = []
     for name in sorted(newest, key=lambda n: (list(CAPTIONS).index(n) if n in CAPTIONS else 99, n)):
         _, step, path = newest[name]
-        title, caption = CAPTIONS.get(name, (name, ''))
+        title, caption = CAPTIONS.get(name, (name_of(name), ''))
         text = f'{caption} Step {step}.'.strip()
         pictures.append(Picture(name, title, text, path.read_bytes()))
     return pictures[:limit]
