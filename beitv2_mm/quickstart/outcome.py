@@ -87,11 +87,11 @@ def _scores(results: Results, scale: s.Scale, options: s.Options) -> list[Segmen
     pasted = str(results['composites'].folder / s.COMPOSITES)
     cfg = config(options.root / s.SEGMENT_CONFIG, {**scale.segment, s.VAL_IMAGES: pasted})
     return [
-        guess_everywhere(count_classes(cfg.val_dataloader.dataset)),
         *(
             SegmentationScore(label, *(results[name].metrics[key] for key in s.SEGMENT_METRICS))
             for label, name in _segmentation_stages()
         ),
+        guess_everywhere(count_classes(cfg.val_dataloader.dataset)),
     ]
 
 

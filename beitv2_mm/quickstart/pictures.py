@@ -30,7 +30,7 @@ from beitv2_mm.visualization.report import Picture, SegmentationScore
 from beitv2_mm.visualization.usage import plot_usage
 
 BRANCHES = {'main': 'main branch', 'aggregation': 'aggregation branch'}
-GUESS = 'commonest class everywhere'
+GUESS = 'baseline: commonest class everywhere'
 
 
 def describe_machine(device: str) -> dict[str, str]:
@@ -164,7 +164,7 @@ def code_pictures(
             'What it predicts',
             f'In place of each hidden patch stands the real patch, from others of the {kind}, that '
             'is nearest to a code: the one predicted from the visible patches, or that of the '
-            'tokenizer.',
+            'tokenizer. The numbers say how many of the predicted codes are right.',
             to_png(predictions),
         ),
     ]

@@ -206,9 +206,9 @@ class SegmentorReport(Report):
             (
                 '',
                 percent(self.miou),
-                'mean IoU on images held out' + _note(guess.label, guess.miou),
+                'mean IoU on images held out' + _note('baseline', guess.miou),
             ),
-            ('', percent(self.aacc), 'of pixels right' + _note(guess.label, guess.aacc)),
+            ('', percent(self.aacc), 'of pixels right' + _note('baseline', guess.aacc)),
             ('', str(self.num_classes), 'classes'),
         ]
 
@@ -224,7 +224,7 @@ class SegmentorReport(Report):
             for name, value, base in pairs
             for row in (
                 (name, percent(value), f'{self.num_images} images held out'),
-                ('', percent(base), f'baseline: {guess.label}'),
+                ('', percent(base), guess.label),
             )
         ]
 

@@ -53,8 +53,8 @@ pre { background: var(--code); border-radius: 8px; padding: 10px 14px; margin: 4
   white-space: pre-wrap; overflow-wrap: anywhere; }
 ul { margin: 0; padding-left: 20px; }
 li { margin: 0 0 6px; }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr));
-  gap: 0 20px; align-items: start; }
+.two { columns: 380px 2; column-gap: 20px; }
+.two section { break-inside: avoid; }
 summary { cursor: pointer; font-weight: 600; }
 details table { margin-top: 12px; }
 """
@@ -84,8 +84,8 @@ def render(report: 'Report') -> str:
         section('Results', table((), report.rows(), ('', 'number', 'note'), total=True)),
         _segmentation(report),
         *(figure(picture) for picture in report.pictures),
-        '<div class="two">' + _stages(report) + _machine(report) + '</div>',
-        section('What these figures do not show', _list(report.limits)),
+        '<div class="two">', _stages(report), _machine(report),
+        section('What these figures do not show', _list(report.limits)), '</div>',
         section('How to go on', ''.join(
             f'<div>{escape(purpose)}</div><pre>{escape(line)}</pre>'
             for purpose, line in report.commands
@@ -117,6 +117,7 @@ def _verdict(report: 'Report') -> str:
     kinds = {finding.kind for finding in findings}
     kind = next(kind for kind in ('bad', 'open', 'good') if kind in kinds)
     lines = ''.join(f'<p>{escape(finding.text)}</p>' for finding in findings)
+    lines = lines.replace('± ', '±&nbsp;').replace(' %', '&nbsp;%')  # no line ends there
     return f'<section class="verdict {kind}">{lines}</section>'
 
 
@@ -170,12 +171,16 @@ def _segmentation(report: 'Report') -> str:
         for score in report.segmentation
     ]
     head = ('', 'mIoU', 'mean class accuracy', 'pixel accuracy')
-    content = table(head, rows, ('', 'number', 'number', 'number'))
+    about = '<figcaption>Measured on composites of the test set; one training each.</figcaption>'
+    content = about + table(head, rows, ('', 'number', 'number', 'number'))
     return section('Segmentation of composites', content)
 
 
 def _stages(report: 'Report') -> str:
-    rows = [(stage.name, duration(stage.seconds)) for stage in report.stages]
+    rows = [
+        (stage.name.replace('_seed', ', seed ').replace('_', ' '), duration(stage.seconds))
+        for stage in report.stages
+    ]
     rows.append(('all stages', duration(sum(stage.seconds for stage in report.stages))))
     return section('What ran, and how long', table((), rows, ('', 'number'), total=True))
 

@@ -14,13 +14,14 @@ from beitv2_mm.visualization.curves import (
     read_scalars,
     validation_axis,
 )
-from beitv2_mm.visualization.names import is_percent, name_of, value_of
+from beitv2_mm.visualization.names import NAMES, is_percent, name_of, value_of
 from beitv2_mm.visualization.page import figure, figures, page, section, table
 from beitv2_mm.visualization.report import Picture
 
 # What a panel shows: its title, and the names in it (training's).
 PANELS = (
-    ('Losses', r'(.*\.)?loss(_.*)?'),
+    ('Loss', r'loss'),
+    ('Losses that it adds up', r'(.*\.)?loss_.*'),
     ('Cosine to the teacher', r'cosine'),
     ('Accuracy', r'accuracy.*|(.*\.)?acc_.*'),
     ('Codebook in use', r'codebook_usage_ema'),
@@ -35,7 +36,7 @@ CAPTIONS = {
     'code_usage': ('How often codes are used', 'In the validation images.'),
     'mim_predictions': (
         'What is predicted of hidden patches',
-        'Real patches of other images stand for the codes.',
+        'Real patches of other images stand for the codes; with how many codes are right.',
     ),
     'segmentation': ('Segmentation', 'True classes where known, and predicted ones.'),
     'attention': (
@@ -53,18 +54,23 @@ def write_run_page(work_dir: str | PathLike) -> Path:
     """
     work_dir = Path(work_dir)
     scalars = read_scalars(work_dir)
-    panels = drawable(_panels(scalars))
-    body = [figures(_headline(scalars)), _values(scalars, panels)]
-    pictures = latest_pictures(work_dir)
+    if scalars.get('base_lr') == scalars.get('lr'):
+        scalars.pop('base_lr', None)
+    panels, axis = drawable(_panels(scalars)), validation_axis(scalars)
+    body = [figures(_headline(scalars))]
+    body.append(_table('Last validation', scalars, _validation(scalars), axis))
     if panels:
         caption = (
             'Thin lines are logged values, thick ones the mean over neighbouring values. '
             'Without "validation" in the title, they are of the images trained on.'
         )
-        pictures.insert(0, Picture('curves', 'Curves', caption, plot_curves(panels)))
-    body += [figure(picture) for picture in pictures]
+        body.append(figure(Picture('curves', 'Curves', caption, plot_curves(panels))))
+    drawn = {id(curve) for panel in panels for curve in panel.curves.values()}
+    others = [name for name in _training(scalars) if id(scalars[name]) not in drawn]
+    body.append(_table('Training: logged once, or unchanged', scalars, others, 'step'))
+    body += [figure(picture) for picture in latest_pictures(work_dir, axis)]
     training = [steps[-1] for name, (steps, _) in scalars.items() if not name.startswith('val/')]
-    summary = f'{max(training, default=0):,} steps so far.'
+    summary = f'{max(training):,} steps so far.' if training else 'No training step was logged.'
     path = work_dir / 'run.html'
     write_atomic(path, page(f'Run {work_dir.absolute().name}', summary, '\n'.join(body)).encode())
     return path
@@ -72,8 +78,8 @@ def write_run_page(work_dir: str | PathLike) -> Path:
 
 def _headline(scalars: Scalars) -> list[tuple[str, str, str]]:
     """The last value of the loss and of some validation metrics, as (kind, value, label)."""
-    names: list[str] = [n for n in ('loss', 'codebook_usage_ema') if n in scalars]
-    names += [name for name in _validation(scalars) if not name.endswith('_constant')][:6]
+    names = [name for name in scalars if name == 'loss']
+    names += [name for name in _validation(scalars) if not name.endswith('_constant')][:3]
     return [('', _last(scalars, name), _label(name)) for name in names]
 
 
@@ -86,27 +92,15 @@ def _label(name: str) -> str:
 
 
 def _validation(scalars: Scalars) -> list[str]:
-    return [
-        name
-        for name in scalars
-        if name.startswith('val/') and name.removeprefix('val/') not in NOT_SHOWN
-    ]
+    known = [f'val/{name}' for name in NAMES]
+    found = [n for n in scalars if n.startswith('val/') and n.removeprefix('val/') not in NOT_SHOWN]
+    return sorted(found, key=lambda n: known.index(n) if n in known else len(known))
 
 
-def _values(scalars: Scalars, panels: list[Panel]) -> str:
-    """Tables of the last validation, and of what training logged and no curve shows."""
-    axis = validation_axis(scalars)
-    drawn = {label for panel in panels for label in panel.curves}
-    others = [n for n in _training(scalars) if name_of(n) not in drawn]
-    content = ''
-    for title, names, unit in (
-        ('Last validation', _validation(scalars), axis),
-        ('Logged once, or unchanged', others, 'step'),
-    ):
-        rows = [(name_of(n), _last(scalars, n), f'{unit} {scalars[n][0][-1]:,}') for n in names]
-        if rows:
-            content += section(title, table((), rows, ('', 'number', 'note')))
-    return content
+def _table(title: str, scalars: Scalars, names: list[str], unit: str) -> str:
+    """A section with the last value of each name; '' without names."""
+    rows = [(name_of(n), _last(scalars, n), f'{unit} {scalars[n][0][-1]:,}') for n in names]
+    return section(title, table((), rows, ('', 'number', 'note'))) if rows else ''
 
 
 def _training(scalars: Scalars) -> list[str]:
@@ -117,9 +111,12 @@ def _panels(scalars: Scalars) -> list[Panel]:
     panels = []
     for title, pattern in PANELS:
         chosen = {name: xy for name, xy in scalars.items() if re.fullmatch(pattern, name)}
-        if title == 'Learning rate' and len({tuple(values) for _, values in chosen.values()}) == 1:
-            chosen.pop('base_lr', None)
-        curves = {name_of(name): xy for name, xy in chosen.items()}
+        labels = [name_of(name) for name in chosen]
+        shared = {label.rpartition(', ')[0] for label in labels}
+        if len(labels) > 1 and len(shared) == 1 and '' not in shared:  # 'accuracy, main branch'
+            title = shared.pop().capitalize()
+            labels = [label.rpartition(', ')[2] for label in labels]
+        curves = dict(zip(labels, chosen.values(), strict=True))
         usage = title == 'Codebook in use'
         panels.append(Panel(title, curves, percent=any(map(is_percent, chosen)), whole=usage))
     axis = validation_axis(scalars)
@@ -129,8 +126,9 @@ def _panels(scalars: Scalars) -> list[Panel]:
     return panels
 
 
-def latest_pictures(work_dir: Path, limit: int = 12) -> list[Picture]:
-    """The newest picture of each name that the run's visualizer stored, ``limit`` at most."""
+def latest_pictures(work_dir: Path, axis: str = 'step', limit: int = 12) -> list[Picture]:
+    """The newest picture of each name that the run's visualizer stored, ``limit`` at most; ``axis``
+    is what their numbers count."""
     newest: dict[str, tuple[str, int, Path]] = {}
     for path in work_dir.glob('*/vis_data/vis_image/*.png'):
         match = re.fullmatch(r'(.+)_(\d+)', path.stem)
@@ -141,6 +139,6 @@ def latest_pictures(work_dir: Path, limit: int = 12) -> list[Picture]:
     for name in sorted(newest, key=lambda n: (list(CAPTIONS).index(n) if n in CAPTIONS else 99, n)):
         _, step, path = newest[name]
         title, caption = CAPTIONS.get(name, (name_of(name), ''))
-        text = f'{caption} Step {step}.'.strip()
+        text = f'{caption} {axis.capitalize()} {step}.'.strip()
         pictures.append(Picture(name, title, text, path.read_bytes()))
     return pictures[:limit]

@@ -72,25 +72,26 @@ def judge_classifier(result: Accuracy, num_classes: int, num_images: int) -> Fin
 def judge_gain(result: Accuracy, other: Accuracy, names: tuple[str, str]) -> Finding:
     """One way of training against another; `names` are those of both in a sentence."""
     gain, (name, other_name) = result.mean - other.mean, names
-    figures = f'{percent(result.mean)} against {percent(other.mean)} of top-1'
+    figures = f'the top-1 accuracy is {percent(result.mean)} against {percent(other.mean)}'
     spread = math.hypot(result.spread, other.spread)
     if min(len(result.per_seed), len(other.per_seed)) < 2:
         return Finding(
             'open',
-            f'The difference between {name} and {other_name} is {gain:+.1f} points ({figures}). '
+            f'The difference between {name} and {other_name} is {gain:+.1f} points: {figures}. '
             'One seed does not tell whether this is luck: train several.',
         )
-    spreads = f'± {result.spread:.1f} and ± {other.spread:.1f} between seeds'
+    spreads = f'seeds differ by ± {result.spread:.1f} and ± {other.spread:.1f}'
     if abs(gain) <= SPREADS * spread:
         return Finding(
             'open',
-            f'There is no clear difference between {name} and {other_name}: {figures} ({spreads}).',
+            f'There is no clear difference between {name} and {other_name}: {figures}, and '
+            f'{spreads}.',
         )
     if gain < 0:
         return Finding('bad', f'{name.capitalize()} does worse than {other_name}: {figures}.')
     return Finding(
         'good',
-        f'{name.capitalize()} gains {gain:.1f} points over {other_name}: {figures} ({spreads}).',
+        f'{name.capitalize()} gains {gain:.1f} points over {other_name}: {figures}, and {spreads}.',
     )
 
 
