@@ -15,6 +15,12 @@ from beitv2_mm.visualization.verdict import (
     judge_tokenizer,
 )
 
+PHRASES = {  # what the results of a classifier are called within a sentence
+    'fine-tuned': 'fine-tuning',
+    'linear, frozen features': 'a linear head on frozen features',
+    'from scratch': 'training from scratch',
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingReport(Report):
@@ -155,7 +161,13 @@ class ClassifierReport(Report):
     def verdict(self) -> list[Finding]:
         (label, first), *others = self.results.items()
         chance = judge_classifier(first, self.num_classes, self.num_images)
-        return [chance, *(judge_gain(first, other, (label, name)) for name, other in others)]
+        return [
+            chance,
+            *(
+                judge_gain(first, other, (PHRASES.get(label, label), PHRASES.get(name, name)))
+                for name, other in others
+            ),
+        ]
 
     def headline(self) -> list[Figure]:
         (label, first), *others = self.results.items()

@@ -36,7 +36,7 @@ CAPTIONS = {
     'code_usage': ('How often codes are used', 'In the validation images.'),
     'mim_predictions': (
         'What is predicted of hidden patches',
-        'Real patches of other images stand for the codes; with how many codes are right.',
+        'Real patches of other images stand for the codes. The numbers say how many are right.',
     ),
     'segmentation': ('Segmentation', 'True classes where known, and predicted ones.'),
     'attention': (

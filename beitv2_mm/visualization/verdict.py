@@ -72,6 +72,7 @@ def judge_classifier(result: Accuracy, num_classes: int, num_images: int) -> Fin
 def judge_gain(result: Accuracy, other: Accuracy, names: tuple[str, str]) -> Finding:
     """One way of training against another; `names` are those of both in a sentence."""
     gain, (name, other_name) = result.mean - other.mean, names
+    start = name[0].upper() + name[1:]
     figures = f'the top-1 accuracy is {percent(result.mean)} against {percent(other.mean)}'
     spread = math.hypot(result.spread, other.spread)
     if min(len(result.per_seed), len(other.per_seed)) < 2:
@@ -88,10 +89,10 @@ def judge_gain(result: Accuracy, other: Accuracy, names: tuple[str, str]) -> Fin
             f'{spreads}.',
         )
     if gain < 0:
-        return Finding('bad', f'{name.capitalize()} does worse than {other_name}: {figures}.')
+        return Finding('bad', f'{start} does worse than {other_name}: {figures}.')
     return Finding(
         'good',
-        f'{name.capitalize()} gains {gain:.1f} points over {other_name}: {figures}, and {spreads}.',
+        f'{start} gains {gain:.1f} points over {other_name}: {figures}, and {spreads}.',
     )
 
 
