@@ -83,6 +83,8 @@ class PretrainingReport(Report):
 class ComparisonReport(PretrainingReport):
     """Pretraining, and fine-tuning with and without it."""
 
+    ends_in_total = True
+
     scratch: Accuracy  # without layer-wise learning-rate decay
     scratch_layer_decay: Accuracy
     pretrained: Accuracy
@@ -106,7 +108,7 @@ class ComparisonReport(PretrainingReport):
         chance = judge_classifier(self.pretrained, self.num_classes, self.num_test_images)
         names = 'pretraining', 'the better training from scratch'
         gain = judge_gain(self.pretrained, self.better_scratch, names)
-        causes = [finding for finding in (*super().verdict(), chance) if finding.kind == 'bad']
+        causes = [finding for finding in (*super().verdict(), chance) if finding.kind != 'good']
         return [gain, *causes]
 
     def derived(self) -> dict[str, object]:
@@ -248,5 +250,6 @@ def _note(name: str, value: float | None) -> str:
 
 def _top1(label: str, result: Accuracy, note: str) -> Row:
     seeds = ', '.join(f'{value:.1f}' for value in result.per_seed)
-    spread = f' ± {result.spread:.1f}' if len(result.per_seed) > 1 else ''
-    return label, f'{result.mean:.1f}{spread} %', f'{note}; seeds: {seeds}'
+    if len(result.per_seed) == 1:
+        return label, percent(result.mean), f'{note}; one seed'
+    return label, f'{result.mean:.1f} ± {result.spread:.1f} %', f'{note}; seeds: {seeds}'

@@ -54,7 +54,7 @@ pre { background: var(--code); border-radius: 8px; padding: 10px 14px; margin: 4
 ul { margin: 0; padding-left: 20px; }
 li { margin: 0 0 6px; }
 .two { columns: 380px 2; column-gap: 20px; }
-.two section { break-inside: avoid; }
+.two section { display: inline-block; width: 100%; vertical-align: top; }  /* unbroken */
 summary { cursor: pointer; font-weight: 600; }
 details table { margin-top: 12px; }
 """
@@ -81,7 +81,7 @@ def render(report: 'Report') -> str:
     parts = [
         _verdict(report),
         figures(report.headline()),
-        section('Results', table((), report.rows(), ('', 'number', 'note'), total=True)),
+        section('Results', table((), report.rows(), ('', 'number', 'note'), report.ends_in_total)),
         _segmentation(report),
         *(figure(picture) for picture in report.pictures),
         '<div class="two">', _stages(report), _machine(report),

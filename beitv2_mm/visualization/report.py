@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from beitv2_mm.files import write_atomic
 from beitv2_mm.visualization.page import render
@@ -49,6 +50,8 @@ Figure = tuple[str, str, str]  # '' or 'main', value, label; a second line of it
 class Report:
     """What the reports of all jobs show; a job adds its figures. Shares and accuracies are per
     cent."""
+
+    ends_in_total: ClassVar[bool] = False  # the last row is what the others lead to
 
     title: str
     summary: str

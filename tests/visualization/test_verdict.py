@@ -35,8 +35,10 @@ def test_pretraining(accuracy: float, kind: str) -> None:
 
 def test_classifier_beats_chance_by_more_than_the_images_can_hide() -> None:
     """Of 100 images in 10 classes, 10 % are right by chance, give or take 3 %."""
-    assert judge_classifier(accuracy([18.0]), 10, 100).kind == 'bad'
+    assert judge_classifier(accuracy([10.0]), 10, 100).kind == 'bad'
+    assert judge_classifier(accuracy([16.0]), 10, 100).kind == 'open'
     assert judge_classifier(accuracy([20.0]), 10, 100).kind == 'good'
+    assert judge_classifier(accuracy([100.0]), 2, 8).kind == 'good'
     assert judge_classifier(accuracy([12.0]), 10, 10_000).kind == 'good'
 
 
