@@ -53,8 +53,8 @@ pre { background: var(--code); border-radius: 8px; padding: 10px 14px; margin: 4
   white-space: pre-wrap; overflow-wrap: anywhere; }
 ul { margin: 0; padding-left: 20px; }
 li { margin: 0 0 6px; }
-.two { columns: 380px 2; column-gap: 20px; }
-.two section { display: inline-block; width: 100%; vertical-align: top; }  /* unbroken */
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr));
+  gap: 0 20px; align-items: start; }
 summary { cursor: pointer; font-weight: 600; }
 details table { margin-top: 12px; }
 """
@@ -84,8 +84,7 @@ def render(report: 'Report') -> str:
         section('Results', table((), report.rows(), ('', 'number', 'note'), report.ends_in_total)),
         _segmentation(report),
         *(figure(picture) for picture in report.pictures),
-        '<div class="two">', _stages(report), _machine(report),
-        section('What these figures do not show', _list(report.limits)), '</div>',
+        _details(report),
         section('How to go on', ''.join(
             f'<div>{escape(purpose)}</div><pre>{escape(line)}</pre>'
             for purpose, line in report.commands
@@ -174,6 +173,15 @@ def _segmentation(report: 'Report') -> str:
     about = '<figcaption>Measured on composites of the test set; one training each.</figcaption>'
     content = about + table(head, rows, ('', 'number', 'number', 'number'))
     return section('Segmentation of composites', content)
+
+
+def _details(report: 'Report') -> str:
+    """Stages, machine and limits in two columns of about one height."""
+    stages, machine = _stages(report), _machine(report)
+    limits = section('What these figures do not show', _list(report.limits))
+    long = len(report.stages) > 8
+    columns = (stages, machine + limits) if long else (stages + limits, machine)
+    return '<div class="two">' + ''.join(f'<div>{column}</div>' for column in columns) + '</div>'
 
 
 def _stages(report: 'Report') -> str:
