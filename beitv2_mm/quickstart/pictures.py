@@ -21,6 +21,7 @@ from beitv2_mm.visualization.curves import (
     Panel,
     Scalars,
     drawable,
+    how_drawn,
     plot_curves,
     read_scalars,
 )
@@ -56,7 +57,7 @@ def curves_pictures(panels: Sequence[Panel], note: str = '') -> list[Picture]:
     still = [f'"{p.title}"{_constant(p)}' for p in panels if p.curves and p.title not in titles]
     parts = [
         note,
-        'Light lines are logged values, strong ones the mean over neighbouring values.',
+        how_drawn(drawn),
         f'Not drawn, because it did not change: {", ".join(still)}.' if still else '',
     ]
     return [Picture('curves', 'Learning curves', ' '.join(filter(None, parts)), plot_curves(drawn))]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 Scalars = dict[str, tuple[list[int], list[float]]]
 
@@ -21,6 +21,7 @@ Scalars = dict[str, tuple[list[int], list[float]]]
 COLOURS = ('#0072b2', '#d97a00', '#009e73', '#cc79a7')
 STYLES = ('-', (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)))
 INK = '#808080'
+NOISY = 30  # points, above which the mean over neighbouring points is drawn
 TEXT = 11  # points, as large as the small text of the pages that show these diagrams
 
 
@@ -112,10 +113,16 @@ def _changes(curve: tuple[Sequence[int], Sequence[float]]) -> bool:
     return len({value for value in curve[1] if math.isfinite(value)}) > 1
 
 
+def how_drawn(panels: Sequence[Panel]) -> str:
+    """What a caption says of curves of many points; '' where there are none."""
+    if any(len(xy[1]) > NOISY for panel in panels for xy in panel.curves.values()):
+        return 'Light lines are logged values, strong ones the mean over neighbouring values.'
+    return ''
+
+
 def plot_curves(panels: Sequence[Panel], columns: int = 2) -> bytes:
-    """Panels -> PNG with a transparent background; the last panel fills its row. Noisy curves (over
-    30 points) are drawn light, the mean over neighbouring points strong. Raises ValueError without
-    panels."""
+    """Panels -> PNG with a transparent background; the last panel fills its row. `how_drawn` says
+    the rest. Raises ValueError without panels."""
     if not panels:
         raise ValueError('plot_curves needs at least one panel')
     columns = min(columns, len(panels))
@@ -139,7 +146,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         colour = COLOURS[index % len(COLOURS)]
         style = STYLES[(index + index // len(COLOURS)) % len(STYLES)]
         strong = np.asarray(values, dtype=float)
-        if len(values) > 30:
+        if len(values) > NOISY:
             axes.plot(steps, strong, color=colour, alpha=0.3, linewidth=0.8)
             # There and back: a mean of past values alone would lag behind a falling curve.
             strong = (smooth(strong, 0.8) + smooth(strong[::-1], 0.8)[::-1]) / 2
@@ -148,6 +155,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
             steps, strong, color=colour, linestyle=style, linewidth=2, marker=marker, ms=4,
             label=label,
         )  # fmt: skip
+    axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     style_axes(axes, panel.title, panel.x_label)
     if panel.percent:
         axes.set_ylim(bottom=0, top=104 if panel.whole else None)

@@ -10,6 +10,7 @@ from beitv2_mm.visualization.curves import (
     Panel,
     Scalars,
     drawable,
+    how_drawn,
     plot_curves,
     read_scalars,
     validation_axis,
@@ -60,11 +61,9 @@ def write_run_page(work_dir: str | PathLike) -> Path:
     body = [figures(_headline(scalars))]
     body.append(_table('Last validation', scalars, _validation(scalars), axis))
     if panels:
-        caption = (
-            'Thin lines are logged values, thick ones the mean over neighbouring values. '
-            'Without "validation" in the title, they are of the images trained on.'
-        )
-        body.append(figure(Picture('curves', 'Curves', caption, plot_curves(panels))))
+        caption = 'Without "Validation" in the title, curves are of the images trained on. '
+        picture = plot_curves(panels)
+        body.append(figure(Picture('curves', 'Curves', caption + how_drawn(panels), picture)))
     drawn = {id(curve) for panel in panels for curve in panel.curves.values()}
     others = [name for name in _training(scalars) if id(scalars[name]) not in drawn]
     body.append(_table('Training: logged once, or unchanged', scalars, others, 'step'))
