@@ -25,7 +25,7 @@ from beitv2_mm.quickstart.stages import Result, artifact
 from beitv2_mm.registry import DATASETS
 from beitv2_mm.visualization.accuracy import accuracy
 from beitv2_mm.visualization.canvas import beside, to_png
-from beitv2_mm.visualization.curves import Panel, read_scalars, validation_axis
+from beitv2_mm.visualization.curves import Panel, Scalars, read_scalars, validation_axis
 from beitv2_mm.visualization.outcomes import (
     ClassifierReport,
     PretrainingReport,
@@ -107,18 +107,9 @@ def finetuning_report(
     }
     trained = {name: result for name, result in results.items() if name != 'probe'}
     label = dict(full='fine-tuned', linear='linear, frozen features')[options.head]
-    scalars = {name: read_scalars(result.folder) for name, result in trained.items()}
     names = {'finetune': label, 'scratch': 'from scratch', 'probe': 'k-NN of frozen features'}
-    firsts = {names[n]: curves for n, curves in scalars.items() if n in names}
-    panels = [
-        Panel('Loss on training images', {n: c['loss'] for n, c in firsts.items()}),
-        Panel(
-            'Top-1 on images held out',
-            {n: c['val/accuracy/top1'] for n, c in firsts.items()},
-            x_label='epoch',
-            percent=True,
-        ),
-    ]
+    firsts = {names[n]: read_scalars(r.folder) for n, r in trained.items() if n in names}
+    panels = _classifier_panels(firsts)
     out = config.parent
     first = next(iter(results.values()))
     usage = []
@@ -156,6 +147,16 @@ def finetuning_report(
         commands=usage,
         pictures=curves_pictures(panels, FIRST_SEED if len(results) > len(ways) else ''),
     )
+
+
+def _classifier_panels(runs: Mapping[str, Scalars]) -> list[Panel]:
+    """Curves of several ways, by their labels."""
+    losses = {label: run['loss'] for label, run in runs.items()}
+    top1 = {label: run['val/accuracy/top1'] for label, run in runs.items()}
+    return [
+        Panel('Loss on training images', losses),
+        Panel('Top-1 on images held out', top1, x_label='epoch', percent=True),
+    ]
 
 
 def _way(stage: str) -> str:

@@ -60,14 +60,11 @@ class PretrainingReport(Report):
 
     def rows(self) -> list[Row]:
         usage, images = percent(self.codebook_usage), f'{self.num_held_out:,} images held out'
+        right = percent(self.mim_accuracy)
         rows = [
             ('Tokenizer: cosine to the teacher', f'{self.cosine:.3f}', images),
             ('Tokenizer: codebook usage', usage, f'codes used at least once; {images}'),
-            (
-                'MIM: accuracy on masked patches',
-                percent(self.mim_accuracy),
-                f'main branch; {images}',
-            ),
+            ('MIM: accuracy on masked patches', right, f'main branch; {images}'),
             ('', percent(self.mim_accuracy_aggregation), f'patch aggregation branch; {images}'),
         ]
         if self.cosine_constant is not None:
@@ -161,15 +158,10 @@ class ClassifierReport(Report):
     largest_class: float  # share of all images
 
     def verdict(self) -> list[Finding]:
-        (label, first), *others = self.results.items()
+        ways = [(PHRASES.get(name, name), result) for name, result in self.results.items()]
+        (label, first), *others = ways
         chance = judge_classifier(first, self.num_classes, self.num_images)
-        return [
-            chance,
-            *(
-                judge_gain(first, other, (PHRASES.get(label, label), PHRASES.get(name, name)))
-                for name, other in others
-            ),
-        ]
+        return [chance, *(judge_gain(first, other, (label, name)) for name, other in others)]
 
     def headline(self) -> list[Figure]:
         (label, first), *others = self.results.items()
