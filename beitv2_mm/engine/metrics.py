@@ -57,7 +57,8 @@ class SumMetric(BaseMetric):
             _accumulate(self._sums, self._last)
         sums: dict[str, Tensor] = {}
         # objects, because a rank without samples does not know the names
-        for part in all_gather_object(self._sums):
+        mine = {name: value.cpu() for name, value in self._sums.items()}
+        for part in all_gather_object(mine):
             _accumulate(sums, part)
         self._reset()
         if not sums:
@@ -74,22 +75,25 @@ def _accumulate(sums: dict[str, Tensor], sample: Mapping[str, Tensor]) -> None:
         sums[name] = sums[name] + value if name in sums else value
 
 
-def _field(sample: Mapping, name: str, metric: str) -> Tensor:
+def _field(sample: Mapping, name: str, metric: str, to_host: bool = True) -> Tensor:
     if name not in sample:
         raise KeyError(
             f'{metric} needs the field {name!r} in every data sample; the model returned '
             f'{sorted(sample)}.'
         )
-    return torch.as_tensor(sample[name]).detach().cpu()
+    value = torch.as_tensor(sample[name]).detach()
+    return value.cpu() if to_host else value
 
 
 @METRICS.register_module()
 class TokenizerMetric(SumMetric):
     """Cosine to the teacher and use of the codebook.
 
-    Data samples hold ``pred_codes``, (N,) integers, and ``cosine``, the image's mean cosine.
-    Gives ``cosine`` and, counted over the whole data set, ``codebook_usage`` in percent of the
-    ``num_codes`` codes, ``perplexity`` and ``unused_codes``.
+    Data samples hold ``pred_codes``, (N,) integers, ``cosine``, the image's mean cosine, and
+    ``target``, the teacher's features as unit vectors (N, D). Gives ``cosine``;
+    ``cosine_constant``, the cosine of the best output that ignores the image and knows only the
+    position of the patch, namely the mean target; and, counted over the whole data set,
+    ``codebook_usage`` in percent of the ``num_codes`` codes, ``perplexity`` and ``unused_codes``.
     """
 
     def __init__(self, num_codes: int, prefix: str | None = None, **kwargs: Any) -> None:
@@ -107,17 +111,33 @@ class TokenizerMetric(SumMetric):
                     f"TokenizerMetric the tokenizer's codebook size."
                 )
             cosine = _field(sample, 'cosine', 'TokenizerMetric').double().mean()
-            self._add({'counts': counts, 'cosine': cosine, 'samples': torch.tensor(1)})
+            # (N, D) is summed where it lies, without waiting for the device; by N, since images of
+            # several sizes have no common positions.
+            target = _field(sample, 'target', 'TokenizerMetric', to_host=False)
+            sums = {'counts': counts, 'cosine': cosine, 'samples': torch.tensor(1)}
+            self._add({**sums, f'target {len(target)}': target})
 
     def compute_metrics(self, results: dict[str, Tensor]) -> dict[str, float]:  # type: ignore[override]
         """The sums over all samples -> metrics."""
-        cosine = results['cosine'] / results['samples']
-        return {'cosine': cosine.item(), **codebook_statistics(results['counts'])}
+        samples = results['samples'].item()
+        # The unit vector u with the largest sum of u . target is along the sum of the targets, and
+        # that largest sum is its norm.
+        targets = [value for name, value in results.items() if name.startswith('target ')]
+        constant = sum(target.norm(dim=-1).mean().item() for target in targets)
+        return {
+            'cosine': results['cosine'].item() / samples,
+            'cosine_constant': constant / samples,
+            **codebook_statistics(results['counts']),
+        }
 
 
 @METRICS.register_module()
 class MIMMetric(SumMetric):
-    """Means over images of every ``accuracy_*`` (percent) and ``loss_*`` field."""
+    """Means over images of every ``accuracy_*`` (percent) and ``loss_*`` field.
+
+    Where the data samples hold ``code_shares``, (K,) percentages of the masked patches, it also
+    gives ``accuracy_constant``: the accuracy of always predicting the commonest code.
+    """
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
         """Sums the fields of a batch."""
@@ -129,11 +149,15 @@ class MIMMetric(SumMetric):
                     f'model returned {sorted(sample)}.'
                 )
             sums = {name: _field(sample, name, 'MIMMetric').double().mean() for name in names}
+            if 'code_shares' in sample:
+                sums['code_shares'] = _field(sample, 'code_shares', 'MIMMetric', to_host=False)
             self._add({**sums, 'samples': torch.tensor(1)})
 
     def compute_metrics(self, results: dict[str, Tensor]) -> dict[str, float]:  # type: ignore[override]
         """The sums over all samples -> metrics."""
-        samples = results['samples'].item()
-        return {
-            name: value.item() / samples for name, value in results.items() if name != 'samples'
-        }
+        samples = results.pop('samples').item()
+        shares = results.pop('code_shares', None)
+        means = {name: value.item() / samples for name, value in results.items()}
+        if shares is not None:
+            means['accuracy_constant'] = shares.max().item() / samples
+        return means

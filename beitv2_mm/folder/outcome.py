@@ -15,25 +15,27 @@ from beitv2_mm.folder.options import FinetuneOptions
 from beitv2_mm.folder.survey import Survey
 from beitv2_mm.quickstart.pictures import (
     code_pictures,
-    curves_picture,
+    count_classes,
+    curves_pictures,
     describe_machine,
+    guess_everywhere,
     pretraining_panels,
 )
 from beitv2_mm.quickstart.stages import Result, artifact
 from beitv2_mm.registry import DATASETS
+from beitv2_mm.visualization.accuracy import accuracy
 from beitv2_mm.visualization.canvas import beside, to_png
-from beitv2_mm.visualization.curves import Panel, read_scalars
-from beitv2_mm.visualization.report import (
+from beitv2_mm.visualization.curves import Panel, Scalars, read_scalars, validation_axis
+from beitv2_mm.visualization.outcomes import (
     ClassifierReport,
-    Picture,
     PretrainingReport,
     SegmentorReport,
-    StageRecord,
-    accuracy,
 )
+from beitv2_mm.visualization.report import Picture, StageRecord
 
 Results = Mapping[str, Result]
 NUM_IMAGES = 500  # of those held out, in the pictures
+FIRST_SEED = 'Curves are of the first seed.'
 CHOSEN = (
     'Sizes, batch and schedule follow rules of thumb, not trials on these images.',
     'One training of each kind: another seed gives other figures.',
@@ -53,9 +55,12 @@ def pretraining_report(
         summary='A visual tokenizer learned from a teacher network, and a transformer pretrained '
         "to predict the tokenizer's codes of hidden patches. No labels were used.",
         cosine=tokenizer.metrics['cosine'],
+        cosine_constant=tokenizer.metrics.get('cosine_constant'),
         codebook_usage=tokenizer.metrics['codebook_usage'],
         mim_accuracy=mim.metrics['accuracy_main'],
         mim_accuracy_aggregation=mim.metrics['accuracy_aggregation'],
+        accuracy_constant=mim.metrics.get('accuracy_constant'),
+        num_held_out=len(DATASETS.build(loaded['pretrain'].val_dataloader.dataset)),
         stages=_records(results),
         machine=describe_machine('auto'),
         settings=[(name, str(path), {}) for name, path in configs.items()],
@@ -76,7 +81,10 @@ def pretraining_report(
             ),
         ],
         pictures=[
-            curves_picture(pretraining_panels(tokenizer.folder, mim.folder)),
+            *curves_pictures(
+                pretraining_panels(tokenizer.folder, mim.folder),
+                'All are of the images trained on, in the course of the training.',
+            ),
             *code_pictures(
                 images,
                 (loaded['tokenizer'], loaded['pretrain']),
@@ -99,18 +107,9 @@ def finetuning_report(
     }
     trained = {name: result for name, result in results.items() if name != 'probe'}
     label = dict(full='fine-tuned', linear='linear, frozen features')[options.head]
-    scalars = {name: read_scalars(result.folder) for name, result in trained.items()}
     names = {'finetune': label, 'scratch': 'from scratch', 'probe': 'k-NN of frozen features'}
-    firsts = {names[n]: curves for n, curves in scalars.items() if n in names}
-    panels = [
-        Panel('Loss on training images', {n: c['loss'] for n, c in firsts.items()}),
-        Panel(
-            'Top-1 on images held out',
-            {n: c['val/accuracy/top1'] for n, c in firsts.items()},
-            x_label='epoch',
-            percent=True,
-        ),
-    ]
+    firsts = {names[n]: read_scalars(r.folder) for n, r in trained.items() if n in names}
+    panels = _classifier_panels(firsts)
     out = config.parent
     first = next(iter(results.values()))
     usage = []
@@ -146,8 +145,18 @@ def finetuning_report(
             'The images held out come from the same folders: new ones may look different.',
         ],
         commands=usage,
-        pictures=[curves_picture(panels)] if trained else [],
+        pictures=curves_pictures(panels, FIRST_SEED if len(results) > len(ways) else ''),
     )
+
+
+def _classifier_panels(runs: Mapping[str, Scalars]) -> list[Panel]:
+    """Curves of several ways, by their labels."""
+    losses = {label: run['loss'] for label, run in runs.items()}
+    top1 = {label: run['val/accuracy/top1'] for label, run in runs.items()}
+    return [
+        Panel('Loss on training images', losses),
+        Panel('Top-1 on images held out', top1, x_label='epoch', percent=True),
+    ]
 
 
 def _way(stage: str) -> str:
@@ -163,7 +172,12 @@ def segmenting_report(results: Results, config: Path, folder: Path) -> Segmentor
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     panels = [
         Panel('Loss on training images', {'loss': scalars['loss']}),
-        Panel('Mean IoU on images held out', {'mIoU': scalars['val/mIoU']}, percent=True),
+        Panel(
+            'Mean IoU on images held out',
+            {'mIoU': scalars['val/mIoU']},
+            validation_axis(scalars),
+            percent=True,
+        ),
     ]
     return SegmentorReport(
         title=f'Segmentor of {folder.resolve().name}',
@@ -171,6 +185,7 @@ def segmenting_report(results: Results, config: Path, folder: Path) -> Segmentor
         miou=result.metrics['mIoU'],
         macc=result.metrics['mAcc'],
         aacc=result.metrics['aAcc'],
+        guess=guess_everywhere(count_classes(cfg.val_dataloader.dataset)),
         num_images=len(infos),
         num_classes=len(dataset.metainfo['classes']),
         stages=_records(results),
@@ -186,7 +201,7 @@ def segmenting_report(results: Results, config: Path, folder: Path) -> Segmentor
             ),
         ],
         pictures=[
-            curves_picture(panels),
+            *curves_pictures(panels),
             _overlays(cfg, artifact(result.folder), [info['img_path'] for info in infos[:4]]),
         ],
     )

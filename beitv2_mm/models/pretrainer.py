@@ -187,10 +187,17 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         return self.losses_at(*self._prepare(inputs, data_samples, masked))
 
     def predict(self, inputs: Tensor, data_samples: list, masked: Masked | None = None) -> list:
-        """Writes ``accuracy_main`` (and ``accuracy_aggregation``), percent, into each sample."""
+        """Writes ``accuracy_main`` (and ``accuracy_aggregation``), percent, into each sample, and
+        ``code_shares`` (K,), the percentage of its masked patches that has each code."""
         image, masked = self._prepare(inputs, data_samples, masked)
         logits, codes = self.logits_at(image, masked)
-        counts = (codes != IGNORED).view_as(masked.patches).sum(dim=1)
+        known = (codes != IGNORED).view_as(masked.patches)
+        counts = known.sum(dim=1)
+        shares = torch.zeros(len(known), self.head.num_codes, device=codes.device)
+        weights = 100 * known / counts[:, None]
+        shares.scatter_add_(1, codes.clamp(min=0).view_as(known), weights)  # padding weighs nothing
+        for sample, share in zip(data_samples, shares, strict=True):
+            sample.set_field(share, 'code_shares')
         for branch, scores in logits.items():
             correct = (scores.argmax(dim=1) == codes).view_as(masked.patches).sum(dim=1)
             for sample, value in zip(data_samples, 100 * correct / counts, strict=True):

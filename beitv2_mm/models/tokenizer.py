@@ -119,32 +119,33 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
             target = self.target_norm(target.flatten(0, 1).float()).view_as(target)
         return target
 
-    def distill(self, image: Tensor) -> tuple[Quantized, Tensor]:
-        """What the quantizer returns and the cosine to the teacher for every patch, (B, N)."""
+    def distill(self, image: Tensor) -> tuple[Quantized, Tensor, Tensor]:
+        """What the quantizer returns, the cosine to the teacher for every patch, (B, N), and the
+        teacher's features in fp32, (B, N, target_dims)."""
         image = unit_float(image)
         rows, columns = self.encoder.patch_size
         grid = image.shape[-2] // rows, image.shape[-1] // columns
         quantized = self.quantize(self.encode(image))
         prediction = self.decode(quantized.quantized, grid)
-        target = self.target(image, grid)
-        return quantized, F.cosine_similarity(prediction.float(), target.float(), dim=-1)
+        target = self.target(image, grid).float()
+        return quantized, F.cosine_similarity(prediction.float(), target, dim=-1), target
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """Commitment and cosine loss (equation 3), and the cosine itself for the log."""
-        quantized, cosine = self.distill(inputs)
+        quantized, cosine, _ = self.distill(inputs)
         mean = cosine.mean()
         return dict(
             loss_commitment=quantized.commitment_loss, loss_cosine=1 - mean, cosine=mean.detach()
         )
 
     def predict(self, inputs: Tensor, data_samples: list) -> list:
-        """Writes ``pred_codes`` (N,) and ``cosine``, the image's mean, into the data samples."""
-        quantized, cosine = self.distill(inputs)
-        for sample, codes, value in zip(
-            data_samples, quantized.codes, cosine.mean(dim=1), strict=True
-        ):
-            sample.set_field(codes, 'pred_codes')
-            sample.set_field(value, 'cosine')
+        """Writes ``pred_codes`` (N,), ``cosine``, the image's mean, and ``target``, the teacher's
+        features as unit vectors (N, target_dims), into the data samples."""
+        quantized, cosine, target = self.distill(inputs)
+        columns = quantized.codes, cosine.mean(dim=1), F.normalize(target, dim=-1)
+        for sample, *values in zip(data_samples, *columns, strict=True):
+            for name, value in zip(('pred_codes', 'cosine', 'target'), values, strict=True):
+                sample.set_field(value, name)
         return data_samples
 
     def forward(

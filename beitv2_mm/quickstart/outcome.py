@@ -11,21 +11,19 @@ from beitv2_mm.datasets.cifar10 import CLASSES
 from beitv2_mm.quickstart import settings as s
 from beitv2_mm.quickstart.pictures import (
     code_pictures,
-    curves_picture,
+    count_classes,
+    curves_pictures,
     describe_machine,
+    guess_everywhere,
     pretraining_panels,
 )
 from beitv2_mm.quickstart.stages import Result, artifact, config
+from beitv2_mm.registry import DATASETS
+from beitv2_mm.visualization.accuracy import Accuracy, accuracy
 from beitv2_mm.visualization.canvas import to_png
 from beitv2_mm.visualization.curves import Panel, read_scalars
-from beitv2_mm.visualization.report import (
-    Accuracy,
-    ComparisonReport,
-    Picture,
-    SegmentationScore,
-    StageRecord,
-    accuracy,
-)
+from beitv2_mm.visualization.outcomes import ComparisonReport
+from beitv2_mm.visualization.report import Picture, SegmentationScore, StageRecord
 from beitv2_mm.visualization.segmentation import compare_labels
 
 Results = Mapping[str, Result]
@@ -39,10 +37,16 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Compar
     return ComparisonReport(
         title=scale.title,
         summary=s.SUMMARY,
+        smoke=options.fast,
         cosine=tokenizer['cosine'],
+        cosine_constant=tokenizer.get('cosine_constant'),
         codebook_usage=tokenizer['codebook_usage'],
         mim_accuracy=pretrain['accuracy_main'],
         mim_accuracy_aggregation=pretrain['accuracy_aggregation'],
+        accuracy_constant=pretrain.get('accuracy_constant'),
+        num_held_out=_count_images(options, s.PRETRAIN_CONFIG, scale.pretrain, 'train'),
+        num_classes=len(CLASSES),
+        num_test_images=_count_images(options, s.FINETUNE_CONFIG, scale.finetune, 'test'),
         scratch=_top1(results, 'scratch', options.seeds),
         scratch_layer_decay=_top1(results, 'scratch_layer_decay', options.seeds),
         pretrained=_top1(results, 'pretrained', options.seeds),
@@ -62,21 +66,32 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Compar
         limits=s.LIMITS,
         commands=[(purpose, line.format_map(paths)) for purpose, line in s.COMMANDS],
         pictures=[
-            _curves(results, options.seeds),
+            *_curves(results, options.seeds),
             *_pictures(results, scale, options),
             *_segmentations(results, scale, options),
         ],
-        segmentation=_scores(results),
+        segmentation=_scores(results, scale, options),
     )
 
 
-def _scores(results: Results) -> list[SegmentationScore]:
-    """Empty where segmentation was left out."""
-    found = [(label, results.get(name)) for label, name in _segmentation_stages()]
+def _count_images(options: s.Options, path: str, changes: s.Values, subset: str) -> int:
+    """How many images a training of this config was validated on."""
+    changes = {**changes, s.VAL_IMAGES: str(options.data / subset)}
+    return len(DATASETS.build(config(options.root / path, changes).val_dataloader.dataset))
+
+
+def _scores(results: Results, scale: s.Scale, options: s.Options) -> list[SegmentationScore]:
+    """The baseline and each way; empty where segmentation was left out."""
+    if 'composites' not in results:
+        return []
+    pasted = str(results['composites'].folder / s.COMPOSITES)
+    cfg = config(options.root / s.SEGMENT_CONFIG, {**scale.segment, s.VAL_IMAGES: pasted})
     return [
-        SegmentationScore(label, *(result.metrics[key] for key in s.SEGMENT_METRICS))
-        for label, result in found
-        if result is not None
+        *(
+            SegmentationScore(label, *(results[name].metrics[key] for key in s.SEGMENT_METRICS))
+            for label, name in _segmentation_stages()
+        ),
+        guess_everywhere(count_classes(cfg.val_dataloader.dataset)),
     ]
 
 
@@ -91,13 +106,17 @@ def _top1(results: Results, way: str, seeds: int) -> Accuracy:
     return accuracy([results[name].metrics['accuracy/top1'] for name in names])
 
 
-def _curves(results: Results, seeds: int) -> Picture:
+def _curves(results: Results, seeds: int) -> list[Picture]:
     losses = {label: _mean_loss(results, way, seeds) for way, label in s.LABELS.items()}
     panels = [
         *pretraining_panels(results['tokenizer'].folder, results['pretrain'].folder),
         Panel('Fine-tuning: loss on training images', losses),
     ]
-    return curves_picture(panels, 'Fine-tuning: mean of the seeds.')
+    return curves_pictures(
+        panels,
+        'All are of the images trained on, in the course of the training; fine-tuning shows the '
+        'mean of the seeds.',
+    )
 
 
 def _mean_loss(results: Results, way: str, seeds: int) -> tuple[list[int], list[float]]:

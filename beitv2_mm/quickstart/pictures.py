@@ -8,20 +8,30 @@ from pathlib import Path
 import mmengine
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from beitv2_mm.checkpoint import load
 from beitv2_mm.datasets.seeding import numpy_seed
 from beitv2_mm.quickstart.stages import count_cores
-from beitv2_mm.registry import MODELS, TRANSFORMS
+from beitv2_mm.registry import DATASETS, MODELS, TRANSFORMS
 from beitv2_mm.visualization.canvas import as_colours, beside, to_png
 from beitv2_mm.visualization.codes import code_atlas, code_map
-from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
+from beitv2_mm.visualization.curves import (
+    Panel,
+    Scalars,
+    drawable,
+    how_drawn,
+    plot_curves,
+    read_scalars,
+)
 from beitv2_mm.visualization.masks import masked_images
 from beitv2_mm.visualization.prediction import draw_predictions, image_codes
-from beitv2_mm.visualization.report import Picture
+from beitv2_mm.visualization.report import Picture, SegmentationScore
 from beitv2_mm.visualization.usage import plot_usage
+
+BRANCHES = {'main': 'main branch', 'aggregation': 'aggregation branch'}
+GUESS = 'baseline: commonest class everywhere'
 
 
 def describe_machine(device: str) -> dict[str, str]:
@@ -38,35 +48,66 @@ def describe_machine(device: str) -> dict[str, str]:
     }
 
 
-def curves_picture(panels: Sequence[Panel], note: str = '') -> Picture:
-    """The panels that have curves."""
-    return Picture(
-        'curves',
-        'Learning curves',
-        f'Light: logged values. Strong: their running mean. {note}'.strip(),
-        plot_curves([panel for panel in panels if panel.curves]),
-    )
+def curves_pictures(panels: Sequence[Panel], note: str = '') -> list[Picture]:
+    """One picture of the panels in which something changes; none where nothing does."""
+    drawn = drawable(panels)
+    if not drawn:
+        return []
+    titles = {panel.title for panel in drawn}
+    still = [f'"{p.title}"{_constant(p)}' for p in panels if p.curves and p.title not in titles]
+    parts = [
+        note,
+        how_drawn(drawn),
+        f'Not drawn, because it did not change: {", ".join(still)}.' if still else '',
+    ]
+    return [Picture('curves', 'Learning curves', ' '.join(filter(None, parts)), plot_curves(drawn))]
+
+
+def _constant(panel: Panel) -> str:
+    last = [values[-1] for _, values in panel.curves.values()]
+    return ''.join(f' ({value:.4g}{" %" if panel.percent else ""})' for value in last)
 
 
 def pretraining_panels(tokenizer_dir: Path, pretrain_dir: Path) -> list[Panel]:
     """Curves of both stages, from their work directories."""
     tokenizer, pretrain = read_scalars(tokenizer_dir), read_scalars(pretrain_dir)
-    hits = _select(pretrain, 'accuracy_')
+    usage = _select(tokenizer, 'codebook_usage_')
     return [
         Panel('Tokenizer: losses', _select(tokenizer, 'loss_')),
-        Panel('Tokenizer: codebook in use', _select(tokenizer, 'codebook_usage_'), percent=True),
+        Panel('Tokenizer: codebook in use', usage, percent=True, whole=True),
         Panel('Pretraining: losses', _select(pretrain, 'loss_')),
-        Panel('Pretraining: accuracy on masked patches', hits, percent=True),
+        Panel(
+            'Pretraining: accuracy on masked patches',
+            _select(pretrain, 'accuracy_'),
+            percent=True,
+        ),
     ]
 
 
 def _select(scalars: Scalars, prefix: str) -> Scalars:
-    """Training's curves whose names begin with `prefix`, under the rest of their names."""
+    """Training's curves whose names begin with `prefix`, under what the rest is called."""
     return {
-        name.removeprefix(prefix): curve
+        BRANCHES.get(rest := name.removeprefix(prefix), rest): curve
         for name, curve in scalars.items()
         if name.startswith(prefix)
     }
+
+
+def count_classes(config: ConfigDict) -> np.ndarray:
+    """How many pixels of a data set of images and masks have each class, (K,); those without one
+    are left out."""
+    dataset = DATASETS.build(config)
+    counts: np.ndarray = np.zeros(len(dataset.metainfo['classes']), dtype=np.int64)
+    for index in range(len(dataset)):
+        labels = dataset[index]['data_samples'].gt_sem_seg.data.cpu().numpy()
+        counts += np.bincount(labels[labels < len(counts)], minlength=len(counts))
+    return counts
+
+
+def guess_everywhere(counts: np.ndarray) -> SegmentationScore:
+    """What the commonest class everywhere scores, where classes have `counts` (K,) pixels."""
+    share, present = 100 * counts.max() / counts.sum(), (counts > 0).sum()
+    return SegmentationScore(GUESS, float(share / present), float(100 / present), float(share))
 
 
 def code_pictures(
@@ -124,7 +165,7 @@ def code_pictures(
             'What it predicts',
             f'In place of each hidden patch stands the real patch, from others of the {kind}, that '
             'is nearest to a code: the one predicted from the visible patches, or that of the '
-            'tokenizer.',
+            'tokenizer. The numbers say how many of the predicted codes are right.',
             to_png(predictions),
         ),
     ]

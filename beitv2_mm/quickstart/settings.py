@@ -18,8 +18,8 @@ BACKBONE = 'model.backbone.init_cfg.1.checkpoint'
 
 COMPOSITES = 'data'  # folder of the images in that of the stage
 
-TOKENIZER_METRICS = ('cosine', 'codebook_usage', 'perplexity', 'unused_codes')
-PRETRAIN_METRICS = ('accuracy_main', 'accuracy_aggregation')
+TOKENIZER_METRICS = ('cosine', 'cosine_constant', 'codebook_usage', 'perplexity', 'unused_codes')
+PRETRAIN_METRICS = ('accuracy_main', 'accuracy_aggregation', 'accuracy_constant')
 FINETUNE_METRICS = ('accuracy/top1',)
 SEGMENT_METRICS = ('mIoU', 'mAcc', 'aAcc')
 

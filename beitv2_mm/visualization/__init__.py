@@ -1,16 +1,18 @@
+from beitv2_mm.visualization.accuracy import Accuracy, accuracy
 from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.curves import Panel, Scalars, last_values, plot_curves, read_scalars
 from beitv2_mm.visualization.masks import masked_images
-from beitv2_mm.visualization.report import (
-    Accuracy,
+from beitv2_mm.visualization.outcomes import (
     ClassifierReport,
     ComparisonReport,
-    Picture,
     PretrainingReport,
+    SegmentorReport,
+)
+from beitv2_mm.visualization.report import (
+    Picture,
     Report,
     SegmentationScore,
     StageRecord,
-    accuracy,
     log_table,
     write_report,
 )
@@ -25,6 +27,7 @@ __all__ = [
     'Report',
     'Scalars',
     'SegmentationScore',
+    'SegmentorReport',
     'StageRecord',
     'accuracy',
     'code_atlas',

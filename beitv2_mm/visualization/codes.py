@@ -61,7 +61,7 @@ def code_atlas(
         top = row * step
         share = (codes == code).mean()
         write(picture, (0, top + tile // 2 - 10), f'code {code}', size=16)
-        write(picture, (0, top + tile // 2 + 11), f'{100 * share:.2f} % of patches', size=12)
+        write(picture, (0, top + tile // 2 + 11), f'{100 * share:.2f} %', size=15)
         where = np.flatnonzero((codes == code).any(axis=1))
         for column, index in enumerate(rng.permutation(where)[:per_group]):
             patch = int(rng.choice(np.flatnonzero(codes[index] == code)))

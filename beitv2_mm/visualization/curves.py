@@ -4,7 +4,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 Scalars = dict[str, tuple[list[int], list[float]]]
 
-# Colours of one lightness that differ for colour-blind readers too, on light and dark pages.
-COLOURS = ('#3b82c4', '#e07b39', '#3a9d6e', '#b65fb0', '#c9a227', '#d1495b')
+# Okabe and Ito's, the orange darker: told apart by colour-blind readers, and with a contrast of 3
+# to white pages and to dark ones. Line styles keep curves apart that lie on each other.
+COLOURS = ('#0072b2', '#d97a00', '#009e73', '#cc79a7')
+STYLES = ('-', (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)))
 INK = '#808080'
+NOISY = 30  # points, above which the mean over neighbouring points is drawn
+TEXT = 11  # points, as large as the small text of the pages that show these diagrams
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Panel:
     title: str
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]
     x_label: str = 'step'
-    percent: bool = False  # the unit of the values
+    percent: bool = False  # the unit of the values; the axis starts at 0
+    whole: bool = False  # and ends at 100
 
 
 def read_scalars(work_dir: str | Path) -> Scalars:
@@ -61,6 +66,11 @@ def read_scalars(work_dir: str | Path) -> Scalars:
     }
 
 
+def validation_axis(scalars: Scalars) -> str:
+    """What the steps of the names with 'val/' count: runs by epoch log the training's epoch."""
+    return 'epoch' if 'epoch' in scalars else 'step'
+
+
 def last_values(scalars: Scalars, names: Sequence[str]) -> dict[str, float]:
     """The last value of each name.
 
@@ -89,19 +99,43 @@ def smooth(values: Sequence[float], weight: float) -> np.ndarray:
     return result
 
 
+def drawable(panels: Sequence[Panel]) -> list[Panel]:
+    """The panels, with their curves of two and more points; without those panels in which nothing
+    changes, which say no more than a number does."""
+    kept = [
+        replace(panel, curves={n: xy for n, xy in panel.curves.items() if len(xy[1]) > 1})
+        for panel in panels
+    ]
+    return [panel for panel in kept if any(map(_changes, panel.curves.values()))]
+
+
+def _changes(curve: tuple[Sequence[int], Sequence[float]]) -> bool:
+    return len({value for value in curve[1] if math.isfinite(value)}) > 1
+
+
+def how_drawn(panels: Sequence[Panel]) -> str:
+    """What a caption says of curves of many points; '' where there are none."""
+    if any(len(xy[1]) > NOISY for panel in panels for xy in panel.curves.values()):
+        return 'Light lines are logged values, strong ones the mean over neighbouring values.'
+    return ''
+
+
 def plot_curves(panels: Sequence[Panel], columns: int = 2) -> bytes:
-    """Panels -> PNG with a transparent background. Noisy curves (over 30 points) are drawn light,
-    their running mean strong. Raises ValueError without panels."""
+    """Panels -> PNG with a transparent background; the last panel fills its row. `how_drawn` says
+    the rest. Raises ValueError without panels."""
     if not panels:
         raise ValueError('plot_curves needs at least one panel')
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
     # Figure instead of pyplot: no window system, no global list of open figures.
-    layout = ConstrainedLayoutEngine(hspace=0.08, wspace=0.05)
-    figure = Figure(figsize=(5.2 * columns, 3.1 * lines), dpi=150, layout=layout)
+    layout = ConstrainedLayoutEngine(hspace=0.1, wspace=0.06)
+    figure = Figure(figsize=(10.4, 3.3 * lines), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(lines, columns)
     for index, panel in enumerate(panels):
-        _draw(figure.add_subplot(lines, columns, index + 1), panel)
+        line, column = divmod(index, columns)
+        end = columns if index == len(panels) - 1 else column + 1
+        _draw(figure.add_subplot(grid[line, column:end]), panel)
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', transparent=True)
     return buffer.getvalue()
@@ -110,27 +144,33 @@ def plot_curves(panels: Sequence[Panel], columns: int = 2) -> bytes:
 def _draw(axes: Axes, panel: Panel) -> None:
     for index, (label, (steps, values)) in enumerate(panel.curves.items()):
         colour = COLOURS[index % len(COLOURS)]
+        style = STYLES[(index + index // len(COLOURS)) % len(STYLES)]
         strong = np.asarray(values, dtype=float)
-        if len(values) > 30:
+        if len(values) > NOISY:
             axes.plot(steps, strong, color=colour, alpha=0.3, linewidth=0.8)
-            strong = smooth(values, 0.8)
+            # There and back: a mean of past values alone would lag behind a falling curve.
+            strong = (smooth(strong, 0.8) + smooth(strong[::-1], 0.8)[::-1]) / 2
         marker = 'o' if len(values) < 12 else None
-        axes.plot(steps, strong, color=colour, linewidth=1.8, marker=marker, ms=3.5, label=label)
+        axes.plot(
+            steps, strong, color=colour, linestyle=style, linewidth=2, marker=marker, ms=4,
+            label=label,
+        )  # fmt: skip
+    axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     style_axes(axes, panel.title, panel.x_label)
     if panel.percent:
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, 0), min(high, 101))
+        axes.set_ylim(bottom=0, top=104 if panel.whole else None)
         axes.yaxis.set_major_formatter('{x:g} %')
-    if panel.curves:
-        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    if len(panel.curves) > 1:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=TEXT, handlelength=3)
 
 
 def style_axes(axes: Axes, title: str, x_label: str) -> None:
     """The look of every diagram: readable on light and on dark pages."""
-    axes.set_title(title, color=INK, fontsize=11, loc='left', fontweight='bold')
-    axes.set_xlabel(x_label, color=INK, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9, min_n_ticks=1))
-    axes.tick_params(which='both', colors=INK, labelsize=9)
+    axes.set_title(title, color=INK, fontsize=TEXT + 1, loc='left', fontweight='bold')
+    axes.set_xlabel(x_label, color=INK, fontsize=TEXT)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
+    axes.xaxis.set_major_formatter('{x:,.0f}')
+    axes.tick_params(which='both', colors=INK, labelsize=TEXT)
     axes.grid(color=INK, alpha=0.2, linewidth=0.6)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ('left', 'bottom'))

@@ -31,6 +31,11 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .figures .main { border-color: var(--accent); }
 .figures .main b { color: var(--accent); }
 .figures span, .note, figcaption { color: var(--soft); font-size: 0.9rem; }
+.verdict { border-left: 5px solid var(--soft); padding: 16px 20px; }
+.verdict.good { border-left-color: #009e73; }
+.verdict.bad { border-left-color: #d55e00; }
+.verdict p { margin: 0 0 6px; max-width: 90ch; }
+.verdict p:last-child { margin: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th { text-align: left; font-size: 0.8rem; color: var(--soft); font-weight: 600; }
@@ -74,12 +79,12 @@ PAGE = """<!doctype html>
 def render(report: 'Report') -> str:
     """The page of a report as HTML text."""
     parts = [
-        _headline(report),
-        section('Results', table((), report.rows(), ('', 'number', 'note'), total=True)),
+        _verdict(report),
+        figures(report.headline()),
+        section('Results', table((), report.rows(), ('', 'number', 'note'), report.ends_in_total)),
         _segmentation(report),
         *(figure(picture) for picture in report.pictures),
-        '<div class="two">' + _stages(report) + _machine(report) + '</div>',
-        section('What these figures do not show', _list(report.limits)),
+        _details(report),
         section('How to go on', ''.join(
             f'<div>{escape(purpose)}</div><pre>{escape(line)}</pre>'
             for purpose, line in report.commands
@@ -104,14 +109,24 @@ def duration(seconds: float) -> str:
     return f'{whole // 3600} h {whole % 3600 // 60:02d} min'
 
 
-def _headline(report: 'Report') -> str:
-    return figures(report.headline())
+def _verdict(report: 'Report') -> str:
+    findings = report.verdict()
+    if not findings:
+        return ''
+    kinds = {finding.kind for finding in findings}
+    kind = next(kind for kind in ('bad', 'open', 'good') if kind in kinds)
+    lines = ''.join(f'<p>{escape(finding.text)}</p>' for finding in findings)
+    lines = lines.replace('± ', '±&nbsp;').replace(' %', '&nbsp;%')  # no line ends there
+    return f'<section class="verdict {kind}">{lines}</section>'
 
 
 def figures(values: Sequence[tuple[str, str, str]]) -> str:
-    """A row of large numbers, each (kind, value, label); the kind 'main' stands out."""
+    """A row of large numbers, each (kind, value, label), where the label may have several lines;
+    the kind 'main' stands out."""
     cells = (
-        f'<div class="{kind}"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+        f'<div class="{kind}"><b>{escape(value)}</b>'
+        + '<br>'.join(f'<span>{escape(line)}</span>' for line in label.splitlines())
+        + '</div>'
         for kind, value, label in values
     )
     return '<div class="figures">' + ''.join(cells) + '</div>'
@@ -155,12 +170,25 @@ def _segmentation(report: 'Report') -> str:
         for score in report.segmentation
     ]
     head = ('', 'mIoU', 'mean class accuracy', 'pixel accuracy')
-    content = table(head, rows, ('', 'number', 'number', 'number'))
+    about = '<figcaption>Measured on composites of the test set; one training each.</figcaption>'
+    content = about + table(head, rows, ('', 'number', 'number', 'number'))
     return section('Segmentation of composites', content)
 
 
+def _details(report: 'Report') -> str:
+    """Stages, machine and limits in two columns of about one height."""
+    stages, machine = _stages(report), _machine(report)
+    limits = section('What these figures do not show', _list(report.limits))
+    long = len(report.stages) > 8
+    columns = (stages, machine + limits) if long else (stages + limits, machine)
+    return '<div class="two">' + ''.join(f'<div>{column}</div>' for column in columns) + '</div>'
+
+
 def _stages(report: 'Report') -> str:
-    rows = [(stage.name, duration(stage.seconds)) for stage in report.stages]
+    rows = [
+        (stage.name.replace('_seed', ', seed ').replace('_', ' '), duration(stage.seconds))
+        for stage in report.stages
+    ]
     rows.append(('all stages', duration(sum(stage.seconds for stage in report.stages))))
     return section('What ran, and how long', table((), rows, ('', 'number'), total=True))
 

@@ -20,7 +20,7 @@ from beitv2_mm.visualization.canvas import (
     write,
 )
 
-GAP, LABEL = 6, 22
+GAP, LABEL = 6, 26
 BATCH = 64
 
 
@@ -98,7 +98,7 @@ def prediction_picture(
     tile: int = 140,
 ) -> Image.Image:
     """Each image, its masked version, and the image with patches of the predicted and of the
-    tokenizer's codes in the masked places.
+    tokenizer's codes in the masked places; with how many of the predicted codes are right.
 
     Args:
         images: uint8 (M, H, W, 3).
@@ -120,14 +120,12 @@ def prediction_picture(
         versions = {
             'image': image,
             'masked': _paint(image, mask, np.full(len(mask), -1), grey, patch_size),
-            f'predicted, {right} of {mask.sum()} right': _paint(
-                image, mask, guess, examples, patch_size
-            ),
+            f'predicted: {right}/{mask.sum()}': _paint(image, mask, guess, examples, patch_size),
             "tokenizer's codes": _paint(image, mask, truth, examples, patch_size),
         }
         strip = new_canvas(len(versions) * (width + GAP) - GAP, tile + LABEL)
         for column, (label, version) in enumerate(versions.items()):
-            write(strip, (column * (width + GAP), LABEL // 2), label, 12)
+            write(strip, (column * (width + GAP), LABEL // 2), label, 16)
             strip.paste(enlarge(version, tile, width), (column * (width + GAP), LABEL))
         strips.append(strip)
     return beside(strips, gap=20, columns=2)

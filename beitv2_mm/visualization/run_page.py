@@ -6,19 +6,29 @@ from os import PathLike
 from pathlib import Path
 
 from beitv2_mm.files import write_atomic
-from beitv2_mm.visualization.curves import Panel, Scalars, plot_curves, read_scalars
-from beitv2_mm.visualization.page import figure, figures, page
+from beitv2_mm.visualization.curves import (
+    Panel,
+    Scalars,
+    drawable,
+    how_drawn,
+    plot_curves,
+    read_scalars,
+    validation_axis,
+)
+from beitv2_mm.visualization.names import NAMES, is_percent, name_of, value_of
+from beitv2_mm.visualization.page import figure, figures, page, section, table
 from beitv2_mm.visualization.report import Picture
 
-# What a panel shows: its title, the names in it (training's), whether they are percentages.
+# What a panel shows: its title, and the names in it (training's).
 PANELS = (
-    ('Losses', r'(.*\.)?loss(_.*)?', False),
-    ('Cosine to the teacher', r'cosine', False),
-    ('Accuracy', r'accuracy.*|(.*\.)?acc_.*', True),
-    ('Codebook in use', r'codebook_usage_ema', True),
-    ('Codebook: perplexity', r'codebook_perplexity_ema', False),
-    ('Learning rate', r'(base_)?lr', False),
-    ('Gradient norm', r'grad_norm', False),
+    ('Loss', r'loss'),
+    ('Losses that it adds up', r'(.*\.)?loss_.*'),
+    ('Cosine to the teacher', r'cosine'),
+    ('Accuracy', r'accuracy.*|(.*\.)?acc_.*'),
+    ('Codebook in use', r'codebook_usage_ema'),
+    ('Codebook: perplexity', r'codebook_perplexity_ema'),
+    ('Learning rate', r'(base_)?lr'),
+    ('Gradient norm', r'grad_norm'),
 )
 NOT_SHOWN = {'time', 'data_time', 'memory', 'epoch', 'iter'}
 CAPTIONS = {
@@ -27,7 +37,7 @@ CAPTIONS = {
     'code_usage': ('How often codes are used', 'In the validation images.'),
     'mim_predictions': (
         'What is predicted of hidden patches',
-        'Real patches of other images stand for the codes.',
+        'Real patches of other images stand for the codes. The numbers say how many are right.',
     ),
     'segmentation': ('Segmentation', 'True classes where known, and predicted ones.'),
     'attention': (
@@ -45,48 +55,79 @@ def write_run_page(work_dir: str | PathLike) -> Path:
     """
     work_dir = Path(work_dir)
     scalars = read_scalars(work_dir)
+    if scalars.get('base_lr') == scalars.get('lr'):
+        scalars.pop('base_lr', None)
+    panels, axis = drawable(_panels(scalars)), validation_axis(scalars)
     body = [figures(_headline(scalars))]
-    body += [figure(picture) for picture in (_curves(scalars), *latest_pictures(work_dir))]
-    last = max(steps[-1] for steps, _ in scalars.values())
-    summary = f'{last} iterations so far. Thin lines: logged values. Thick ones: running means.'
+    body.append(_table('Last validation', scalars, _validation(scalars), axis))
+    if panels:
+        caption = 'Without "Validation" in the title, curves are of the images trained on. '
+        picture = plot_curves(panels)
+        body.append(figure(Picture('curves', 'Curves', caption + how_drawn(panels), picture)))
+    drawn = {id(curve) for panel in panels for curve in panel.curves.values()}
+    others = [name for name in _training(scalars) if id(scalars[name]) not in drawn]
+    body.append(_table('Training: logged once, or unchanged', scalars, others, 'step'))
+    body += [figure(picture) for picture in latest_pictures(work_dir, axis)]
+    training = [steps[-1] for name, (steps, _) in scalars.items() if not name.startswith('val/')]
+    summary = f'{max(training):,} steps so far.' if training else 'No training step was logged.'
     path = work_dir / 'run.html'
     write_atomic(path, page(f'Run {work_dir.absolute().name}', summary, '\n'.join(body)).encode())
     return path
 
 
 def _headline(scalars: Scalars) -> list[tuple[str, str, str]]:
-    """The last value of the loss and of each validation metric, as (kind, value, label)."""
-    names: list[str] = [name for name in ('loss', 'codebook_usage_ema') if name in scalars]
-    names += [n for n in _validation(scalars) if n.removeprefix('val/') not in names][:6]
-    return [('', f'{scalars[name][1][-1]:.4g}', name) for name in names]
+    """The last value of the loss and of some validation metrics, as (kind, value, label)."""
+    names = [name for name in scalars if name == 'loss']
+    names += [name for name in _validation(scalars) if not name.endswith('_constant')][:3]
+    return [('', _last(scalars, name), _label(name)) for name in names]
+
+
+def _last(scalars: Scalars, name: str) -> str:
+    return value_of(name, scalars[name][1][-1])
+
+
+def _label(name: str) -> str:
+    return f'{name_of(name)}\n{"validation" if name.startswith("val/") else "training"}'
 
 
 def _validation(scalars: Scalars) -> list[str]:
-    return [
-        name
-        for name in scalars
-        if name.startswith('val/') and name.removeprefix('val/') not in NOT_SHOWN
-    ]
+    known = [f'val/{name}' for name in NAMES]
+    found = [n for n in scalars if n.startswith('val/') and n.removeprefix('val/') not in NOT_SHOWN]
+    return sorted(found, key=lambda n: known.index(n) if n in known else len(known))
 
 
-def _curves(scalars: Scalars) -> Picture:
+def _table(title: str, scalars: Scalars, names: list[str], unit: str) -> str:
+    """A section with the last value of each name; '' without names."""
+    rows = [(name_of(n), _last(scalars, n), f'{unit} {scalars[n][0][-1]:,}') for n in names]
+    return section(title, table((), rows, ('', 'number', 'note'))) if rows else ''
+
+
+def _training(scalars: Scalars) -> list[str]:
+    return [n for n in scalars if not n.startswith('val/') and n not in NOT_SHOWN]
+
+
+def _panels(scalars: Scalars) -> list[Panel]:
     panels = []
-    for title, pattern, is_percentage in PANELS:
+    for title, pattern in PANELS:
         chosen = {name: xy for name, xy in scalars.items() if re.fullmatch(pattern, name)}
-        if title == 'Learning rate' and len({tuple(values) for _, values in chosen.values()}) == 1:
-            chosen.pop('base_lr', None)
-        if chosen:
-            panels.append(Panel(title, chosen, 'iteration', percent=is_percentage))
+        labels = [name_of(name) for name in chosen]
+        shared = {label.rpartition(', ')[0] for label in labels}
+        if len(labels) > 1 and len(shared) == 1 and '' not in shared:  # 'accuracy, main branch'
+            title = shared.pop().capitalize()
+            labels = [label.rpartition(', ')[2] for label in labels]
+        curves = dict(zip(labels, chosen.values(), strict=True))
+        usage = title == 'Codebook in use'
+        panels.append(Panel(title, curves, percent=any(map(is_percent, chosen)), whole=usage))
+    axis = validation_axis(scalars)
     for name in _validation(scalars):
-        x_label = 'epoch' if 'epoch' in scalars else 'iteration'
-        panels.append(
-            Panel(f'Validation: {name.removeprefix("val/")}', {name: scalars[name]}, x_label)
-        )
-    return Picture('curves', 'Curves', '', plot_curves(panels))
+        title = f'Validation: {name_of(name)}'
+        panels.append(Panel(title, {name: scalars[name]}, axis, percent=is_percent(name)))
+    return panels
 
 
-def latest_pictures(work_dir: Path, limit: int = 12) -> list[Picture]:
-    """The newest picture of each name that the run's visualizer stored, ``limit`` at most."""
+def latest_pictures(work_dir: Path, axis: str = 'step', limit: int = 12) -> list[Picture]:
+    """The newest picture of each name that the run's visualizer stored, ``limit`` at most; ``axis``
+    is what their numbers count."""
     newest: dict[str, tuple[str, int, Path]] = {}
     for path in work_dir.glob('*/vis_data/vis_image/*.png'):
         match = re.fullmatch(r'(.+)_(\d+)', path.stem)
@@ -96,7 +137,7 @@ def latest_pictures(work_dir: Path, limit: int = 12) -> list[Picture]:
     pictures = []
     for name in sorted(newest, key=lambda n: (list(CAPTIONS).index(n) if n in CAPTIONS else 99, n)):
         _, step, path = newest[name]
-        title, caption = CAPTIONS.get(name, (name, ''))
-        text = f'{caption} Step {step}.'.strip()
+        title, caption = CAPTIONS.get(name, (name_of(name), ''))
+        text = f'{caption} {axis.capitalize()} {step}.'.strip()
         pictures.append(Picture(name, title, text, path.read_bytes()))
     return pictures[:limit]

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from beitv2_mm.visualization.curves import COLOURS, INK, style_axes
+from beitv2_mm.visualization.curves import COLOURS, INK, TEXT, style_axes
 
 
 def plot_usage(counts: np.ndarray, title: str = 'Codes by frequency') -> Image.Image:
@@ -22,7 +22,7 @@ def plot_usage(counts: np.ndarray, title: str = 'Codes by frequency') -> Image.I
     shares = 100 * counts / counts.sum()
     used = int((counts > 0).sum())
     perplexity = np.exp(-sum(p * np.log(p) for p in shares[:used] / 100))
-    figure = Figure(figsize=(8, 3), dpi=130, layout='constrained')
+    figure = Figure(figsize=(10.4, 3.6), dpi=130, layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     equal, lowest = 100 / len(counts), shares[used - 1] / 2
@@ -42,7 +42,7 @@ def plot_usage(counts: np.ndarray, title: str = 'Codes by frequency') -> Image.I
         f'perplexity {perplexity:.0f}',
         'codes, the most frequent first',
     )
-    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=TEXT)
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', transparent=True)
     return Image.open(buffer).convert('RGBA')

@@ -1,6 +1,7 @@
 import math
 import os
 
+import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
@@ -10,8 +11,10 @@ from torch import distributed, multiprocessing
 from beitv2_mm.engine import MIMMetric, TokenizerMetric, codebook_statistics
 
 
-def sample(codes, cosine=0.5):
-    return dict(pred_codes=torch.tensor(codes), cosine=torch.tensor(cosine))
+def sample(codes, cosine=0.5, target=None):
+    if target is None:
+        target = torch.eye(3)[: len(codes)]
+    return dict(pred_codes=torch.tensor(codes), cosine=torch.tensor(cosine), target=target)
 
 
 def test_codebook_statistics():
@@ -33,9 +36,11 @@ def test_tokenizer_metric_in_an_evaluator():
         data_sample = DataSample()
         data_sample.set_field(torch.tensor(codes), 'pred_codes')
         data_sample.set_field(torch.tensor(cosine), 'cosine')
+        data_sample.set_field(torch.eye(4), 'target')
         evaluator.process([data_sample])
     assert evaluator.evaluate(2) == {
         'cosine': pytest.approx(0.5),
+        'cosine_constant': pytest.approx(1.0),  # the targets of a position are all equal
         'codebook_usage': 50.0,
         'perplexity': pytest.approx(2),
         'unused_codes': 2,
@@ -68,6 +73,42 @@ def test_mim_metric():
     assert metric.evaluate(2) == {'mim/accuracy_main': 50.0, 'mim/loss_main': 2.0}
 
 
+def test_cosine_constant_is_what_the_best_constant_reaches():
+    targets = torch.randn(6, 5, 3) + torch.tensor([2.0, 0.0, 0.0])
+    targets = torch.nn.functional.normalize(targets, dim=-1)
+    metric = TokenizerMetric(4)
+    metric.process(None, [sample([0] * 5, target=target) for target in targets])
+    host = targets.cpu().double().numpy()
+    constant = host.mean(axis=0)
+    constant /= np.linalg.norm(constant, axis=-1, keepdims=True)
+    best = (host * constant).sum(axis=-1).mean()
+    assert metric.evaluate(6)['cosine_constant'] == pytest.approx(best, abs=1e-6)
+    for _ in range(20):  # no other constant is better
+        other = np.random.normal(size=constant.shape) / 5 + constant
+        other /= np.linalg.norm(other, axis=-1, keepdims=True)
+        assert (host * other).sum(axis=-1).mean() < best
+
+
+def test_images_of_several_sizes_have_constants_of_their_own():
+    metric = TokenizerMetric(4)
+    east, north = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    small, large = torch.stack([east]), torch.stack([east, north])
+    both = [small, large, torch.stack([north, north])]
+    metric.process(None, [sample([0] * len(target), target=target) for target in both])
+    expected = (1 + 2 * (math.sqrt(0.5) + 1) / 2) / 3
+    assert metric.evaluate(3)['cosine_constant'] == pytest.approx(expected)
+
+
+def test_accuracy_constant_is_that_of_the_commonest_code():
+    codes = np.array([[0, 2, 2, 5], [2, 5, 5, 5], [2, 2, 1, 0]])
+    metric = MIMMetric()
+    for row in codes:
+        shares = torch.tensor(100 * np.bincount(row, minlength=8) / len(row)).float()
+        metric.process(None, [dict(accuracy_main=0.0, code_shares=shares)])
+    best = 100 * max((codes == code).mean() for code in range(8))
+    assert metric.evaluate(3) == {'accuracy_main': 0.0, 'accuracy_constant': pytest.approx(best)}
+
+
 def test_bad_samples():
     with pytest.raises(KeyError, match=r"needs the field 'pred_codes'.*\['cosine'\]"):
         TokenizerMetric(4).process(None, [dict(cosine=1.0)])
@@ -79,7 +120,7 @@ def test_bad_samples():
         MIMMetric().evaluate(3)
 
 
-SAMPLES = [sample([i % 7, i % 3], i / 10) for i in range(5)]
+SAMPLES = [sample([i % 7, i % 3], i / 10, torch.eye(5)[[i, 0]]) for i in range(5)]
 
 
 def _rank(rank: int, port_file: str, queue: multiprocessing.SimpleQueue) -> None:

@@ -106,7 +106,8 @@ def test_tokenizer_run_in_files_and_tensorboard(tmp_path: Path) -> None:
 
     page = (work_dir / 'run.html').read_text()
     assert page.count('data:image/png') == 1 + len(tags) and 'http' not in page
-    assert 'val/cosine' in page and 'Step 2.' in page and 'Step 1.' not in page
+    assert 'cosine to the teacher' in page and 'val/' not in page
+    assert 'Epoch 2.' in page and 'Epoch 1.' not in page
 
 
 def test_pretraining_run_by_iterations(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_pretraining_run_by_iterations(tmp_path: Path) -> None:
     assert sorted(pictures(work_dir)) == steps
     assert [p.name for p in latest_pictures(work_dir)] == ['mim_predictions', 'attention']
     assert read_scalars(work_dir)['loss'][0] == [2, 4]
-    assert '4 iterations so far' in (work_dir / 'run.html').read_text()
+    assert '4 steps so far' in (work_dir / 'run.html').read_text()
 
 
 def test_pictures_change_nothing_in_the_training(tmp_path: Path) -> None:

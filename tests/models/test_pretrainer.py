@@ -304,6 +304,8 @@ def test_predict_writes_the_accuracy_of_each_image():
         expected = 100 * (image_codes[image_mask] == codes[1, 5]).float().mean()
         assert sample.accuracy_main == sample.accuracy_aggregation
         torch.testing.assert_close(sample.accuracy_main, expected)
+        shares = 100 * torch.bincount(image_codes[image_mask], minlength=len(sample.code_shares))
+        torch.testing.assert_close(sample.code_shares, shares / image_mask.sum())
     assert found[1].accuracy_main > 0
     for sample, image, m in zip(found, images, mask, strict=True):  # training's unit is the same
         losses = model.loss(image[None], [BaseDataElement(mask=m)])

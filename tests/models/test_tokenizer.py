@@ -50,6 +50,8 @@ def test_evaluation_changes_nothing(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert samples[0].pred_codes.shape == (16,)
     assert -1 <= samples[0].cosine <= 1
+    norms = samples[0].target.norm(dim=-1)
+    torch.testing.assert_close(norms, torch.ones(16))
 
 
 def test_modes_of_forward(tmp_path):

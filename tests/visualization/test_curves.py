@@ -1,6 +1,7 @@
 """Scalars of mmengine's backend, resumed runs included, and their curves."""
 
 import io
+import itertools
 import sys
 from pathlib import Path
 
@@ -10,7 +11,13 @@ from mmengine.visualization import LocalVisBackend
 from PIL import Image
 
 from beitv2_mm.visualization import Panel, last_values, plot_curves, read_scalars
-from beitv2_mm.visualization.curves import smooth
+from beitv2_mm.visualization.curves import (
+    COLOURS,
+    STYLES,
+    drawable,
+    smooth,
+    validation_axis,
+)
 
 
 def write_run(work_dir: Path, timestamp: str, entries: list[dict[str, float]]) -> Path:
@@ -83,3 +90,66 @@ def test_plot_curves_gives_a_transparent_png_without_pyplot() -> None:
 def test_plot_curves_without_panels() -> None:
     with pytest.raises(ValueError, match='at least one'):
         plot_curves([])
+
+
+def test_curves_without_change_and_single_points_are_not_drawn() -> None:
+    moving, flat, single = ([1, 2], [0.5, 0.25]), ([1, 2], [100.0, 100.0]), ([1], [3.0])
+    nan = ([1, 2], [float('nan')] * 2)
+    panels = [
+        Panel('kept', {'moving': moving, 'flat': flat, 'single': single}),
+        Panel('flat', {'flat': flat}),
+        Panel('single', {'single': single}),
+        Panel('diverged', {'nan': nan}),
+        Panel('empty', {}),
+    ]
+    (kept,) = drawable(panels)
+    assert kept.title == 'kept' and set(kept.curves) == {'moving', 'flat'}
+
+
+def test_steps_of_validation_are_epochs_only_where_epochs_are_counted() -> None:
+    assert validation_axis({'epoch': ([20], [1.0])}) == 'epoch'
+    assert validation_axis({'loss': ([20], [1.0])}) == 'step'
+
+
+def test_the_last_panel_fills_its_row() -> None:
+    curve = {'loss': ([1, 2], [2.0, 1.0])}
+    pixels = np.asarray(Image.open(io.BytesIO(plot_curves([Panel('t', curve)] * 3))))
+    _, right = np.split(pixels[..., 3], 2, axis=1)
+    upper, lower = np.split(right, 2)
+    assert (lower > 0).any(axis=0).sum() > 0.8 * lower.shape[1] and (upper > 0).any()
+
+
+# Machado, Oliveira and Fernandes (2009), complete dichromacy, on linear RGB.
+BLIND = {
+    'protanopia': [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    'deuteranopia': [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    'tritanopia': [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+    'none': [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def linear(colour: str) -> np.ndarray:
+    values = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    xyz = TO_XYZ @ rgb.clip(0, 1) / TO_XYZ.sum(axis=1)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize('kind', BLIND)
+def test_colours_are_told_apart(kind: str) -> None:
+    seen = [lab(np.array(BLIND[kind]) @ linear(colour)) for colour in COLOURS]
+    distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)]
+    assert min(distances) > 15  # a difference of 2.3 is just noticeable
+
+
+@pytest.mark.parametrize('page', ['#ffffff', '#1b2027'])
+def test_colours_are_read_on_light_and_dark_pages(page: str) -> None:
+    for colour in COLOURS:
+        dark, light = sorted(float(TO_XYZ[1] @ linear(c)) + 0.05 for c in (colour, page))
+        assert light / dark > 3, colour
+    assert len(set(STYLES)) == len(COLOURS)

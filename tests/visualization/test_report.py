@@ -12,9 +12,12 @@ import pytest
 from PIL import Image
 
 from beitv2_mm.visualization import (
+    ClassifierReport,
     ComparisonReport,
     Picture,
+    Report,
     SegmentationScore,
+    SegmentorReport,
     StageRecord,
     accuracy,
     log_table,
@@ -32,9 +35,14 @@ def make_report() -> ComparisonReport:
         title='A <small> run',
         summary='What & why',
         cosine=0.54,
+        cosine_constant=0.2,
         codebook_usage=99.6,
         mim_accuracy=11.7,
         mim_accuracy_aggregation=10.9,
+        accuracy_constant=2.1,
+        num_held_out=100,
+        num_classes=10,
+        num_test_images=1000,
         scratch=accuracy([39.0, 41.0]),
         scratch_layer_decay=accuracy([38.0, 38.0]),
         pretrained=accuracy([51.0, 53.0]),
@@ -77,7 +85,7 @@ def test_json_holds_the_figures_and_the_names_of_pictures(tmp_path: Path) -> Non
 class Tags(HTMLParser):
     """Checks that tags are closed in order; collects attributes."""
 
-    void = frozenset({'meta', 'img'})
+    void = frozenset({'meta', 'img', 'br'})
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +129,8 @@ def test_table_in_the_log_is_aligned(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, 'table'):
         log_table(make_report(), logger)
     (record,) = caplog.records
-    lines = record.getMessage().splitlines()
+    *lines, verdict = record.getMessage().splitlines()
+    assert verdict.startswith('Pretraining gains 12.0 points over')
     assert lines[0] == 'A <small> run'
     assert re.search(r'Top-1 gain by pretraining +\+12\.0 points  over', lines[-2])
 
@@ -150,3 +159,59 @@ def test_segmentation_is_shown_where_there_is_one(tmp_path: Path) -> None:
     assert ('', '45.2 %', 'pretrained') in report.rows()
     content = json.loads((write_report(report, tmp_path).parent / 'report.json').read_text())
     assert content['segmentation'][1]['miou'] == 45.25
+
+
+def kinds(report: Report) -> list[str]:
+    return [finding.kind for finding in report.verdict()]
+
+
+def test_every_accuracy_has_its_baseline() -> None:
+    page = render(make_report())
+    for part in ('best constant: 0.200', 'chance: 10.0 %', 'always the commonest code', '2.1 %'):
+        assert part in page, part
+    content = make_report().derived()
+    assert content['verdict'] == [finding._asdict() for finding in make_report().verdict()]
+
+
+def test_a_comparison_says_the_gain_and_only_then_what_is_ill() -> None:
+    report = make_report()
+    assert kinds(report) == ['good']
+    ill = dataclasses.replace(report, cosine=0.07, cosine_constant=0.05, accuracy_constant=9.0)
+    assert kinds(ill) == ['good', 'bad', 'bad']
+    assert 'class="verdict bad"' in render(ill) and 'hardly learnt anything' in render(ill)
+    unclear = dataclasses.replace(report, pretrained=accuracy([39.0, 42.0]))
+    assert kinds(unclear) == ['open'] and '<div class="main">' not in render(unclear)
+    old = dataclasses.replace(report, cosine_constant=None, accuracy_constant=None)
+    assert kinds(old) == ['good'] and 'commonest code' not in render(old)
+
+
+def test_a_smoke_run_says_that_its_figures_mean_nothing() -> None:
+    report = dataclasses.replace(make_report(), smoke=True)
+    assert kinds(report) == ['open'] and 'Its figures mean nothing' in render(report)
+    assert '<div class="main">' not in render(report)
+
+
+BARE: dict = dict(
+    title='', summary='', stages=[], machine={}, settings=[], limits=[], commands=[], pictures=[]
+)
+
+
+def test_classifiers_against_chance_and_each_other() -> None:
+    results = {'fine-tuned': accuracy([60.0, 61.0]), 'from scratch': accuracy([40.0, 41.0])}
+    report = ClassifierReport(
+        **BARE, results=results, num_images=100, num_classes=4, largest_class=50.0
+    )
+    chance, gain = (finding.text for finding in report.verdict())
+    assert chance.endswith('60.5 % of the images are classified right, and guessing gives 25.0 %.')
+    assert gain.startswith('Fine-tuning gains 20.0 points over training from scratch: ')
+    assert render(report).count('chance: 25.0 %') == 2
+
+
+def test_segmentors_against_the_commonest_class() -> None:
+    guess = SegmentationScore('baseline: commonest class everywhere', 20.0, 25.0, 80.0)
+    report = SegmentorReport(
+        **BARE, miou=40.0, macc=50.0, aacc=85.0, guess=guess, num_images=9, num_classes=4
+    )
+    assert kinds(report) == ['good']
+    assert ('', '80.0 %', 'baseline: commonest class everywhere') in report.rows()
+    assert kinds(dataclasses.replace(report, miou=21.0)) == ['bad']

@@ -1,0 +1,26 @@
+"""Accuracies of several seeds, and how figures are written."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 accuracies in per cent of runs that differ by their seed."""
+
+    per_seed: list[float]
+    mean: float
+    spread: float  # sample standard deviation, 0 for a single seed
+
+
+def accuracy(per_seed: Sequence[float]) -> Accuracy:
+    """Summary of at least one accuracy (per cent)."""
+    values = [float(value) for value in per_seed]
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Accuracy(values, statistics.fmean(values), spread)
+
+
+def percent(value: float) -> str:
+    """12.345 -> '12.3 %'"""
+    return f'{value:.1f} %'

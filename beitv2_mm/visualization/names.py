@@ -1,0 +1,51 @@
+"""What people call the scalars that runs log: tag -> name, and its unit."""
+
+NAMES = {
+    'loss': 'loss',
+    'loss_commitment': 'commitment loss',
+    'loss_cosine': 'cosine loss',
+    'loss_main': 'loss on masked patches, main branch',
+    'loss_aggregation': 'loss on masked patches, aggregation branch',
+    'cosine': 'cosine to the teacher',
+    'cosine_constant': 'cosine that the best constant output reaches',
+    'codebook_usage': 'codes used at least once',
+    'codebook_usage_ema': 'codes in use, running mean',
+    'codebook_perplexity_ema': 'perplexity of the codes, running mean',
+    'perplexity': 'perplexity of the codes',
+    'unused_codes': 'codes never used',
+    'accuracy_main': 'accuracy on masked patches, main branch',
+    'accuracy_aggregation': 'accuracy on masked patches, aggregation branch',
+    'accuracy_constant': 'accuracy of always predicting the commonest code',
+    'accuracy/top1': 'top-1 accuracy',
+    'accuracy/top5': 'top-5 accuracy',
+    'knn/top1': 'top-1 accuracy of k-NN on the features',
+    'knn/top5': 'top-5 accuracy of k-NN on the features',
+    'aAcc': 'pixel accuracy',
+    'mIoU': 'mean IoU',
+    'mAcc': 'mean class accuracy',
+    'decode.loss_ce': 'cross-entropy, decoder',
+    'aux.loss_ce': 'cross-entropy, auxiliary head',
+    'decode.acc_seg': 'pixel accuracy, decoder',
+    'aux.acc_seg': 'pixel accuracy, auxiliary head',
+    'lr': 'learning rate',
+    'base_lr': 'learning rate, before layer decay',
+    'skipped_steps': 'steps left out because of NaN or Inf',
+    'grad_norm': 'norm of the gradient',
+}
+PERCENT = ('accuracy', 'knn/top', 'codebook_usage', 'aAcc', 'mIoU', 'mAcc', 'decode.acc', 'aux.acc')
+
+
+def name_of(tag: str) -> str:
+    """The name of a logged scalar; of unknown ones the tag without its underscores."""
+    tag = tag.removeprefix('val/')
+    return NAMES.get(tag) or tag.replace('_', ' ').replace('.', ', ').replace('/', ' ')
+
+
+def is_percent(tag: str) -> bool:
+    """Whether a logged scalar is a percentage."""
+    return tag.removeprefix('val/').startswith(PERCENT)
+
+
+def value_of(tag: str, value: float) -> str:
+    """A value with its unit: 12.345 of 'aAcc' -> '12.3 %'."""
+    return f'{value:.1f} %' if is_percent(tag) else f'{value:.4g}'

@@ -1,0 +1,111 @@
+"""Verdicts on what was measured: figures against their baselines -> sentences, by stated rules."""
+
+import math
+from typing import Literal, NamedTuple
+
+from beitv2_mm.visualization.accuracy import Accuracy, percent
+
+GAP = 0.1  # a tokenizer goes this share of the way from the best constant to a cosine of 1, or more
+FACTOR = 1.5  # a network scores this times what guessing scores, or more
+ERRORS = 2.3  # standard errors by which a classifier beats chance: luck does in 1 of 100 cases
+SPREADS = 2  # standard deviations of the difference of two seeds by which one way beats another
+
+
+class Finding(NamedTuple):
+    """One sentence or two, and how they sound: 'open' where the figures cannot tell."""
+
+    kind: Literal['good', 'bad', 'open']
+    text: str
+
+
+SMOKE = Finding(
+    'open', 'This was a smoke run: it shows that every part works. Its figures mean nothing.'
+)
+
+
+def judge_tokenizer(cosine: float, constant: float) -> Finding:
+    """The cosine to the teacher against that of the best constant output."""
+    figures = (
+        f'its cosine to the teacher is {cosine:.3f}, and the best output that ignores the image '
+        f'reaches {constant:.3f}'
+    )
+    if cosine - constant < GAP * (1 - constant):
+        return Finding(
+            'bad',
+            f'The tokenizer has hardly learnt anything: {figures}. Train it for longer, or see '
+            'docs/guides/tokenizer.md.',
+        )
+    return Finding('good', f'The tokenizer has learnt from its teacher: {figures}.')
+
+
+def judge_pretraining(accuracy: float, constant: float) -> Finding:
+    """The accuracy on masked patches against that of always predicting the commonest code."""
+    figures = (
+        f'{percent(accuracy)} of the codes of hidden patches are right, and always predicting the '
+        f'commonest code gives {percent(constant)}'
+    )
+    if accuracy < FACTOR * constant:
+        return Finding(
+            'bad',
+            f'The pretraining has hardly learnt anything: {figures}. Train it for longer, or see '
+            '"What to watch" in docs/guides/pretraining.md.',
+        )
+    return Finding('good', f'The pretraining has learnt: {figures}.')
+
+
+def judge_classifier(result: Accuracy, num_classes: int, num_images: int) -> Finding:
+    """A top-1 accuracy on as many images of each class against chance."""
+    chance = 100 / num_classes
+    error = math.sqrt(chance * (100 - chance) / num_images)
+    figures = f'{percent(result.mean)} of the images are classified right'
+    if result.mean < chance + ERRORS * error:
+        return Finding(
+            'open' if result.mean > chance else 'bad',
+            f'The classifier is no better than chance as far as {num_images:,} images can tell: '
+            f'{figures}, and guessing gives {percent(chance)}. See docs/guides/classification.md.',
+        )
+    return Finding(
+        'good', f'The classifier has learnt: {figures}, and guessing gives {percent(chance)}.'
+    )
+
+
+def judge_gain(result: Accuracy, other: Accuracy, names: tuple[str, str]) -> Finding:
+    """One way of training against another; `names` are those of both in a sentence."""
+    gain, (name, other_name) = result.mean - other.mean, names
+    start = name[0].upper() + name[1:]
+    figures = f'the top-1 accuracy is {percent(result.mean)} against {percent(other.mean)}'
+    spread = math.hypot(result.spread, other.spread)
+    if min(len(result.per_seed), len(other.per_seed)) < 2:
+        return Finding(
+            'open',
+            f'The difference between {name} and {other_name} is {gain:+.1f} points: {figures}. '
+            'One seed does not tell whether this is luck: train several.',
+        )
+    spreads = f'seeds differ by ± {result.spread:.1f} and ± {other.spread:.1f}'
+    if abs(gain) <= SPREADS * spread:
+        return Finding(
+            'open',
+            f'There is no clear difference between {name} and {other_name}: {figures}, and '
+            f'{spreads}.',
+        )
+    if gain < 0:
+        return Finding('bad', f'{start} does worse than {other_name}: {figures}.')
+    return Finding(
+        'good',
+        f'{start} gains {gain:.1f} points over {other_name}: {figures}, and {spreads}.',
+    )
+
+
+def judge_segmentor(miou: float, constant: float) -> Finding:
+    """The mean IoU against that of the commonest class everywhere."""
+    figures = (
+        f'its mean IoU is {percent(miou)}, and the commonest class everywhere gives '
+        f'{percent(constant)}'
+    )
+    if miou < FACTOR * constant:
+        return Finding(
+            'bad',
+            f'The segmentor has hardly learnt anything: {figures}. See '
+            'docs/guides/segmentation.md.',
+        )
+    return Finding('good', f'The segmentor has learnt: {figures}.')
