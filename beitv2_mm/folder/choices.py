@@ -181,11 +181,11 @@ def learning_rate(task: str, arch: str | dict, plan: Schedule) -> float:
         'segment': (5e-5 if width <= 768 else 3e-5, 16),
     }[task]
     if plan.short:
-        rate, batch = {
-            'tokenizer': (1.5e-3, 64), 'pretrain': (3e-3, 32), 'finetune': (1e-3, 32),
-            'segment': (1e-3, 32),
+        rate, batch, its_width = {
+            'tokenizer': (1.5e-3, 64, 96), 'pretrain': (3e-3, 32, 128), 'finetune': (1e-3, 32, 128),
+            'segment': (1e-3, 32, 128),
         }[task]  # fmt: skip
-        reference = (rate * 96 / width, batch)
+        reference = (rate * its_width / width, batch)
     return float(f'{reference[0] * math.sqrt(plan.images / reference[1]):.2g}')
 
 

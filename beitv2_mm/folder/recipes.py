@@ -97,8 +97,15 @@ def pretrain(
         if weights.prefix is None:  # the neck may be in the file, too
             cfg.model.backbone.pop('init_cfg')
             cfg.load_from = weights.checkpoint
-    elif size.patch < 8:  # few inputs a patch: the usual small weights would hide the picture
-        cfg.model.backbone.init_cfg = dict(type='TruncNormal', layer='Conv2d', std=0.1)
+    else:
+        start = []
+        if size.patch < 8:  # few inputs a patch: the usual small weights would hide the picture
+            start.append(dict(type='TruncNormal', layer='Conv2d', std=0.1))
+        if plan.short:  # the usual 0.02 belongs to width 768 and long schedules
+            linear = dict(type='TruncNormal', layer='Linear', std=dims.embed_dims**-0.5)
+            start.append(linear)
+            cfg.model.neck.init_cfg = linear
+        cfg.model.backbone.init_cfg = start or None
     if plan.short:  # the bias starts at zero and has few steps to learn
         cfg.optim_wrapper.paramwise_cfg.custom_keys['relative_position_bias_table'] = dict(
             lr_mult=10.0

@@ -133,8 +133,8 @@ SUMMARY = (
     'labels: once from the pretrained weights and, for comparison, from scratch.'
 )
 LIMITS = [
-    'Settings come from few trials, judged on 1,000 training images held back; the number of '
-    'labels and the width were settled after aborted runs had shown figures on test images.',
+    'Settings come from few trials of one seed each, judged on 5,000 training images held back; '
+    'three trials from scratch, and earlier runs, showed figures on test images.',
     'One tokenizer and one pretraining were trained: the spread is that of fine-tuning alone.',
     'The teacher was trained on ImageNet labels, so the pretraining is not free of supervision.',
     'Small images, few labels and a small network: the gain says little about full-size training.',

@@ -1,11 +1,11 @@
-"""CIFAR-10 as class folders (tools/prepare_cifar10.py): crops for tokenizer and fine-tuning.
+"""CIFAR-10 as class folders (tools/prepare_cifar10.py): loading and splits.
 
 100 images of each class are held out of the training folder to choose settings on.
 """
 
 from mmcv.transforms import RandomFlip
 from mmengine.dataset import DefaultSampler, default_collate
-from mmpretrain.datasets import PackInputs, RandomResizedCrop
+from mmpretrain.datasets import PackInputs
 
 from beitv2_mm.datasets import ImageFolder, LoadImageFromFile
 
@@ -13,13 +13,6 @@ val_per_class = 100
 
 train_pipeline = [
     dict(type=LoadImageFromFile),
-    dict(
-        type=RandomResizedCrop,
-        scale=32,
-        crop_ratio_range=(0.5, 1.0),
-        interpolation='bicubic',
-        backend='pillow',
-    ),
     dict(type=RandomFlip, prob=0.5),
     dict(type=PackInputs),
 ]

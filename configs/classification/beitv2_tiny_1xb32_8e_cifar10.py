@@ -1,4 +1,4 @@
-"""Fine-tuning a small network on 200 labels a class of CIFAR-10.
+"""Fine-tuning a small network on 250 labels a class of CIFAR-10.
 
 Command: python tools/quickstart.py, which runs it from the pretrained backbone and from scratch.
 Hardware: two CPU cores, a minute a run. Measured figures: README.md (quickstart).
@@ -33,20 +33,20 @@ model = dict(
     ),
     backbone=dict(
         type=BEiTV2Backbone,
-        arch=dict(embed_dims=96, num_layers=4, num_heads=4),
+        arch=dict(embed_dims=128, num_layers=4, num_heads=4),
         img_size=32,
         patch_size=4,
         position='layerwise',
         out_type='avg_featmap',
         init_cfg=[
-            dict(type='TruncNormal', layer='Conv2d', std=0.1),  # 48 inputs only a patch
+            dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.1),  # 0.02 is for width 768
             dict(type='Pretrained', checkpoint='work_dirs/pretrain.pth'),  # None: from scratch
         ],
     ),
     head=dict(
         type=LinearClsHead,
         num_classes=10,
-        in_channels=96,
+        in_channels=128,
         loss=dict(type=LabelSmoothLoss, label_smooth_val=0.1, mode='original'),
         init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02 * 0.001),
     ),
@@ -55,7 +55,7 @@ model = dict(
 train_dataloader.update(
     batch_size=32,
     dataset=dict(
-        samples_per_class=200,
+        samples_per_class=250,
         pipeline=[
             dict(type=LoadImageFromFile),
             dict(type=RandomCrop, crop_size=32, padding=4),

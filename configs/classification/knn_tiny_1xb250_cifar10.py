@@ -1,7 +1,7 @@
 """k-NN of the quickstart's network on CIFAR-10: 10k training images vote on the 10k test images.
 
 Command: python tools/test.py configs/classification/knn_tiny_1xb250_cifar10.py \
-    quickstart_out/pretrain/epoch_4.pth
+    quickstart_out/pretrain/epoch_3.pth
     (a random network for comparison: the checkpoint of a linear probe of one)
 Hardware: two CPU cores, one to two minutes. Published: nothing. Measured here: see README.md.
 """
@@ -26,7 +26,7 @@ model = dict(
     ),
     backbone=dict(
         type=BEiTV2Backbone,
-        arch=dict(embed_dims=96, num_layers=4, num_heads=4),
+        arch=dict(embed_dims=128, num_layers=4, num_heads=4),
         img_size=32,
         patch_size=4,
         position='layerwise',

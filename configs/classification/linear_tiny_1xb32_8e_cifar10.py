@@ -1,7 +1,7 @@
 """Linear probe of the quickstart's network on CIFAR-10, 250 labels a class, on the test images.
 
 Command: python tools/train.py configs/classification/linear_tiny_1xb32_8e_cifar10.py \
-    --cfg-options model.backbone.init_cfg.1.checkpoint=quickstart_out/pretrain/epoch_4.pth
+    --cfg-options model.backbone.init_cfg.1.checkpoint=quickstart_out/pretrain/epoch_3.pth
     (a random network for comparison: --cfg-options model.backbone.init_cfg.1.checkpoint=None)
 Hardware: two CPU cores, one to two minutes. Published: nothing. Measured here: see README.md.
 """

@@ -8,7 +8,7 @@ from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
-from mmpretrain.datasets import PackInputs, RandomResizedCrop
+from mmpretrain.datasets import PackInputs
 from torch.optim import AdamW
 
 from beitv2_mm.datasets import BlockwiseMask, LoadImageFromFile
@@ -30,7 +30,8 @@ with read_base():
     from .._base_.cifar10_data import *
     from .._base_.default_runtime import *
 
-arch = dict(embed_dims=96, num_layers=4, num_heads=4)
+arch = dict(embed_dims=128, num_layers=4, num_heads=4)
+wide = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.1)  # 0.02 is for width 768
 model = dict(
     type=BEiTV2Pretrainer,
     backbone=dict(
@@ -41,10 +42,10 @@ model = dict(
         position='shared',
         out_type='raw',
         with_mask_token=True,
-        init_cfg=dict(type='TruncNormal', layer='Conv2d', std=0.1),  # 48 inputs only a patch
+        init_cfg=wide,
     ),
-    neck=dict(type=PatchAggregationNeck, arch=arch, early_layer=3, num_layers=1),
-    head=dict(type=MIMHead, embed_dims=96, num_codes=512),
+    neck=dict(type=PatchAggregationNeck, arch=arch, early_layer=3, num_layers=1, init_cfg=wide),
+    head=dict(type=MIMHead, embed_dims=128, num_codes=512),
     tokenizer=dict(
         type=VQKDTokenizer,
         encoder=dict(
@@ -61,17 +62,10 @@ block_mask = dict(type=BlockwiseMask, patch_size=4, num_masked=26, min_block=4, 
 train_dataloader.update(
     batch_size=32,
     dataset=dict(
-        samples_per_class=1400,
+        samples_per_class=4300,
         pipeline=[
             dict(type=LoadImageFromFile),
             dict(type=RandomFlip, prob=0.5),
-            dict(
-                type=RandomResizedCrop,
-                scale=32,
-                crop_ratio_range=(0.5, 1.0),
-                interpolation='bicubic',
-                backend='pillow',
-            ),
             block_mask,
             dict(type=PackInputs),
         ],
@@ -83,7 +77,7 @@ test_dataloader.update(dataset=dict(pipeline=masked_val))
 val_evaluator = dict(type=MIMMetric)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=4, val_interval=4)
+train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=3, val_interval=3)
 optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05),
@@ -98,12 +92,12 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [
-    dict(type=LinearLR, start_factor=0.01, end=0.2, convert_to_iter_based=True),
+    dict(type=LinearLR, start_factor=0.01, end=0.15, convert_to_iter_based=True),
     dict(
         type=CosineAnnealingLR,
         eta_min_ratio=0.01,
-        begin=0.2,
-        end=4,
+        begin=0.15,
+        end=3,
         convert_to_iter_based=True,
     ),
 ]

@@ -37,23 +37,23 @@ model = dict(
     standardize_target=True,
 )
 
-train_dataloader.update(batch_size=64, dataset=dict(samples_per_class=640))
+train_dataloader.update(batch_size=64, dataset=dict(samples_per_class=2000))
 val_evaluator = dict(type=TokenizerMetric, num_codes=512)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=3, val_interval=3)
+train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=1)
 optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.99), weight_decay=1e-4),
     paramwise_cfg=dict(norm_decay_mult=0.0, flat_decay_mult=0.0),
 )
 param_scheduler = [
-    dict(type=LinearLR, start_factor=0.01, end=0.35, convert_to_iter_based=True),
+    dict(type=LinearLR, start_factor=0.01, end=0.12, convert_to_iter_based=True),
     dict(
         type=CosineAnnealingLR,
         eta_min_ratio=0.01,
-        begin=0.35,
-        end=3,
+        begin=0.12,
+        end=1,
         convert_to_iter_based=True,
     ),
 ]

@@ -29,18 +29,18 @@ classes = (
 model.update(
     data_preprocessor=dict(size=(32, 32)),
     backbone=dict(
-        arch=dict(embed_dims=96, num_layers=4, num_heads=4),
+        arch=dict(embed_dims=128, num_layers=4, num_heads=4),
         img_size=32,
         patch_size=4,
         out_indices=(0, 1, 2, 3),
         drop_path_rate=0.0,
         init_cfg=[
-            dict(type='TruncNormal', layer='Conv2d', std=0.1),  # 48 inputs only a patch
+            dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.1),  # 0.02 is for width 768
             dict(type='Pretrained', checkpoint='work_dirs/pretrain.pth'),
         ],
     ),
-    decode_head=dict(patch_size=4, in_channels=[96, 96, 96, 96], channels=64, num_classes=11),
-    auxiliary_head=dict(patch_size=4, in_channels=96, channels=64, num_classes=11),
+    decode_head=dict(patch_size=4, in_channels=[128, 128, 128, 128], channels=64, num_classes=11),
+    auxiliary_head=dict(patch_size=4, in_channels=128, channels=64, num_classes=11),
     test_cfg=dict(mode='whole'),
 )
 train_pipeline = [
