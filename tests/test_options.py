@@ -56,22 +56,30 @@ def test_choices_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> No
     assert found['arch'] == list(ARCHS)
 
 
-@pytest.mark.parametrize('own', [None, 'ACTIVE'])
-def test_threads_of_a_training_sleep(own: str | None) -> None:
+@pytest.mark.parametrize(
+    ('own', 'expected'),
+    [
+        ({}, 'PASSIVE 10000'),
+        ({'OMP_WAIT_POLICY': 'ACTIVE'}, 'ACTIVE None'),
+        ({'GOMP_SPINCOUNT': '5'}, 'None 5'),
+    ],
+)
+def test_threads_of_a_training_soon_sleep(own: dict[str, str], expected: str) -> None:
     """The environment when PyTorch, and libgomp with it, is looked for."""
+    names = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')
     code = (
         'import os, sys\nfrom importlib.abc import MetaPathFinder\n'
+        f'NAMES = {names}\n'
         'class Look(MetaPathFinder):\n'
         '    def find_spec(self, name, path, target=None):\n'
-        "        if name == 'torch': sys.exit(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "        if name == 'torch': sys.exit(' '.join(map(str, map(os.environ.get, NAMES))))\n"
         'sys.meta_path.insert(0, Look())\nimport runpy\n'
         "sys.argv[1:] = ['no_config.py']\n"
         f'runpy.run_path({str(ROOT / "tools/train.py")!r}, run_name="__main__")'
     )
-    env = {name: value for name, value in os.environ.items() if name != 'OMP_WAIT_POLICY'}
-    env |= {'OMP_WAIT_POLICY': own} if own else {}
+    env = {name: value for name, value in os.environ.items() if name not in names} | own
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
-    assert done.stderr.strip() == (own or 'PASSIVE')
+    assert done.stderr.strip() == expected
 
 
 def test_devices() -> None:

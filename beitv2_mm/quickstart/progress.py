@@ -11,6 +11,7 @@ from rich.console import Console
 
 from beitv2_mm.visualization.page import duration
 
+SETTLES = 15.0  # seconds of steps after which their speed says something: the first ones are slow
 ETA = re.compile(r'\beta:? ((?:(\d+) days?, )?(\d+):(\d\d):(\d\d))')
 
 
@@ -30,6 +31,7 @@ def follow(
     """
     begin = reported = time.monotonic()
     text, estimated = 'loading', False
+    first_step: float | None = None  # seconds after the start
     console = Console(stderr=True, quiet=threading.current_thread() is not threading.main_thread())
     live = console.is_terminal and not console.quiet
     with console.status(f'{name}: {text}') as status:
@@ -39,17 +41,16 @@ def follow(
             for line in read().splitlines():
                 text = progress(line) or text
             passed, left = time.monotonic() - begin, remaining(text)
-            message = f'{name}: {text}, {duration(passed)} so far'
-            if left is not None and later:
-                message += f', all stages in {duration(left + later * (passed + left))}'
+            whole = ''
+            if left is not None:
+                first_step = first_step or passed
+                if later:
+                    whole = f', all stages in {duration(left + later * (passed + left))}'
+            message = f'{name}: {text}, {duration(passed)} so far{whole}'
             status.update(message)
-            if left is not None and not estimated:
-                estimated = True
-                whole = f'; all stages about {duration(left + later * (passed + left))}'
-                logger.info(
-                    f'{name}: about {duration(left)} by the speed of these steps'
-                    + (whole if later else '')
-                )
+            if left is not None and not estimated and passed - (first_step or 0) >= SETTLES:
+                logger.info(f'{name}: done in {duration(left)} at this speed{whole}')
+                estimated, reported = True, time.monotonic()
             if not live and time.monotonic() - reported > 60:
                 reported = time.monotonic()
                 logger.info(message)

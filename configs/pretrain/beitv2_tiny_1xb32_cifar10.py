@@ -80,7 +80,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=3, val_interval=3)
 optim_wrapper = dict(
     type=OptimWrapper,
-    optimizer=dict(type=AdamW, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05),
+    optimizer=dict(type=AdamW, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=3.0),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
