@@ -166,7 +166,7 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger, threads:
             after=['composites'],
             environment=own_threads,
         )
-        for way, changes in s.SEGMENT_WAYS.items()
+        for way, changes in s.WAYS.items()
     ]
     paste = Stage(
         'composites',

@@ -48,7 +48,6 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Compar
         num_classes=len(CLASSES),
         num_test_images=_count_images(options, s.FINETUNE_CONFIG, scale.finetune, 'test'),
         scratch=_top1(results, 'scratch', options.seeds),
-        scratch_layer_decay=_top1(results, 'scratch_layer_decay', options.seeds),
         pretrained=_top1(results, 'pretrained', options.seeds),
         stages=[
             StageRecord(name, result.seconds, str(result.folder))
@@ -97,7 +96,7 @@ def _scores(results: Results, scale: s.Scale, options: s.Options) -> list[Segmen
 
 def _segmentation_stages() -> list[tuple[str, str]]:
     """Labels and stages, the worse first, as elsewhere in the report."""
-    ways = reversed(s.SEGMENT_WAYS)
+    ways = reversed(s.WAYS)
     return [(s.LABELS[way], s.stage_name(f'segment_{way}', 0)) for way in ways]
 
 

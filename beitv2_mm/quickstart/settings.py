@@ -25,27 +25,13 @@ SEGMENT_METRICS = ('mIoU', 'mAcc', 'aAcc')
 
 Values = Mapping[str, object]
 
-# Three ways of fine-tuning on the same labels and schedule.
-WAYS: dict[str, Values] = {
-    'pretrained': {},
-    'scratch_layer_decay': {BACKBONE: None},
-    'scratch': {
-        BACKBONE: None,
-        'optim_wrapper.paramwise_cfg.layer_decay_rate': 1.0,
-    },
-}
-
-# Two ways of training a segmentor on composites, one run each.
-SEGMENT_WAYS: dict[str, Values] = {'pretrained': {}, 'scratch': WAYS['scratch']}
+# Two ways of training a classifier, and a segmentor, with the same labels, schedule and settings.
+WAYS: dict[str, Values] = {'pretrained': {}, 'scratch': {BACKBONE: None}}
 
 # Of a whole run on two idle cores, three seeds; their ratios estimate when all will be done.
 MINUTES = {'tokenizer': 2.0, 'pretrain': 6.0, 'finetune': 6.0}
 
-LABELS = {
-    'pretrained': 'pretrained',
-    'scratch_layer_decay': 'from scratch, layer decay',
-    'scratch': 'from scratch',
-}
+LABELS = {'pretrained': 'pretrained', 'scratch': 'from scratch'}
 
 
 # The configs hold images back from training to choose settings on; top-1 is measured on the

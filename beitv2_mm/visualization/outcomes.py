@@ -82,29 +82,23 @@ class ComparisonReport(PretrainingReport):
 
     ends_in_total = True
 
-    scratch: Accuracy  # without layer-wise learning-rate decay
-    scratch_layer_decay: Accuracy
+    scratch: Accuracy
     pretrained: Accuracy
     num_classes: int
     num_test_images: int  # as many of each class
     smoke: bool = False  # too short a run for its figures to mean anything
 
     @property
-    def better_scratch(self) -> Accuracy:
-        """The better way of training from scratch."""
-        return max(self.scratch, self.scratch_layer_decay, key=lambda result: result.mean)
-
-    @property
     def gain(self) -> float:
-        """Points by which pretraining beats the better way of training from scratch."""
-        return self.pretrained.mean - self.better_scratch.mean
+        """Points by which pretraining beats training from scratch."""
+        return self.pretrained.mean - self.scratch.mean
 
     def verdict(self) -> list[Finding]:
         if self.smoke:
             return [SMOKE]
         chance = judge_classifier(self.pretrained, self.num_classes, self.num_test_images)
-        names = 'pretraining', 'the better training from scratch'
-        gain = judge_gain(self.pretrained, self.better_scratch, names)
+        names = 'pretraining', 'training from scratch'
+        gain = judge_gain(self.pretrained, self.scratch, names)
         causes = [finding for finding in (*super().verdict(), chance) if finding.kind != 'good']
         return [gain, *causes]
 
@@ -113,11 +107,11 @@ class ComparisonReport(PretrainingReport):
 
     def headline(self) -> list[Figure]:
         chance = _note('chance', 100 / self.num_classes)
-        spreads = f'{self.pretrained.spread:.1f} and ± {self.better_scratch.spread:.1f}'
+        spreads = f'{self.pretrained.spread:.1f} and ± {self.scratch.spread:.1f}'
         several = len(self.pretrained.per_seed) > 1
         clear = self.verdict()[0].kind == 'good'
         return [
-            ('', percent(self.better_scratch.mean), f'top-1 from scratch{chance}'),
+            ('', percent(self.scratch.mean), f'top-1 from scratch{chance}'),
             ('', percent(self.pretrained.mean), f'top-1 pretrained{chance}'),
             (
                 'main' if clear else '',
@@ -132,9 +126,8 @@ class ComparisonReport(PretrainingReport):
         chance = f'baseline: guessing one of {self.num_classes} classes'
         return [
             *super().rows(),
-            _top1('Top-1 from scratch', self.scratch, f'no layer decay; {images}'),
-            _top1('', self.scratch_layer_decay, f'layer decay; {images}'),
-            _top1('Top-1 pretrained', self.pretrained, f'layer decay; {images}'),
+            _top1('Top-1 from scratch', self.scratch, images),
+            _top1('Top-1 pretrained', self.pretrained, images),
             ('', percent(100 / self.num_classes), chance),
             *(
                 ('' if row else 'mIoU on composites', percent(score.miou), score.label)
@@ -143,7 +136,7 @@ class ComparisonReport(PretrainingReport):
             (
                 'Top-1 gain by pretraining',
                 f'{self.gain:+.1f} points',
-                'over the better from scratch',
+                'over training from scratch',
             ),
         ]
 
