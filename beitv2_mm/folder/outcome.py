@@ -83,7 +83,7 @@ def pretraining_report(
         pictures=[
             *curves_pictures(
                 pretraining_panels(tokenizer.folder, mim.folder),
-                'All are of the images trained on, in the course of the training.',
+                'Measured on the training images while they were trained on.',
             ),
             *code_pictures(
                 images,

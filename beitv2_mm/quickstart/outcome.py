@@ -113,7 +113,7 @@ def _curves(results: Results, seeds: int) -> list[Picture]:
     ]
     return curves_pictures(
         panels,
-        'All are of the images trained on, in the course of the training; fine-tuning shows the '
+        'Measured on the training images while they were trained on; fine-tuning shows the '
         'mean of the seeds.',
     )
 
