@@ -70,7 +70,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(type=ResumableEpochBasedTrainLoop, max_epochs=8, val_interval=8)
 optim_wrapper = dict(
     type=OptimWrapper,
-    optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
+    optimizer=dict(type=AdamW, lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor=LearningRateDecayOptimWrapperConstructor,
     paramwise_cfg=dict(
         layer_decay_rate=0.75,

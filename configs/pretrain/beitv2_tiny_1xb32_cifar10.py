@@ -62,7 +62,7 @@ block_mask = dict(type=BlockwiseMask, patch_size=4, num_masked=26, min_block=4, 
 train_dataloader.update(
     batch_size=32,
     dataset=dict(
-        samples_per_class=4300,
+        samples_per_class=3600,
         pipeline=[
             dict(type=LoadImageFromFile),
             dict(type=RandomFlip, prob=0.5),
