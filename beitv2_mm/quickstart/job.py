@@ -25,12 +25,12 @@ from beitv2_mm.visualization.report import log_table, write_report
 
 
 class Plan(NamedTuple):
-    """Stages: one after the other, then fine-tunings that do not build on each other."""
+    """The stages, in the order in which they run."""
 
-    preparation: list[Stage]
-    finetunings: list[Stage]
+    preparation: list[Stage]  # one after the other
     composites: Stage  # may fail: Fashion-MNIST cannot be had everywhere
-    segmentations: list[Stage]
+    from_nothing: list[Stage]  # together: the pretraining, and the trainings from scratch
+    pretrained: list[Stage]  # together: the trainings that start from the pretraining
 
 
 def run(options: Options, logger: logging.Logger) -> Path:
@@ -40,23 +40,24 @@ def run(options: Options, logger: logging.Logger) -> Path:
     """
     scale = s.FAST if options.fast else s.NORMAL
     workers, threads = share_cores(options.device)
-    plan = make_plan(options, scale, logger, threads)
-    stages = Stages(options.out, logger, sum(len(p) for p in plan if isinstance(p, list)) + 1)
+    plan = make_plan(options, scale, logger, workers, threads)
+    every = [*plan.preparation, plan.composites, *plan.from_nothing, *plan.pretrained]
+    stages = Stages(options.out, logger, len(every))
     if options.restart:
-        every = (*plan.preparation, *plan.finetunings, plan.composites, *plan.segmentations)
         for stage in every:
             stages.forget(stage.name)
     elif not (options.data / cifar10.MARKER).exists():
         stages.forget('data')
     for stage in plan.preparation:
         stages.run(stage)
-    trainings = plan.finetunings
+    left_out: str | None = None
     try:
         stages.run(plan.composites)
-        trainings = [*trainings, *plan.segmentations]
     except (OSError, ValueError) as error:
         logger.warning(f'segmentation is left out, since there are no composites: {error}')
-    stages.run_together(trainings, workers)
+        left_out = plan.composites.name
+    for together in (plan.from_nothing, plan.pretrained):
+        stages.run_together([stage for stage in together if left_out not in stage.after], workers)
     logger.info('report: starts')
     report = build_report(stages.results, scale, options)
     page = write_report(report, options.out)
@@ -65,7 +66,7 @@ def run(options: Options, logger: logging.Logger) -> Path:
 
 
 def share_cores(device: str) -> tuple[int, int]:
-    """How many fine-tunings run at once, and the threads of each; a GPU takes one after the other.
+    """How many trainings run at once, and the threads of each; a GPU takes one after the other.
 
     So small a network gains next to nothing from a second thread: two runs of one thread each take
     half the time.
@@ -75,24 +76,116 @@ def share_cores(device: str) -> tuple[int, int]:
     return workers, max(cores // workers, 1)
 
 
-def make_plan(options: Options, scale: s.Scale, logger: logging.Logger, threads: int) -> Plan:
-    """All stages; fine-tunings take `threads` each.
+def make_plan(
+    options: Options, scale: s.Scale, logger: logging.Logger, workers: int, threads: int
+) -> Plan:
+    """All stages; trainings that run together, `workers` at a time, take `threads` each."""
+    training = Trainings(options, logger, threads)
+    train, test = options.data / 'train', options.data / 'test'
+    pasted = options.out / 'composites' / s.COMPOSITES
+    minutes = s.MINUTES
+    tokenizer = training(
+        'tokenizer',
+        s.TOKENIZER_CONFIG,
+        scale.tokenizer,
+        s.TOKENIZER_METRICS,
+        uses={s.TEACHER: 'teacher'},
+        images=(train, train),
+        after=['data'],
+        alone=True,
+        later=(minutes['pretrain'] + minutes['pretrained']) / minutes['tokenizer'],
+    )
+    pretrain = training(
+        'pretrain',
+        s.PRETRAIN_CONFIG,
+        scale.pretrain,
+        s.PRETRAIN_METRICS,
+        uses={s.TOKENIZER: 'tokenizer'},
+        images=(train, train),
+        later=minutes['pretrained'] / minutes['pretrain'],
+    )
 
-    A training is the run of a config file by tools/train.py.
-    """
-    hidden = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
+    def trainings(way: str) -> list[Stage]:
+        uses = {s.BACKBONE: 'pretrain'} if way == 'pretrained' else {}
+        changes, count = s.WAYS[way], options.seeds + 1
 
-    def training(
+        def later(index: int) -> float:
+            return (count - 1 - index) // workers if uses else 0
+
+        classifiers = [
+            training(
+                stage_name(way, seed),
+                s.FINETUNE_CONFIG,
+                {**scale.finetune, **changes, 'randomness.seed': seed},
+                s.FINETUNE_METRICS,
+                uses=uses,
+                images=(train, test),
+                after=['data'],
+                later=later(seed),
+            )
+            for seed in range(options.seeds)
+        ]
+        segmentor = training(
+            stage_name(f'segment_{way}', 0),
+            s.SEGMENT_CONFIG,
+            {**scale.segment, **changes},
+            s.SEGMENT_METRICS,
+            uses=uses,
+            images=(pasted, pasted),
+            after=['composites'],
+            later=later(options.seeds),
+        )
+        return [*classifiers, segmentor]
+
+    data = Stage('data', {}, lambda folder: _prepare_data(options))
+    teacher = Stage('teacher', {}, _prepare_teacher)
+    paste = Stage(
+        'composites',
+        {},
+        lambda folder: _prepare_composites(folder / s.COMPOSITES, options),
+        ['data'],
+    )
+    return Plan(
+        [data, teacher, tokenizer],
+        paste,
+        [pretrain, *trainings('scratch')],
+        trainings('pretrained'),
+    )
+
+
+class Trainings:
+    """Makes stages that run a config file by tools/train.py."""
+
+    def __init__(self, options: Options, logger: logging.Logger, threads: int) -> None:
+        self.options = options
+        self.logger = logger
+        self.hidden = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
+        self.threads = {'OMP_NUM_THREADS': str(threads)}
+
+    def __call__(
+        self,
         name: str,
         path: str,
         changes: s.Values,
         metrics: Sequence[str],
-        uses: Mapping[str, str],  # option that takes a file -> stage that makes the file
-        images: tuple[Path, Path],  # to train and to validate on
+        uses: Mapping[str, str],
+        images: tuple[Path, Path],
         after: Sequence[str] = (),
-        environment: Mapping[str, str] = hidden,
+        alone: bool = False,
         later: float = 0.0,
     ) -> Stage:
+        """A stage.
+
+        Args:
+            changes: of the config.
+            uses: option that takes a file -> stage that makes the file.
+            images: to train and to validate on.
+            alone: it has all cores.
+            later: see `stages.train`.
+        """
+        options = self.options
+        environment = self.hidden if alone else {**self.hidden, **self.threads}
+
         def action(folder: Path) -> Metrics:
             values = {
                 **changes,
@@ -104,7 +197,7 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger, threads:
                 options.root / path,
                 folder,
                 metrics,
-                logger,
+                self.logger,
                 values,
                 environment,
                 later=later,
@@ -112,69 +205,6 @@ def make_plan(options: Options, scale: s.Scale, logger: logging.Logger, threads:
 
         content = config(options.root / path, changes).to_dict()
         return Stage(name, content, action, (*after, *uses.values()))
-
-    train_images, test_images = options.data / 'train', options.data / 'test'
-    pasted = options.out / 'composites' / s.COMPOSITES
-    own_threads = {**hidden, 'OMP_NUM_THREADS': str(threads)}
-    preparation = [
-        Stage('data', {}, lambda folder: _prepare_data(options)),
-        Stage('teacher', {}, _prepare_teacher),
-        training(
-            'tokenizer',
-            s.TOKENIZER_CONFIG,
-            scale.tokenizer,
-            s.TOKENIZER_METRICS,
-            uses={s.TEACHER: 'teacher'},
-            images=(train_images, train_images),
-            after=['data'],
-            later=(s.MINUTES['pretrain'] + s.MINUTES['finetune']) / s.MINUTES['tokenizer'],
-        ),
-        training(
-            'pretrain',
-            s.PRETRAIN_CONFIG,
-            scale.pretrain,
-            s.PRETRAIN_METRICS,
-            uses={s.TOKENIZER: 'tokenizer'},
-            images=(train_images, train_images),
-            later=s.MINUTES['finetune'] / s.MINUTES['pretrain'],
-        ),
-    ]
-    finetunings = []
-    # Seeds outside: whoever stops early has all ways of the first seeds to compare.
-    for seed in range(options.seeds):
-        for way, changes in s.WAYS.items():
-            finetunings.append(
-                training(
-                    stage_name(way, seed),
-                    s.FINETUNE_CONFIG,
-                    {**scale.finetune, **changes, 'randomness.seed': seed},
-                    s.FINETUNE_METRICS,
-                    uses={s.BACKBONE: 'pretrain'} if way == 'pretrained' else {},
-                    images=(train_images, test_images),
-                    after=['data'],
-                    environment=own_threads,
-                )
-            )
-    segmentations = [
-        training(
-            stage_name(f'segment_{way}', 0),
-            s.SEGMENT_CONFIG,
-            {**scale.segment, **changes},
-            s.SEGMENT_METRICS,
-            uses={s.BACKBONE: 'pretrain'} if way == 'pretrained' else {},
-            images=(pasted, pasted),
-            after=['composites'],
-            environment=own_threads,
-        )
-        for way, changes in s.WAYS.items()
-    ]
-    paste = Stage(
-        'composites',
-        {},
-        lambda folder: _prepare_composites(folder / s.COMPOSITES, options),
-        ['data'],
-    )
-    return Plan(preparation, finetunings, paste, segmentations)
 
 
 def _prepare_data(options: Options) -> Metrics:

@@ -87,13 +87,9 @@ class Stages:
         """
         with ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(self.run, stage) for stage in stages]
-            begin = time.monotonic()
             try:
-                for done, future in enumerate(as_completed(futures), 1):
+                for future in as_completed(futures):
                     future.result()
-                    if left := len(stages) - done:
-                        seconds = (time.monotonic() - begin) / done * left
-                        self.logger.info(f'{left} trainings to go, about {duration(seconds)}')
             except BaseException:
                 STOP.set()
                 pool.shutdown(wait=False, cancel_futures=True)
