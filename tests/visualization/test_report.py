@@ -132,8 +132,9 @@ def test_table_in_the_log_is_aligned(caplog: pytest.LogCaptureFixture) -> None:
     assert lines[0] == 'A <small> run'
     assert re.search(r'Top-1 gain by pretraining +\+12\.0 points  over', lines[-2])
 
-    columns = [line.index('decay') for line in lines if 'layer decay' in line]
+    columns = [line.index('baseline') for line in lines if 'baseline' in line]
     assert len(columns) == 3
+    assert len(set(columns)) == 1
 
 
 @pytest.mark.parametrize(
