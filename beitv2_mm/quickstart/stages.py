@@ -116,7 +116,8 @@ class Stages:
             self.logger.info(f'{stage.name}: {how}')
         else:
             self.forget(stage.name)
-            place = f' (stage {len(self._keys)} of {self.count})' if self.count else ''
+            number = list(self._keys).index(stage.name) + 1
+            place = f' (stage {number} of {self.count})' if self.count else ''
             self.logger.info(f'{stage.name}{place}: starts')
             folder.mkdir(parents=True, exist_ok=True)
             started = {'key': key, 'seconds': 0.0}
