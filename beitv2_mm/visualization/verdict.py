@@ -29,13 +29,9 @@ def judge_tokenizer(cosine: float, constant: float) -> Finding:
         f'its cosine to the teacher is {cosine:.3f}, and the best output that ignores the image '
         f'reaches {constant:.3f}'
     )
-    if cosine - constant < GAP * (1 - constant):
-        return Finding(
-            'bad',
-            f'The tokenizer has hardly learnt anything: {figures}. Train it for longer, or see '
-            'docs/guides/tokenizer.md.',
-        )
-    return Finding('good', f'The tokenizer has learnt from its teacher: {figures}.')
+    enough = cosine - constant >= GAP * (1 - constant)
+    advice = 'Train it for longer, or see docs/guides/tokenizer.md.'
+    return _learnt(enough, 'tokenizer', figures, advice, source=' from its teacher')
 
 
 def judge_pretraining(accuracy: float, constant: float) -> Finding:
@@ -44,13 +40,8 @@ def judge_pretraining(accuracy: float, constant: float) -> Finding:
         f'{percent(accuracy)} of the codes of hidden patches are right, and always predicting the '
         f'commonest code gives {percent(constant)}'
     )
-    if accuracy < FACTOR * constant:
-        return Finding(
-            'bad',
-            f'The pretraining has hardly learnt anything: {figures}. Train it for longer, or see '
-            '"What to watch" in docs/guides/pretraining.md.',
-        )
-    return Finding('good', f'The pretraining has learnt: {figures}.')
+    advice = 'Train it for longer, or see "What to watch" in docs/guides/pretraining.md.'
+    return _learnt(accuracy >= FACTOR * constant, 'pretraining', figures, advice)
 
 
 def judge_classifier(result: Accuracy, num_classes: int, num_images: int) -> Finding:
@@ -102,10 +93,11 @@ def judge_segmentor(miou: float, constant: float) -> Finding:
         f'its mean IoU is {percent(miou)}, and the commonest class everywhere gives '
         f'{percent(constant)}'
     )
-    if miou < FACTOR * constant:
-        return Finding(
-            'bad',
-            f'The segmentor has hardly learnt anything: {figures}. See '
-            'docs/guides/segmentation.md.',
-        )
-    return Finding('good', f'The segmentor has learnt: {figures}.')
+    advice = 'See docs/guides/segmentation.md.'
+    return _learnt(miou >= FACTOR * constant, 'segmentor', figures, advice)
+
+
+def _learnt(enough: bool, name: str, figures: str, advice: str, source: str = '') -> Finding:
+    if enough:
+        return Finding('good', f'The {name} has learnt{source}: {figures}.')
+    return Finding('bad', f'The {name} has hardly learnt anything: {figures}. {advice}')
