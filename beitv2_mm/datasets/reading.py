@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 import time
+import warnings
 from typing import Literal, get_args
 
 import cv2
@@ -242,7 +243,9 @@ def check_content(path: str | os.PathLike, content: bytes) -> ImageFile.ImageFil
     if not content:
         raise unreadable(path, 'empty', 'it has no byte')
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        with warnings.catch_warnings():  # what Pillow warns of is too large below, and skipped
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise _of_bands(path, content) or unreadable(
             path, 'no image', f'it is none of {", ".join(FORMATS)}'

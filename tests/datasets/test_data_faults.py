@@ -12,6 +12,7 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.datasets import PackInputs
+from PIL import Image
 
 from beitv2_mm.datasets import (
     ImageFolder,
@@ -199,3 +200,12 @@ def test_files_that_never_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         file.truncate(reading.MAX_BYTES + 1)
     with pytest.raises(UnreadableImageError, match='too large'):
         read_image(tmp_path / 'sparse.png')
+
+
+def test_a_giant_image_is_skipped_without_a_warning_of_pillow(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    Image.new('1', (10_000, 10_000)).save(tmp_path / 'giant.png')
+    with pytest.raises(UnreadableImageError, match='10000 x 10000 pixels, limit'):
+        read_image(tmp_path / 'giant.png')
+    assert not [w for w in recwarn if issubclass(w.category, Image.DecompressionBombWarning)]
