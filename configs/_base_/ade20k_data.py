@@ -1,13 +1,17 @@
 """ADE20K (tools/prepare_ade20k.py) at 512 px, and testing at six scales with flips."""
 
 from mmcv.transforms import RandomFlip, RandomResize, Resize, TestTimeAug
-from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
+from mmengine.config import read_base
+from mmengine.dataset import InfiniteSampler, pseudo_collate
 from mmseg.datasets import PackSegInputs, PhotoMetricDistortion, RandomCrop
 from mmseg.evaluation import IoUMetric
 from mmseg.models import SegTTAModel
 
 from beitv2_mm.datasets import LoadImageFromFile
 from beitv2_mm.segmentation import ADE20K, LoadMask
+
+with read_base():
+    from .loaders import *
 
 data_root = 'data/ade/ADEChallengeData2016'
 train_pipeline = [
@@ -55,12 +59,11 @@ tta_pipeline = [
 ]
 tta_model = dict(type=SegTTAModel)
 
-train_dataloader = dict(
+train_dataloader.update(
     batch_size=2,
     num_workers=4,
-    persistent_workers=True,
-    pin_memory=True,
-    sampler=dict(type=InfiniteSampler, shuffle=True),
+    drop_last=False,
+    sampler=dict(type=InfiniteSampler),
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(
         type=ADE20K,
@@ -70,11 +73,10 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
-val_dataloader = dict(
+val_dataloader.update(
     batch_size=1,
     num_workers=4,
-    persistent_workers=False,
-    sampler=dict(type=DefaultSampler, shuffle=False),
+    pin_memory=False,
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(
         type=ADE20K,

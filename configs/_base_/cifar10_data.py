@@ -4,10 +4,13 @@
 """
 
 from mmcv.transforms import RandomFlip
-from mmengine.dataset import DefaultSampler, default_collate
+from mmengine.config import read_base
 from mmpretrain.datasets import PackInputs
 
 from beitv2_mm.datasets import ImageFolder, LoadImageFromFile
+
+with read_base():
+    from .loaders import *
 
 val_per_class = 100
 
@@ -16,13 +19,10 @@ train_pipeline = [
     dict(type=RandomFlip, prob=0.5),
     dict(type=PackInputs),
 ]
-train_dataloader = dict(
+train_dataloader.update(
     batch_size=64,
     num_workers=1,
-    persistent_workers=True,  # every sample is seeded by itself, see ResumableLoader
-    drop_last=True,
-    sampler=dict(type=DefaultSampler, shuffle=True),
-    collate_fn=dict(type=default_collate),
+    pin_memory=False,
     dataset=dict(
         type=ImageFolder,
         data_root='data/cifar10/train',
@@ -33,12 +33,10 @@ train_dataloader = dict(
     ),
 )
 val_pipeline = [dict(type=LoadImageFromFile), dict(type=PackInputs)]
-val_dataloader = dict(
+val_dataloader.update(
     batch_size=250,
     num_workers=1,
-    persistent_workers=False,
-    sampler=dict(type=DefaultSampler, shuffle=False),
-    collate_fn=dict(type=default_collate),
+    pin_memory=False,
     dataset=dict(
         type=ImageFolder,
         data_root='data/cifar10/train',
@@ -49,13 +47,8 @@ val_dataloader = dict(
         test_mode=True,
     ),
 )
-val_cfg = dict()
 test_dataloader = dict(
-    batch_size=250,
-    num_workers=1,
-    persistent_workers=False,
-    sampler=dict(type=DefaultSampler, shuffle=False),
-    collate_fn=dict(type=default_collate),
+    **{key: value for key, value in val_dataloader.items() if key != 'dataset'},
     dataset=dict(
         type=ImageFolder,
         data_root='data/cifar10/test',
@@ -64,4 +57,3 @@ test_dataloader = dict(
         test_mode=True,
     ),
 )
-test_cfg = dict()

@@ -43,7 +43,7 @@ custom_hooks = [
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU, see beitv2_mm/compat.py
+    dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU, see beitv2_mm/compat/mmengine_.py
 )
 
 # all parameters get a gradient in every step, so DDP looks for no others; see docs/distributed.md

@@ -1,7 +1,7 @@
 """ImageNet-1k for fine-tuning at 224 px: RandAugment (m9, std 0.5), random erasing 0.25."""
 
 from mmcv.transforms import RandomFlip
-from mmengine.dataset import DefaultSampler, default_collate
+from mmengine.config import read_base
 from mmpretrain.datasets import (
     CenterCrop,
     PackInputs,
@@ -13,6 +13,9 @@ from mmpretrain.datasets import (
 from mmpretrain.evaluation import Accuracy
 
 from beitv2_mm.datasets import ImageFolder, LoadImageFromFile
+
+with read_base():
+    from .loaders import *
 
 train_pipeline = [
     dict(type=LoadImageFromFile),
@@ -38,14 +41,8 @@ train_pipeline = [
     ),
     dict(type=PackInputs),
 ]
-train_dataloader = dict(
+train_dataloader.update(
     batch_size=128,
-    num_workers=8,
-    persistent_workers=True,  # every sample is seeded by itself, see ResumableLoader
-    pin_memory=True,
-    drop_last=True,
-    sampler=dict(type=DefaultSampler, shuffle=True),
-    collate_fn=dict(type=default_collate),
     dataset=dict(
         type=ImageFolder,
         data_root='data/imagenet/train',
@@ -60,13 +57,8 @@ test_pipeline = [
     dict(type=CenterCrop, crop_size=224),
     dict(type=PackInputs),
 ]
-val_dataloader = dict(
+val_dataloader.update(
     batch_size=128,
-    num_workers=8,
-    persistent_workers=False,
-    pin_memory=True,
-    sampler=dict(type=DefaultSampler, shuffle=False),
-    collate_fn=dict(type=default_collate),
     dataset=dict(
         type=ImageFolder,
         data_root='data/imagenet/val',
@@ -75,8 +67,6 @@ val_dataloader = dict(
         test_mode=True,
     ),
 )
-val_cfg = dict()
 val_evaluator = dict(type=Accuracy, topk=(1, 5))
 test_dataloader = val_dataloader
-test_cfg = dict()
 test_evaluator = val_evaluator

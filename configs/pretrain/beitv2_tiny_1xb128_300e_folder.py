@@ -10,28 +10,16 @@ Hardware: one GPU of 16 GB. Published: nothing. Measured here: nothing.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.fast_pipelines import *
-    from .._base_.mim import *
+    from .beitv2_small_1xb128_300e_folder import *
 
 model.update(
-    backbone=dict(arch='tiny', drop_path_rate=0.1),
-    neck=dict(arch='tiny', drop_path_rate=0.1),
+    backbone=dict(arch='tiny'),
+    neck=dict(arch='tiny'),
     head=dict(embed_dims=192, num_codes=1024),
     tokenizer=dict(
         encoder=dict(arch='tiny'),
-        decoder=dict(arch=dict(embed_dims=192, num_layers=3, num_heads=3)),
+        decoder=dict(arch=dict(embed_dims=192, num_heads=3)),
         quantizer=dict(num_codes=1024),
         init_cfg=dict(checkpoint='work_dirs/vqkd_tiny_clip_1xb64_100e_folder/epoch_100.pth'),
     ),
 )
-optim_wrapper.update(optimizer=dict(lr=5e-4))
-param_scheduler[0].update(start_factor=1e-6 / 5e-4)
-param_scheduler[1].update(eta_min_ratio=1e-5 / 5e-4)
-auto_scale_lr.update(base_batch_size=128)
-
-# 2000 images, or a tenth of a small folder, are kept out of training to validate on.
-train_dataloader.update(
-    dataset=dict(data_root='data/images', val_images=2000, pipeline=fast_mim_pipeline)
-)
-val_dataloader.update(dataset=dict(data_root='data/images', subset='val', val_images=2000))
-test_dataloader = val_dataloader

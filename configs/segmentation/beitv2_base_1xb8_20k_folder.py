@@ -10,7 +10,6 @@ is unlabelled background, set reduce_zero_label.
 """
 
 from mmengine.config import read_base
-from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
 
 from beitv2_mm.segmentation import ImageMaskFolder
 
@@ -25,37 +24,18 @@ reduce_zero_label = False
 model.update(
     decode_head=dict(num_classes=num_classes), auxiliary_head=dict(num_classes=num_classes)
 )
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=4,
-    persistent_workers=True,
-    pin_memory=True,
-    sampler=dict(type=InfiniteSampler, shuffle=True),
-    collate_fn=dict(type=pseudo_collate),
-    dataset=dict(
-        type=ImageMaskFolder,
-        classes=classes,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
-        reduce_zero_label=reduce_zero_label,
-        pipeline=train_pipeline,
-    ),
+images = dict(
+    type=ImageMaskFolder,
+    classes=classes,
+    data_root=data_root,
+    reduce_zero_label=reduce_zero_label,
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=False,
-    sampler=dict(type=DefaultSampler, shuffle=False),
-    collate_fn=dict(type=pseudo_collate),
-    dataset=dict(
-        type=ImageMaskFolder,
-        classes=classes,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
-        reduce_zero_label=reduce_zero_label,
-        pipeline=test_pipeline,
-        test_mode=True,
-    ),
+train_dataloader.update(
+    batch_size=8,
+    dataset=dict(**images, data_prefix=dict(img_path='images/train', seg_map_path='masks/train')),
+)
+val_dataloader.update(
+    dataset=dict(**images, data_prefix=dict(img_path='images/val', seg_map_path='masks/val')),
 )
 test_dataloader = val_dataloader
 

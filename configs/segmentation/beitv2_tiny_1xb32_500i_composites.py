@@ -10,7 +10,7 @@ Measured here: 43.2 mIoU from the quickstart's pretraining, 39.1 from scratch (R
 
 from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
-from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
+from mmengine.dataset import InfiniteSampler, pseudo_collate
 from mmseg.datasets import PackSegInputs
 from mmseg.evaluation import IoUMetric
 
@@ -18,6 +18,7 @@ from beitv2_mm.datasets import LoadImageFromFile
 from beitv2_mm.segmentation import ImageMaskFolder, LoadMask
 
 with read_base():
+    from .._base_.loaders import *
     from .._base_.segmentor import *
 
 classes = (
@@ -48,11 +49,12 @@ train_pipeline = [
     dict(type=RandomFlip, prob=0.5),
     dict(type=PackSegInputs),
 ]
-train_dataloader = dict(
+train_dataloader.update(
     batch_size=32,
     num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type=InfiniteSampler, shuffle=True),
+    pin_memory=False,
+    drop_last=False,
+    sampler=dict(type=InfiniteSampler),
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(
         type=ImageMaskFolder,
@@ -63,11 +65,10 @@ train_dataloader = dict(
     ),
 )
 test_pipeline = [dict(type=LoadImageFromFile), dict(type=LoadMask), dict(type=PackSegInputs)]
-val_dataloader = dict(
+val_dataloader.update(
     batch_size=50,
     num_workers=1,
-    persistent_workers=False,
-    sampler=dict(type=DefaultSampler, shuffle=False),
+    pin_memory=False,
     collate_fn=dict(type=pseudo_collate),
     dataset=dict(
         type=ImageMaskFolder,
