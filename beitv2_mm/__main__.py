@@ -15,8 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from beitv2_mm import options
-from beitv2_mm.environment import describe
+from beitv2_mm.jobs import command_line as options
 
 WEIGHTS = 'folder of a training, file of weights of any layout, or name of a published model'
 
@@ -133,23 +132,25 @@ def main() -> None:
     arguments = vars(parse_args())
     command = arguments.pop('command')
     if command is None:
+        from beitv2_mm.compat.environment import describe
+
         sys.stdout.write(describe() + '\n')
         return
     from mmengine.logging import MMLogger
 
-    from beitv2_mm import folder  # imports what --help can spare
+    from beitv2_mm import jobs  # imports what --help can spare
 
     logger = MMLogger.get_instance(command, logger_name=command)
     signal.signal(signal.SIGTERM, interrupt)
     try:
         if command == 'pretrain':
-            page = folder.pretrain(folder.PretrainOptions(**arguments), logger)
+            page = jobs.pretrain(jobs.PretrainOptions(**arguments), logger)
         elif command == 'finetune':
-            page = folder.finetune(folder.FinetuneOptions(**arguments), logger)
+            page = jobs.finetune(jobs.FinetuneOptions(**arguments), logger)
         elif command == 'segment-train':
-            page = folder.segment_train(folder.SegmentOptions(**arguments), logger)
+            page = jobs.segment_train(jobs.SegmentOptions(**arguments), logger)
         else:
-            page = folder.predict(**arguments, logger=logger)
+            page = jobs.predict(**arguments, logger=logger)
     except KeyboardInterrupt:
         logger.warning('interrupted: run the same command again to continue')
         sys.exit(130)

@@ -14,12 +14,12 @@ from mmengine.config import config as mm_config
 from mmengine.runner import Runner
 from PIL import Image
 
-from beitv2_mm import launch
 from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer, SegmentationInferencer
-from markdown import ROOT, blocks
-from shrink import BATCH, DEPTH, PATCH, SIZE, shrink
+from beitv2_mm.engine import launch, switches
+from support.markdown import ROOT, blocks
+from support.shrink import BATCH, DEPTH, PATCH, SIZE, shrink
 from support.tiffs import write_tiff
-from tiny import CIFAR
+from support.tiny import CIFAR
 
 GUIDE = ROOT / 'docs/guides/images.md'
 CLASSES = ('maize', 'wheat')
@@ -84,7 +84,7 @@ def train_and_resume(cfg: Config) -> tuple[Runner, str]:
         again.train_cfg.max_iters *= 2
     else:
         again.train_cfg.max_epochs = 2
-    launch.set_resume(again, 'auto')
+    switches.set_resume(again, 'auto')
     again.experiment_name += '_resumed'
     runner = launch.build_runner(again)
     done: list[int] = []

@@ -16,9 +16,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from beitv2_mm.registry import DATASETS
-from shrink import shrink
 from support.recipes import recipe_files
-from tiny import CIFAR
+from support.shrink import shrink
+from support.tiny import CIFAR
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(

@@ -11,11 +11,11 @@ from mmengine.device import get_device
 from torch import nn
 
 from beitv2_mm.apis import get_model
-from beitv2_mm.compat import has_accelerator
+from beitv2_mm.apis.export import Exportable, export
+from beitv2_mm.compat.mmengine_ import has_accelerator
 from beitv2_mm.datasets.seeding import numpy_seed
-from beitv2_mm.export import Exportable, export
-from nets import classifier
-from tiny import build_pretrainer, cifar_images
+from support.nets import classifier
+from support.tiny import build_pretrainer, cifar_images
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_models_and_data_of_the_tests_are_on_the_device(device: str) -> None:
 
 
 def test_what_the_package_makes_is_where_the_package_puts_it(pretended: None) -> None:
-    config = Path(__file__).parent / 'apis/cls_config.py'
+    config = Path(__file__).parent / 'support/cls_config.py'
     for name in ('cpu', 'pretend'):
         places = {p.device.type for p in get_model(config, device=name).parameters()}
         assert places == {name}

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-import two_ranks
-from tiny import teacher_config
+from support import two_ranks
+from support.tiny import teacher_config
 
 pytestmark = pytest.mark.cpu_only(reason='several processes over gloo')
 

@@ -1,4 +1,4 @@
-"""The short version of tests/fault_run.py: one fault of each kind; `--kills 20` is the long one."""
+"""The short run of support/fault_run.py: one fault of each kind; `--kills 20` is the long one."""
 
 import json
 import os
@@ -15,7 +15,7 @@ PLAN = ['kill', 'disk', 'kill_writing', 'truncate', 'term']
 
 
 def test_a_run_with_faults_ends_like_one_without(tmp_path: Path) -> None:
-    code = 'import pathlib, sys, fault_run; '
+    code = 'import pathlib, sys; from support import fault_run; '
     code += 'fault_run.run(pathlib.Path(sys.argv[1]), sys.argv[2:], epochs=30)'
     path = os.pathsep.join([str(ROOT / 'tests'), str(ROOT), os.getenv('PYTHONPATH', '')])
     done = subprocess.run(

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from mmengine.logging import HistoryBuffer
 from safetensors.torch import save
 
-import nets
 from beitv2_mm.apis import build_tokenizer
 from beitv2_mm.checkpoint import (
     FORMATS,
@@ -23,8 +22,9 @@ from beitv2_mm.checkpoint import (
     load,
     read,
 )
-from beitv2_mm.engine.adapt_hook import _fits, _weights
-from fuzzing import EDITS, edited, fuzz, only
+from beitv2_mm.engine.hooks.adapt import _fits, _weights
+from support import nets
+from support.fuzzing import EDITS, edited, fuzz, only
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore::UserWarning'),  # of damaged files there are many

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from beitv2_mm import launch
-from beitv2_mm.datasets import ade20k, cifar10, composites
+from beitv2_mm.datasets.prepare import ade20k, cifar10, composites
 from beitv2_mm.datasets.reading import UnreadableImageError, read_image, read_labels
-from faulty_images import encoded, originals
-from fuzzing import COUNTS, EDITS, edited, fuzz, only
+from beitv2_mm.engine import launch
+from beitv2_mm.engine.errors import LaunchError
+from support.faulty_images import encoded, originals
+from support.fuzzing import COUNTS, EDITS, edited, fuzz, only
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [
@@ -178,5 +179,5 @@ def test_options(which: str, words: list[str]) -> None:
             args = TOOLS[which].parse_args()
             options = getattr(args, 'cfg_options', None)
             if options:
-                with only(launch.LaunchError):
-                    launch.load_config(str(ROOT / 'tests/toy_config.py'), options=options)
+                with only(LaunchError):
+                    launch.load_config(str(ROOT / 'tests/support/toy_config.py'), options=options)

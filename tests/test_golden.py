@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from beitv2_mm.checkpoint import adapt, official_name
 from beitv2_mm.layers import VectorQuantizer, spherical_kmeans
+from beitv2_mm.layers.attention_maps import attention_probabilities, mass_mask, query_map
 from beitv2_mm.models import BEiTV2Backbone, BEiTV2Pretrainer, TimmTeacher, VQKDTokenizer
 from beitv2_mm.models.aggregation_neck import PatchAggregationNeck
 from beitv2_mm.models.mim_head import MIMHead
-from beitv2_mm.visualization.attention import attention_probabilities, mass_mask, query_map
 from golden.golden import Case
-from golden_masks import assert_same_statistics, draw_masks
+from support.golden_masks import assert_same_statistics, draw_masks
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 

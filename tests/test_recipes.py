@@ -14,7 +14,7 @@ from torch import nn
 from beitv2_mm.checkpoint import to_official
 from beitv2_mm.models.pretrainer import IMAGENET_MEAN, IMAGENET_STD
 from golden.golden import load
-from recipes import (
+from support.reference import (
     CONFIGS,
     DEPTHS,
     EPOCH,

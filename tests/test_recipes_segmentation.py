@@ -12,7 +12,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from beitv2_mm.segmentation import ADE20K, BEiTV2Segmentor
-from recipes import OFFICIAL, count, full_size, optimizer_groups, read, transforms
+from support.reference import OFFICIAL, count, full_size, optimizer_groups, read, transforms
 
 pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
 

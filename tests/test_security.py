@@ -16,8 +16,8 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mm_checkpoint
 
-from beitv2_mm import download, launch
-from beitv2_mm.checkpoint import CheckpointError, read, write
+from beitv2_mm.checkpoint import CheckpointError, download, read, write
+from beitv2_mm.engine import launch, switches
 
 pytestmark = pytest.mark.cpu_only(reason='any bytes of files, no computation')
 
@@ -36,7 +36,7 @@ class Code:
 
 def test_resuming_runs_no_config_of_the_checkpoint(tmp_path: Path) -> None:
     """mmengine runs the text under meta.config as Python when it resumes."""
-    cfg = Config.fromfile(ROOT / 'tests/toy_config.py')
+    cfg = Config.fromfile(ROOT / 'tests/support/toy_config.py')
     cfg.work_dir, cfg.experiment_name = str(tmp_path), 'resume_config'
     launch.build_runner(cfg).train()
     file = next(tmp_path.glob('epoch_*.pth'))
@@ -46,7 +46,7 @@ def test_resuming_runs_no_config_of_the_checkpoint(tmp_path: Path) -> None:
     torch.save(checkpoint, file)
     cfg.experiment_name = 'resume_config_again'
     cfg.train_cfg.max_epochs += 1
-    launch.set_resume(cfg, str(file))
+    switches.set_resume(cfg, str(file))
     runner = launch.build_runner(cfg)
     runner.train()
     assert runner.epoch == cfg.train_cfg.max_epochs and not touched.exists()

@@ -19,14 +19,14 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from beitv2_mm import launch, resume
+from beitv2_mm.engine import resume, switches
+from beitv2_mm.engine.errors import MemoryShortageError
 from beitv2_mm.engine.out_of_memory import explain_out_of_memory
-from beitv2_mm.errors import MemoryShortageError
 from support.terminal import Terminal
-from tiny import build_pretrainer
+from support.tiny import build_pretrainer
 
 ROOT = Path(__file__).parent.parent
-CONFIG = ROOT / 'tests/toy_config.py'
+CONFIG = ROOT / 'tests/support/toy_config.py'
 ENV = os.environ | {
     'PYTHONPATH': os.pathsep.join([str(ROOT / 'tests'), str(ROOT), os.getenv('PYTHONPATH', '')]),
     'PATH': os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]),
@@ -136,7 +136,7 @@ def test_resume_without_checkpoint_starts_anew(
     trained: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(launch, 'print_log', lambda message, logger: said.append(message))
+    monkeypatch.setattr(switches, 'print_log', lambda message, logger: said.append(message))
     tool('train', CONFIG, '--resume')
     assert said == ['no checkpoint in work_dirs/toy_config yet: training starts anew']
     assert_same_weights(Path('work_dirs/toy_config/epoch_2.pth'), trained / 'epoch_2.pth')
@@ -147,7 +147,7 @@ def test_an_empty_pointer_counts_as_absent(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(resume, 'print_log', lambda *args: said.append(args))
     (tmp_path / 'last_checkpoint').write_text('\n')
     cfg = Config(dict(work_dir=str(tmp_path), load_from='start.pth'))
-    launch.set_resume(cfg, 'auto')
+    switches.set_resume(cfg, 'auto')
     assert (cfg.resume, cfg.load_from) == (False, 'start.pth')
     assert 'last_checkpoint is empty' in said[0][0] and said[0][2] == logging.WARNING
 
@@ -290,7 +290,7 @@ def test_freed_memory_is_kept(own: bool, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', str(2**17))
     code = """
 import resource, torch
-from beitv2_mm.launch import keep_freed_memory
+from beitv2_mm.engine.launch import keep_freed_memory
 keep_freed_memory()
 def faults():
     for _ in range(20):

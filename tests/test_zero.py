@@ -5,9 +5,9 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from differences import differences
-from strategy_ranks import SAVED, two_processes
-from tiny import teacher_config
+from support.differences import differences
+from support.strategy_ranks import SAVED, two_processes
+from support.tiny import teacher_config
 
 pytestmark = [
     pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs deepspeed'),

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beitv2_mm import options
+from beitv2_mm.jobs import command_line as options
 
 if TYPE_CHECKING:
     from beitv2_mm.benchmark import Settings
@@ -108,7 +108,7 @@ def main() -> None:
     )
     from beitv2_mm.benchmark.feed import count_feed_steps, measure_feed
     from beitv2_mm.benchmark.measure import count_steps, quiet
-    from beitv2_mm.launch import keep_freed_memory
+    from beitv2_mm.engine.launch import keep_freed_memory
 
     name, json, picture = args.pop('suite'), args.pop('json'), args.pop('plot')
     quiet()

@@ -36,8 +36,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from beitv2_mm.apis import get_model
+    from beitv2_mm.apis.export import Exportable, ExportError, export
     from beitv2_mm.checkpoint import CheckpointError
-    from beitv2_mm.export import Exportable, ExportError, export
 
     try:
         model = Exportable(get_model(args.model, args.checkpoint or True), args.task)

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from mmengine.logging import MMLogger
 
-    from beitv2_mm.datasets.ade20k import NAME, unpack, verify
+    from beitv2_mm.datasets.prepare.ade20k import NAME, unpack, verify
 
     MMLogger.get_instance('beitv2_mm')
     try:

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from mmengine.logging import MMLogger
 
-    from beitv2_mm.datasets.composites import prepare
+    from beitv2_mm.datasets.prepare.composites import prepare
 
     MMLogger.get_instance('beitv2_mm')
     try:

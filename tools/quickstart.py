@@ -40,7 +40,7 @@ def main() -> None:
     args = parse_args()
     from mmengine.logging import MMLogger
 
-    from beitv2_mm.quickstart import Options, run
+    from beitv2_mm.jobs.quickstart import Options, run
 
     logger = MMLogger.get_instance('quickstart', logger_name='quickstart')
     signal.signal(signal.SIGTERM, interrupt)

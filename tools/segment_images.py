@@ -9,7 +9,7 @@ OUT/labels holds palette PNGs whose values are the labels, OUT/overlays the pict
 import argparse
 import sys
 
-from beitv2_mm import options
+from beitv2_mm.jobs import command_line as options
 
 
 def parse_args() -> argparse.Namespace:

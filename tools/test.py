@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from beitv2_mm import options
+from beitv2_mm.jobs import command_line as options
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,14 +35,14 @@ def main() -> None:
     from mmengine.dist import is_main_process
     from mmengine.evaluator import DumpResults
 
-    from beitv2_mm import launch
+    from beitv2_mm.engine import launch, switches
 
     try:
         cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
-        launch.require_checkpoint(args.checkpoint)
+        switches.require_checkpoint(args.checkpoint)
         cfg.load_from, cfg.resume = args.checkpoint, False
         if args.tta:
-            launch.set_tta(cfg)
+            switches.set_tta(cfg)
         runner = launch.build_runner(cfg, testing=True, verbose=args.verbose)
         if args.out and args.out.endswith('.pkl'):
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from beitv2_mm import options
+from beitv2_mm.jobs import command_line as options
 
 
 def parse_args() -> argparse.Namespace:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from beitv2_mm import options
+from beitv2_mm.jobs import command_line as options
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,16 +29,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     options.let_threads_sleep()
     args = parse_args()
-    from beitv2_mm import launch
+    from beitv2_mm.engine import launch, switches
 
     try:
         cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
         if args.amp:
-            launch.set_amp(cfg)
+            switches.set_amp(cfg)
         if args.auto_scale_lr:
-            launch.set_auto_scale_lr(cfg)
+            switches.set_auto_scale_lr(cfg)
         if args.resume:
-            launch.set_resume(cfg, args.resume)
+            switches.set_resume(cfg, args.resume)
         launch.build_runner(cfg, verbose=args.verbose).train()
         launch.end_processes()
     except launch.USER_ERRORS as error:

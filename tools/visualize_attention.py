@@ -11,7 +11,7 @@ each. Weights may be of a classifier, a pretraining, a tokenizer or a segmentor,
 import argparse
 import sys
 
-from beitv2_mm import options
+from beitv2_mm.jobs import command_line as options
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,7 +10,7 @@ DIR/codes.html shows everything. With a pretraining also what it predicts of hid
 import argparse
 import sys
 
-from beitv2_mm import options
+from beitv2_mm.jobs import command_line as options
 
 
 def parse_args() -> argparse.Namespace:

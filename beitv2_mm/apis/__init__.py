@@ -1,6 +1,7 @@
 """One-line use: the model zoo, inferencers for classes, features and masks, codes of files,
 attention."""
 
+from beitv2_mm import config_root
 from beitv2_mm.apis.attention import visualize_attention
 from beitv2_mm.apis.attention_model import AttentionModel, build_attention_model
 from beitv2_mm.apis.codes import build_pretrainer, visualize_codes
@@ -9,7 +10,6 @@ from beitv2_mm.apis.segmenter import SegmentationInferencer, segment_images
 from beitv2_mm.apis.tokenize import find_images, tokenize_images
 from beitv2_mm.apis.tokenizers import build_tokenizer
 from beitv2_mm.apis.zoo import ModelInfo, get_model, list_models
-from beitv2_mm.paths import config_root
 
 __all__ = [
     'AttentionModel',

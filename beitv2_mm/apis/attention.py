@@ -12,9 +12,9 @@ from torch import Tensor
 from beitv2_mm.apis.attention_model import AttentionModel
 from beitv2_mm.apis.segmenter import result_names
 from beitv2_mm.apis.tokenize import centre_crop
+from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.datasets import read_image
-from beitv2_mm.files import write_atomic
-from beitv2_mm.visualization.attention import attention_probabilities, mass_mask, query_map
+from beitv2_mm.layers.attention_maps import attention_probabilities, mass_mask, query_map
 from beitv2_mm.visualization.attention_page import attention_page
 from beitv2_mm.visualization.attention_pictures import (
     heat_map,

@@ -12,14 +12,14 @@ from torch import nn
 from beitv2_mm.apis.attention import load_image
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import CheckpointError, Source, load
+from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.datasets.masking import BlockwiseMaskGenerator
 from beitv2_mm.datasets.seeding import numpy_seed
-from beitv2_mm.files import write_atomic
+from beitv2_mm.engine.hooks.predictions import draw_predictions, image_codes
 from beitv2_mm.models import BEiTV2Pretrainer
 from beitv2_mm.visualization.canvas import beside, spread, to_png
 from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.page import figure, page
-from beitv2_mm.visualization.prediction import draw_predictions, image_codes
 from beitv2_mm.visualization.report import Picture
 from beitv2_mm.visualization.usage import plot_usage
 

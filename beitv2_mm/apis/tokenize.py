@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.datasets.image_folder import EXTENSIONS
 from beitv2_mm.datasets.reading import UnreadableImageError, read_image
-from beitv2_mm.files import write_atomic
 
 Item = tuple[Tensor, str]
 

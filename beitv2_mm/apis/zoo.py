@@ -19,9 +19,9 @@ from mmengine.model import BaseModel, PretrainedInit
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from beitv2_mm import config_root
 from beitv2_mm.checkpoint import dataset_meta, load
 from beitv2_mm.models import BEiTV2Pretrainer
-from beitv2_mm.paths import config_root
 from beitv2_mm.registry import MODELS
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from beitv2_mm.benchmark.products import Products, now
 from beitv2_mm.benchmark.work import OURS, Step, Work
-from beitv2_mm.engine.compile_hook import compile_options, compile_parts
+from beitv2_mm.engine.hooks.compile import compile_options, compile_parts
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from beitv2_mm.benchmark.measure import Row
 from beitv2_mm.benchmark.work import OURS, Settings
-from beitv2_mm.files import atomic, write_atomic
+from beitv2_mm.checkpoint.atomic import atomic, write_atomic
 
 
 def machine(settings: Settings) -> str:

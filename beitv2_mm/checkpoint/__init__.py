@@ -17,7 +17,7 @@ from beitv2_mm.checkpoint.names import (
     official_name,
     to_official,
 )
-from beitv2_mm.safe_load import CheckpointError
+from beitv2_mm.compat.safe_load import CheckpointError
 
 __all__ = [
     'FORMATS',

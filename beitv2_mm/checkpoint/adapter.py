@@ -27,6 +27,7 @@ from beitv2_mm.checkpoint.names import (
 )
 from beitv2_mm.checkpoint.network import network_in
 from beitv2_mm.checkpoint.patch_embed import fit_patch_embed
+from beitv2_mm.compat.safe_load import CheckpointError
 from beitv2_mm.layers.position import (
     NUM_CLS_ROWS,
     Grid,
@@ -34,7 +35,6 @@ from beitv2_mm.layers.position import (
     resize_pos_embed,
     table_size,
 )
-from beitv2_mm.safe_load import CheckpointError
 
 MAX_PATCHES = 1 << 14  # 128 x 128: the index of so many takes 2 GiB
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from beitv2_mm.checkpoint.adapter import check_grid, grid_of, resize, table_grid
+from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.checkpoint.files import Source, read, write
 from beitv2_mm.checkpoint.mismatch import arch_of
 from beitv2_mm.checkpoint.names import (
@@ -36,10 +37,9 @@ from beitv2_mm.checkpoint.names import (
 )
 from beitv2_mm.checkpoint.network import network_in
 from beitv2_mm.checkpoint.transformers_names import config_of, from_transformers, to_transformers
-from beitv2_mm.files import atomic
+from beitv2_mm.compat.safe_load import CheckpointError
 from beitv2_mm.layers.arch import get_arch
 from beitv2_mm.layers.position import Grid, relative_position_index, table_size
-from beitv2_mm.safe_load import CheckpointError
 
 Format = Literal['beitv2_mm', 'official', 'timm', 'mmpretrain', 'transformers']
 # Where weights sit in a .pth of each format.

@@ -10,9 +10,9 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 from torch import Tensor
 
+from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.checkpoint.names import StateDict, check_plain, shown
-from beitv2_mm.files import atomic
-from beitv2_mm.safe_load import CheckpointError
+from beitv2_mm.compat.safe_load import CheckpointError
 
 Source = str | PathLike | Mapping
 WRAPPERS = ('state_dict', 'model', 'module')

@@ -5,8 +5,8 @@ from collections.abc import Container, Mapping
 from torch import Tensor, nn
 
 from beitv2_mm.checkpoint.names import BIAS_TABLE, CODEBOOK, SHARED_TABLE, to_official
+from beitv2_mm.compat.safe_load import CheckpointError
 from beitv2_mm.layers.arch import ARCHS
-from beitv2_mm.safe_load import CheckpointError
 
 PARTS = ('', 'encoder.', 'decoder.')  # the transformers of a network
 

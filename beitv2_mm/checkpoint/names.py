@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from beitv2_mm.safe_load import CheckpointError
+from beitv2_mm.compat.safe_load import CheckpointError
 
 StateDict = dict[str, Tensor]
 Kind = Literal['tokenizer', 'pretraining', 'classifier', 'segmentor', 'backbone']

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from beitv2_mm.checkpoint.names import StateDict, official_name, shown, to_official
 from beitv2_mm.checkpoint.transformers_names import from_transformers
-from beitv2_mm.safe_load import CheckpointError
+from beitv2_mm.compat.safe_load import CheckpointError
 
 # What DDP, torch.compile, FSDP and activation checkpointing put into names, anywhere.
 _WRAPPER = re.compile(

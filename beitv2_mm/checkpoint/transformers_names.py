@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from beitv2_mm.checkpoint.names import BIAS_TABLE, SHARED_TABLE, Kind, StateDict
+from beitv2_mm.compat.safe_load import CheckpointError
 from beitv2_mm.layers.arch import Arch
 from beitv2_mm.layers.position import Grid
-from beitv2_mm.safe_load import CheckpointError
 
 # official -> hub, within a block
 _IN_BLOCK = {

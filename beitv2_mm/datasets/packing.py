@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 
+from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.image_folder import ImageFolder
 from beitv2_mm.datasets.packed import INDEX_NAME, SUFFIX, make_index, open_pack
 from beitv2_mm.datasets.reading import MAX_BYTES, UnreadableImageError, read_bytes, read_image
-from beitv2_mm.files import atomic
 
 Faults = dict[str, UnreadableImageError]  # name -> why
 Progress = Callable[[list[str]], Iterable[str]]  # hands the names on, one by one

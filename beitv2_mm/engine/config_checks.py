@@ -14,8 +14,8 @@ from mmengine.registry import HOOKS, WEIGHT_INITIALIZERS
 from mmengine.runner import Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
 
+from beitv2_mm.engine.errors import ConfigError
 from beitv2_mm.engine.precision import mixed_precision
-from beitv2_mm.errors import ConfigError
 
 # Keys that runners leave to the tools, and that any dict of a config may have.
 OF_TOOLS = {'auto_scale_lr', 'custom_imports', 'runner_type', 'tta_model', 'tta_pipeline'}

@@ -17,8 +17,8 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, R
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from beitv2_mm.datasets.seeding import SAMPLE, seed_generators
-from beitv2_mm.engine.checkpoint_hook import release_signals
 from beitv2_mm.engine.config_checks import explain_batch_of_one
+from beitv2_mm.engine.hooks.checkpoint import release_signals
 from beitv2_mm.engine.out_of_memory import explain_out_of_memory
 from beitv2_mm.registry import LOOPS
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from mmengine.runner import Runner
 
+from beitv2_mm.engine.errors import MemoryShortageError
 from beitv2_mm.engine.unwrap import unwrapped_model
-from beitv2_mm.errors import MemoryShortageError
 from beitv2_mm.layers import Block
 
 

@@ -6,7 +6,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
-from beitv2_mm.compat import has_accelerator
+from beitv2_mm.compat.mmengine_ import has_accelerator
 from beitv2_mm.registry import OPTIM_WRAPPERS
 
 

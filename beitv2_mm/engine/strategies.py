@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
-from beitv2_mm.compat import has_accelerator
+from beitv2_mm.compat.mmengine_ import has_accelerator
 from beitv2_mm.engine.precision import mixed_precision
 from beitv2_mm.layers.block import Block
 from beitv2_mm.layers.vector_quantizer import VectorQuantizer

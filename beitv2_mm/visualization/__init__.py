@@ -14,8 +14,8 @@ from beitv2_mm.visualization.report import (
     SegmentationScore,
     StageRecord,
     log_table,
-    write_report,
 )
+from beitv2_mm.visualization.report_page import write_report
 
 __all__ = [
     'Accuracy',

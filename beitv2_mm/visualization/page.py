@@ -1,12 +1,10 @@
-"""HTML pages without references to other files, and the report's."""
+"""HTML pages without references to other files, and the parts that they are made of."""
 
 import base64
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # report.py imports this module
-    from beitv2_mm.visualization.report import Picture, Report
+from beitv2_mm.visualization.report import Picture
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d232b; --soft: #5f6b78; --line: #e2e6ea;
@@ -76,60 +74,9 @@ PAGE = """<!doctype html>
 """
 
 
-def render(report: 'Report') -> str:
-    """The page of a report as HTML text."""
-    parts = [
-        _verdict(report),
-        figures(report.headline()),
-        section('Results', table((), report.rows(), ('', 'number', 'note'), report.ends_in_total)),
-        _segmentation(report),
-        *(figure(picture) for picture in report.pictures),
-        _details(report),
-        section('How to go on', ''.join(
-            f'<div>{escape(purpose)}</div><pre>{escape(line)}</pre>'
-            for purpose, line in report.commands
-        )),
-        _settings(report),
-    ]  # fmt: skip
-    return page(report.title, report.summary, '\n'.join(parts))
-
-
 def page(title: str, summary: str, body: str) -> str:
     """A whole page; `body` is HTML, the others are plain text."""
     return PAGE.format(title=escape(title), summary=escape(summary), style=STYLE, body=body)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as '42 s', '3 min 05 s' or '2 h 07 min'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f'{whole} s'
-    if whole < 3600:
-        return f'{whole // 60} min {whole % 60:02d} s'
-    return f'{whole // 3600} h {whole % 3600 // 60:02d} min'
-
-
-def _verdict(report: 'Report') -> str:
-    findings = report.verdict()
-    if not findings:
-        return ''
-    kinds = {finding.kind for finding in findings}
-    kind = next(kind for kind in ('bad', 'open', 'good') if kind in kinds)
-    lines = ''.join(f'<p>{escape(finding.text)}</p>' for finding in findings)
-    lines = lines.replace('± ', '±&nbsp;').replace(' %', '&nbsp;%')  # no line ends there
-    return f'<section class="verdict {kind}">{lines}</section>'
-
-
-def figures(values: Sequence[tuple[str, str, str]]) -> str:
-    """A row of large numbers, each (kind, value, label), where the label may have several lines;
-    the kind 'main' stands out."""
-    cells = (
-        f'<div class="{kind}"><b>{escape(value)}</b>'
-        + '<br>'.join(f'<span>{escape(line)}</span>' for line in label.splitlines())
-        + '</div>'
-        for kind, value, label in values
-    )
-    return '<div class="figures">' + ''.join(cells) + '</div>'
 
 
 def section(title: str, body: str) -> str:
@@ -152,7 +99,19 @@ def table(
     return '<div class="scroll"><table>' + '\n'.join(lines) + '</table></div>'
 
 
-def figure(picture: 'Picture') -> str:
+def figures(values: Sequence[tuple[str, str, str]]) -> str:
+    """A row of large numbers, each (kind, value, label), where the label may have several lines;
+    the kind 'main' stands out."""
+    cells = (
+        f'<div class="{kind}"><b>{escape(value)}</b>'
+        + '<br>'.join(f'<span>{escape(line)}</span>' for line in label.splitlines())
+        + '</div>'
+        for kind, value, label in values
+    )
+    return '<div class="figures">' + ''.join(cells) + '</div>'
+
+
+def figure(picture: Picture) -> str:
     """A section with one picture."""
     data = base64.b64encode(picture.png).decode()
     return section(
@@ -162,49 +121,11 @@ def figure(picture: 'Picture') -> str:
     )
 
 
-def _segmentation(report: 'Report') -> str:
-    if not report.segmentation:
-        return ''
-    rows = [
-        (score.label, *(f'{value:.1f} %' for value in (score.miou, score.macc, score.aacc)))
-        for score in report.segmentation
-    ]
-    head = ('', 'mIoU', 'mean class accuracy', 'pixel accuracy')
-    about = '<figcaption>Measured on composites of the test set; one training each.</figcaption>'
-    content = about + table(head, rows, ('', 'number', 'number', 'number'))
-    return section('Segmentation of composites', content)
-
-
-def _details(report: 'Report') -> str:
-    """Stages, machine and limits in two columns of about one height."""
-    stages, machine = _stages(report), _machine(report)
-    limits = section('What these figures do not show', _list(report.limits))
-    long = len(report.stages) > 8
-    columns = (stages, machine + limits) if long else (stages + limits, machine)
-    return '<div class="two">' + ''.join(f'<div>{column}</div>' for column in columns) + '</div>'
-
-
-def _stages(report: 'Report') -> str:
-    rows = [
-        (stage.name.replace('_seed', ', seed ').replace('_', ' '), duration(stage.seconds))
-        for stage in report.stages
-    ]
-    rows.append(('all stages', duration(sum(stage.seconds for stage in report.stages))))
-    return section('What ran, and how long', table((), rows, ('', 'number'), total=True))
-
-
-def _machine(report: 'Report') -> str:
-    return section('Machine', table((), list(report.machine.items()), ('', '')))
-
-
-def _list(items: Sequence[str]) -> str:
-    return '<ul>' + ''.join(f'<li>{escape(item)}</li>' for item in items) + '</ul>'
-
-
-def _settings(report: 'Report') -> str:
-    rows = [
-        (name, config, ', '.join(f'{key}={value}' for key, value in changes.items()) or 'nothing')
-        for name, config, changes in report.settings
-    ]
-    rows_table = table(('training', 'config', 'changed in it'), rows, ('', '', ''))
-    return f'<section><details><summary>Settings</summary>{rows_table}</details></section>'
+def duration(seconds: float) -> str:
+    """Seconds as '42 s', '3 min 05 s' or '2 h 07 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f'{whole} s'
+    if whole < 3600:
+        return f'{whole // 60} min {whole % 60:02d} s'
+    return f'{whole // 3600} h {whole % 3600 // 60:02d} min'

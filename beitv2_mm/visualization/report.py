@@ -1,15 +1,9 @@
-"""The outcome of a job of several stages: as data, as a table in the terminal, as `report.json` and
-`report.html`."""
+"""The outcome of a job of several stages: as data, and as a table in the terminal."""
 
-import dataclasses
-import json
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
-from beitv2_mm.files import write_atomic
-from beitv2_mm.visualization.page import render
 from beitv2_mm.visualization.verdict import Finding
 
 
@@ -91,28 +85,3 @@ def log_table(report: Report, logger: logging.Logger) -> None:
     ]
     verdict = [finding.text for finding in report.verdict()]
     logger.info('\n'.join([report.title, rule, *lines, rule, *verdict]))
-
-
-def to_dict(report: Report) -> dict[str, object]:
-    """What `report.json` holds: the fields and what follows from them; of pictures their files."""
-    content = {**dataclasses.asdict(report), **report.derived()}
-    content['pictures'] = {
-        picture.name: f'pictures/{picture.name}.png' for picture in report.pictures
-    }
-    return content
-
-
-def write_report(report: Report, out_dir: str | Path) -> Path:
-    """Write `report.json`, `report.html` and `pictures/*.png`; returns the page's path.
-
-    The page needs no other file. Every file appears whole or not at all.
-    """
-    out_dir = Path(out_dir)
-    (out_dir / 'pictures').mkdir(parents=True, exist_ok=True)
-    for picture in report.pictures:
-        write_atomic(out_dir / 'pictures' / f'{picture.name}.png', picture.png)
-    text = json.dumps(to_dict(report), indent=2, ensure_ascii=False, default=str) + '\n'
-    write_atomic(out_dir / 'report.json', text.encode())
-    page = out_dir / 'report.html'
-    write_atomic(page, render(report).encode())
-    return page

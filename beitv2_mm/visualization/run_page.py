@@ -5,7 +5,7 @@ import re
 from os import PathLike
 from pathlib import Path
 
-from beitv2_mm.files import write_atomic
+from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.visualization.curves import (
     Panel,
     Scalars,

@@ -15,7 +15,7 @@ from mmengine.config import Config, ConfigDict
 
 from beitv2_mm.apis import FeatureInferencer, find_images
 from beitv2_mm.checkpoint import load
-from beitv2_mm.folder import PretrainOptions, pretrain
+from beitv2_mm.jobs import PretrainOptions, pretrain
 from beitv2_mm.registry import MODELS
 from beitv2_mm.segmentation import BEiTV2FCNHead, BEiTV2Segmentor
 

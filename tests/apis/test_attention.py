@@ -12,8 +12,8 @@ from beitv2_mm.apis import attention_model, build_attention_model, visualize_att
 from beitv2_mm.apis.attention import load_image, normalise
 from beitv2_mm.checkpoint import CheckpointError
 from beitv2_mm.layers.arch import Arch
-from beitv2_mm.visualization.attention import attention_probabilities
-from tiny import ARCH, CIFAR, backbone, build_pretrainer, build_tokenizer, randomize
+from beitv2_mm.layers.attention_maps import attention_probabilities
+from support.tiny import ARCH, CIFAR, backbone, build_pretrainer, build_tokenizer, randomize
 
 ROOT = Path(__file__).parents[2]
 FILES = [str(file) for file in sorted(CIFAR.glob('*/*.png'))[:3]]

@@ -14,16 +14,15 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
-import nets
-from beitv2_mm import launch
 from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer, get_model, list_models
 from beitv2_mm.apis.inferencers import _Preprocessing
 from beitv2_mm.apis.zoo import model_info
 from beitv2_mm.checkpoint import CheckpointError, convert, convert_file
-from beitv2_mm.engine import AdaptCheckpointHook
+from beitv2_mm.engine import AdaptCheckpointHook, launch
+from support import nets
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / 'tests/apis/cls_config.py'
+CONFIG = ROOT / 'tests/support/cls_config.py'
 CLASSES = sorted(path.name for path in (ROOT / 'tests/data/cifar10').iterdir() if path.is_dir())
 IMAGES = sorted(map(str, (ROOT / 'tests/data/cifar10').glob('*/*.png')))
 

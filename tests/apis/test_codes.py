@@ -10,7 +10,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from beitv2_mm.registry import MODELS
-from tiny import CIFAR, backbone, randomize
+from support.tiny import CIFAR, backbone, randomize
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / 'configs/pretrain/vqkd_tiny_1xb64_cifar10.py'

@@ -13,8 +13,8 @@ from PIL import Image
 
 from beitv2_mm.apis import SegmentationInferencer, segment_images
 from beitv2_mm.visualization.segmentation import compare_labels, default_palette, draw_overlay
-from shrink import shrink
-from tiny import CIFAR
+from support.shrink import shrink
+from support.tiny import CIFAR
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,14 +12,14 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-import nets
 from beitv2_mm.apis import build_tokenizer, find_images, tokenize_images
 from beitv2_mm.checkpoint import CheckpointError, convert, write
 from beitv2_mm.models import VQKDTokenizer
+from support import nets
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / 'tests/data/cifar10'
-CONFIG = ROOT / 'tests/apis/vqkd_config.py'
+CONFIG = ROOT / 'tests/support/vqkd_config.py'
 
 
 def tokenizer() -> VQKDTokenizer:

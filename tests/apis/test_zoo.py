@@ -8,7 +8,6 @@ import pytest
 from mmengine.fileio import load
 
 import beitv2_mm
-from beitv2_mm import paths
 from beitv2_mm.models import VQKDTokenizer
 
 pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
@@ -71,9 +70,9 @@ def test_model_by_name_needs_no_download() -> None:
 
 
 def test_missing_configs_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(paths, '__file__', str(tmp_path / 'site-packages/beitv2_mm/x.py'))
+    monkeypatch.setattr(beitv2_mm, '__file__', str(tmp_path / 'site-packages/beitv2_mm/x.py'))
     with pytest.raises(FileNotFoundError, match=r'no model-index\.yml.*pip install -e \.'):
-        paths.config_root()
+        beitv2_mm.config_root()
 
 
 def test_import_stays_light() -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import nets
 from beitv2_mm.checkpoint import CheckpointError, adapt, kind_of, load, read, to_official
 from beitv2_mm.layers import resize_bias_table
 from beitv2_mm.models import BEiTV2Backbone
 from golden.golden import Case
 from golden.golden import load as golden
+from support import nets
 
 
 def tensors(case: Case) -> dict[str, Tensor]:

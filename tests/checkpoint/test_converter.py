@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import nets
 from beitv2_mm.checkpoint import CheckpointError, convert, convert_file, load, read, write
 from golden.golden import load as golden
+from support import nets
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,9 +7,9 @@ from mmpretrain.models import BEiTPretrainViT, BEiTV2Head, BEiTV2Neck, BEiTViT, 
 from mmpretrain.models.selfsup.beit import VQKD
 from torch import Tensor, nn
 
-import nets
 from beitv2_mm.checkpoint import CheckpointError, adapt, convert, load
 from beitv2_mm.models import ARCHS, BEiTV2Backbone, VQKDTokenizer
+from support import nets
 
 EPS = dict(type='LN', eps=1e-6)
 IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1

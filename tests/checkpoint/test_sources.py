@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import nets
 from beitv2_mm.checkpoint import CheckpointError, adapt, convert, load, read, to_official
 from beitv2_mm.models import BEiTV2Backbone
+from support import nets
 
 PREFIXES = (
     '',

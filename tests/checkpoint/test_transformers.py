@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import nets
 from beitv2_mm.checkpoint import CheckpointError, convert, convert_file, load, to_official
 from beitv2_mm.checkpoint.transformers_names import from_transformers
+from support import nets
 
 transformers = pytest.importorskip('transformers')
 SIZES = dict(

@@ -6,7 +6,7 @@ from torchvision.transforms import v2
 from beitv2_mm.datasets import LinearColorJitter
 from beitv2_mm.datasets.color_jitter import jitter
 from beitv2_mm.registry import TRANSFORMS
-from tiny import cifar_images
+from support.tiny import cifar_images
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 

@@ -24,7 +24,7 @@ from beitv2_mm.datasets import (
 )
 from beitv2_mm.datasets.reading import REASONS
 from beitv2_mm.engine import UnreadableImagesHook
-from faulty_images import KINDS, encoded, originals
+from support.faulty_images import KINDS, encoded, originals
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 

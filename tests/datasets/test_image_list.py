@@ -7,7 +7,7 @@ from mmpretrain.datasets import CustomDataset, PackInputs
 
 from beitv2_mm.datasets import ImageFolder, LoadImage
 from beitv2_mm.datasets.packing import pack
-from tiny import CIFAR
+from support.tiny import CIFAR
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from beitv2_mm.datasets import ImageFolder, LoadImage, reading
 from beitv2_mm.segmentation import ImageMaskFolder, LoadMask
-from tiny import CIFAR
+from support.tiny import CIFAR
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from beitv2_mm.datasets import BlockwiseMask, BlockwiseMaskGenerator
-from golden_masks import (
+from support.golden_masks import (
     assert_same_statistics,
     count_components,
     draw_masks,

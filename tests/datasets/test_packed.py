@@ -13,15 +13,15 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.datasets import PackInputs
 
-from beitv2_mm import launch
 from beitv2_mm.datasets import ImageFolder, LoadImage, LoadImageFromFile
 from beitv2_mm.datasets.packed import PREFIX, open_pack
 from beitv2_mm.datasets.packing import pack
 from beitv2_mm.datasets.reading import UnreadableImageError
-from beitv2_mm.folder.survey import survey
-from faulty_images import KINDS, originals
-from shrink import shrink
-from tiny import CIFAR
+from beitv2_mm.engine import launch
+from beitv2_mm.jobs.survey import survey
+from support.faulty_images import KINDS, originals
+from support.shrink import shrink
+from support.tiny import CIFAR
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 

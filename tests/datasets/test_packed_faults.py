@@ -13,8 +13,8 @@ from beitv2_mm.datasets import ImageFolder, packed, read_image
 from beitv2_mm.datasets.packed import PREFIX, PackError, make_index, open_pack
 from beitv2_mm.datasets.packing import check, pack
 from beitv2_mm.datasets.reading import MAX_BYTES, UnreadableImageError
-from beitv2_mm.folder.survey import FolderError, survey
-from tiny import CIFAR
+from beitv2_mm.jobs.survey import FolderError, survey
+from support.tiny import CIFAR
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 

@@ -14,7 +14,7 @@ import pytest
 from beitv2_mm.datasets import ImageFolder
 from beitv2_mm.datasets.packed import PREFIX
 from beitv2_mm.datasets.packing import pack
-from tiny import CIFAR
+from support.tiny import CIFAR
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 

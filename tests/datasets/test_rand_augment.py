@@ -9,8 +9,8 @@ from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 
 from beitv2_mm.models.pretrainer import IMAGENET_MEAN
-from recipes import FINE_TUNINGS, read, transforms
-from tiny import CIFAR
+from support.reference import FINE_TUNINGS, read, transforms
+from support.tiny import CIFAR
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 

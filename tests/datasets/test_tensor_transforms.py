@@ -15,7 +15,7 @@ from beitv2_mm.datasets import (
     UnreadableImageError,
 )
 from beitv2_mm.datasets.tensor_transforms import to_array, to_tensor
-from tiny import CIFAR
+from support.tiny import CIFAR
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 

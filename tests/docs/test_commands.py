@@ -24,19 +24,19 @@ from mmengine.registry import MODELS
 from torch.distributed.run import get_args_parser
 
 import beitv2_mm
-from beitv2_mm import launch
 from beitv2_mm.checkpoint import write
+from beitv2_mm.engine import launch
 from beitv2_mm.models import BEiTV2Backbone
-from markdown import ROOT, Command, commands
-from option_keys import is_known
-from shrink import shrink, take_ten_classes
-from tiny import CIFAR
+from support.markdown import ROOT, Command, commands
+from support.option_keys import is_known
+from support.shrink import shrink, take_ten_classes
+from support.tiny import CIFAR
 
 pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
 
 COMMANDS = commands()
 NUMBER = count()
-TOKENIZER = ROOT / 'tests/apis/vqkd_config.py'
+TOKENIZER = ROOT / 'tests/support/vqkd_config.py'
 # Programs that are there or not, without arguments of ours.
 OTHERS = ('.', 'apt-get', 'git', 'mim', 'pre-commit', 'pytest', 'ruff', 'sphinx-build')
 # Own tests run these; here they would download, or train for minutes.

@@ -15,8 +15,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 import beitv2_mm
-from markdown import ROOT, anchors, blocks, headings, links, pages
-from option_keys import is_known, parameters
+from support.markdown import ROOT, anchors, blocks, headings, links, pages
+from support.option_keys import is_known, parameters
 
 pytestmark = pytest.mark.cpu_only(reason='pages, nothing is computed')
 

@@ -10,11 +10,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-from beitv2_mm import launch
+from beitv2_mm.engine import launch
 from beitv2_mm.engine.config_checks import check_classes, explain_batch_of_one, misspelt
-from beitv2_mm.errors import ConfigError
-from segmentors import segmentor_config
-from shrink import shrink
+from beitv2_mm.engine.errors import ConfigError
+from support.segmentors import segmentor_config
+from support.shrink import shrink
 
 ROOT = Path(__file__).parents[2]
 CLASSIFIER = ROOT / 'configs/classification/beitv2_tiny_1xb32_8e_cifar10.py'

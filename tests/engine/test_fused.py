@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from beitv2_mm import launch
+from beitv2_mm.engine import launch, switches
 
-CONFIG = Path(__file__).parents[1] / 'toy_config.py'
+CONFIG = Path(__file__).parents[1] / 'support/toy_config.py'
 
 
 def train(folder: Path, fused: bool, epochs: int) -> dict:
     options = {'optim_wrapper.optimizer.fused': fused, 'train_cfg.max_epochs': epochs}
     cfg = launch.load_config(str(CONFIG), str(folder), options)
     cfg.experiment_name = f'{folder.name}_{fused}'
-    launch.set_resume(cfg, 'auto')
+    switches.set_resume(cfg, 'auto')
     runner = launch.build_runner(cfg)
     runner.train()
     assert runner.iter == 8 * epochs

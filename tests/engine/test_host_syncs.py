@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from beitv2_mm.launch import build_runner
-from shrink import shrink, take_ten_classes
+from beitv2_mm.engine.launch import build_runner
+from support.shrink import shrink, take_ten_classes
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 # Blocking copies of the input are those of mmpretrain's preprocessor and, for each of the four

@@ -12,8 +12,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from beitv2_mm import launch
-from beitv2_mm.engine import mixed_precision
+from beitv2_mm.engine import mixed_precision, switches
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs').glob('*/*_in1k*.py'))
@@ -85,7 +84,7 @@ def test_which_wrapper_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_amp_option_leaves_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cuda')
     cfg = Config.fromfile(ROOT / 'configs/pretrain/beitv2_base_16xb128_300e_in1k.py')
-    launch.set_amp(cfg)
+    switches.set_amp(cfg)
     assert cfg.optim_wrapper.type is mixed_precision
 
 

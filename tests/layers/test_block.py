@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from beitv2_mm.benchmark.memory import MIB, allocated_on_cpu
 from beitv2_mm.layers import Attention, Block, VisionTransformer
 from beitv2_mm.layers.block import COMPILES_SELECTIVE
-from tiny import randomize
+from support.tiny import randomize
 
 GRID = (2, 3)
 PRODUCTS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from beitv2_mm.layers import Standardize
-from tiny import parameters_of
+from support.tiny import parameters_of
 
 
 def test_batch_statistics_then_their_average():

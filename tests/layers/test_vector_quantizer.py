@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from beitv2_mm.layers import VectorQuantizer, spherical_kmeans
 from beitv2_mm.layers.vector_quantizer import MAX_SCORES, nearest_codes, search_codes
-from tiny import parameters_of
+from support.tiny import parameters_of
 
 
 def quantizer(num_codes=16, dim=8, **settings):

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS as ROOT
 
 from beitv2_mm.models import ARCHS, BEiTV2Backbone, get_arch
-from tiny import ARCH, backbone, cifar_images, masks, randomize
+from support.tiny import ARCH, backbone, cifar_images, masks, randomize
 
 POSITIONS = ('shared', 'layerwise', 'absolute')
 

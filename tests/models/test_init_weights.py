@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from beitv2_mm.models import BEiTV2Pretrainer, MIMHead, PatchAggregationNeck
-from tiny import backbone, build_tokenizer, parameters_of, pretrainer_config
+from support.tiny import backbone, build_tokenizer, parameters_of, pretrainer_config
 
 ARCH = dict(embed_dims=64, num_layers=3, num_heads=2)
 STD = 0.02

@@ -12,7 +12,7 @@ from beitv2_mm.layers.block import COMPILES_SELECTIVE
 from beitv2_mm.models import BEiTV2Pretrainer, PatchAggregationNeck
 from beitv2_mm.models.backbone import MaskedFeatures
 from beitv2_mm.models.data_preprocessor import MaskedImagePreprocessor, find_masked
-from tiny import (
+from support.tiny import (
     ARCH,
     NUM_CODES,
     build_pretrainer,

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from beitv2_mm.checkpoint import CheckpointError
 from beitv2_mm.models import TimmTeacher
-from tiny import build_tokenizer, cifar_images, parameters_of, randomize, teacher_config
+from support.tiny import build_tokenizer, cifar_images, parameters_of, randomize, teacher_config
 
 
 def build(folder, model='test_vit', **settings):

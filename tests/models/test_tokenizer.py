@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from tiny import (
+from support.tiny import (
     NUM_CODES,
     build_tokenizer,
     cifar_images,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shrink_segmentation import write_pairs
+from support.shrink_segmentation import write_pairs
 
 ROOT = Path(__file__).parents[2]
 HEADS = {

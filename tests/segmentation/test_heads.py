@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from beitv2_mm.checkpoint import adapt, convert, official_name
 from beitv2_mm.segmentation import BEiTV2FCNHead, BEiTV2UPerHead, pyramid_levels
-from segmentors import build_segmentor, segmentor_config
+from support.segmentors import build_segmentor, segmentor_config
 
 HEAD = dict(in_channels=[6] * 4, channels=4, num_classes=3)
 
@@ -96,7 +96,7 @@ def five_classes() -> dict:
 
 def test_a_mim_checkpoint_starts_a_segmentor() -> None:
     from beitv2_mm.models import BEiTV2Backbone
-    from tiny import ARCH
+    from support.tiny import ARCH
 
     mim = BEiTV2Backbone(
         {**ARCH, 'num_layers': 4}, 32, 16, position='shared', out_type='raw', with_mask_token=True

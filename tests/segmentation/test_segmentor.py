@@ -8,7 +8,7 @@ from mmseg.models import EncoderDecoder
 from torch import Tensor, nn
 
 from beitv2_mm.segmentation import BEiTV2Segmentor
-from segmentors import build_segmentor
+from support.segmentors import build_segmentor
 
 SLIDE = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
 

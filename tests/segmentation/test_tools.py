@@ -15,9 +15,9 @@ import torch
 from mmengine.config import Config
 from mmengine.config import config as mm_config
 
-from shrink import shrink
-from shrink_segmentation import write_pairs
 from support.recipes import recipe_files
+from support.shrink import shrink
+from support.shrink_segmentation import write_pairs
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / 'configs/segmentation').glob('*.py'))

@@ -5,20 +5,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from beitv2_mm.models.data_preprocessor import find_masked
-from beitv2_mm.visualization.canvas import GREY, spread
-from beitv2_mm.visualization.prediction import (
-    GAP,
-    LABEL,
+from beitv2_mm.engine.hooks.predictions import (
     draw_predictions,
     example_patches,
     image_codes,
     predict_codes,
-    prediction_picture,
     to_tensor,
 )
+from beitv2_mm.models.data_preprocessor import find_masked
+from beitv2_mm.visualization.canvas import GREY, spread
+from beitv2_mm.visualization.prediction import GAP, LABEL, prediction_picture
 from beitv2_mm.visualization.usage import plot_usage
-from tiny import NUM_CODES, build_pretrainer, build_tokenizer, cifar_images, masks, randomize
+from support.tiny import (
+    NUM_CODES,
+    build_pretrainer,
+    build_tokenizer,
+    cifar_images,
+    masks,
+    randomize,
+)
 
 IMAGES = (255 * cifar_images(6)).byte().permute(0, 2, 3, 1).cpu().numpy()
 

@@ -23,7 +23,8 @@ from beitv2_mm.visualization import (
     log_table,
     write_report,
 )
-from beitv2_mm.visualization.page import duration, render
+from beitv2_mm.visualization.page import duration
+from beitv2_mm.visualization.report_page import render
 
 pytestmark = pytest.mark.cpu_only(reason='pages, nothing is computed')
 

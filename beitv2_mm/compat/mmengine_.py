@@ -1,0 +1,217 @@
+"""What mmengine needs beside today's PyTorch, setuptools and DeepSpeed."""
+
+import argparse
+import contextlib
+import functools
+import io
+import logging
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from mmengine.device import get_device
+from mmengine.dist import utils as dist_utils
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import checkpoint, runner
+
+from beitv2_mm.compat.download import load_url
+from beitv2_mm.compat.safe_load import load_from_local, naming_the_file, weights_only_torch
+
+_STATISTICS = ('mean', 'min', 'max', 'current')
+
+
+def has_accelerator() -> bool:
+    """Whether mmengine trains on a device that knows mixed precision and several processes.
+
+    Those are CUDA, NPU, MLU and MUSA devices; mmengine has neither for Apple's MPS and for DIPU.
+    """
+    return get_device() not in ('cpu', 'mps', 'dipu')
+
+
+def _history_buffer_method(owner: Any, name: str) -> Any:
+    """Stand in for ``builtins.getattr`` in checkpoints; everything else is refused."""
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError(
+            f'a checkpoint may ask for {", ".join(_STATISTICS)} of HistoryBuffer, '
+            f'this one asks for {name!r} of {owner!r}: refused'
+        )
+    return getattr(HistoryBuffer, name)
+
+
+def _loads(checkpoint: object) -> bool:
+    file = io.BytesIO()
+    torch.save(checkpoint, file)
+    file.seek(0)
+    try:
+        torch.load(file, weights_only=True)
+    except pickle.UnpicklingError:
+        return False
+    return True
+
+
+def resume_weights_only() -> bool:
+    """Let ``weights_only=True`` load the checkpoints that mmengine writes.
+
+    Why: mmengine saves HistoryBuffer objects (its log), torch >= 2.6 loads tensors and plain
+    containers only, so no run can be resumed. The classes of such a file are allow-listed, numbers
+    of NumPy included. The file also calls ``builtins.getattr``, which would open every attribute of
+    every object: a stand-in is listed under its name, which knows HistoryBuffer's four statistics.
+    Until: an mmengine (> 0.10.7) that lists these classes, or saves plain lists.
+    """
+    if _loads([HistoryBuffer([0.5], [1]), np.float64(0.5), np.arange(1)]):
+        return False
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype]
+    allowed += {type(np.dtype(code)) for code in '?bhilqBHILQefdg'}
+    for core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 name the same functions differently
+        allowed.append(_under_name(reconstruct, f'{core}.multiarray', '_reconstruct'))
+        allowed.append(_under_name(scalar, f'{core}.multiarray', 'scalar'))
+    allowed.append(_under_name(_history_buffer_method, 'builtins', 'getattr'))
+    torch.serialization.add_safe_globals(allowed)
+    return True
+
+
+def _under_name(function: Callable[..., Any], module: str, name: str) -> Callable[..., Any]:
+    """A function that checkpoints reach as ``module.name``.
+
+    torch >= 2.6 takes (function, name) pairs too; all versions read these attributes.
+    """
+
+    def stand_in(*args: Any) -> Any:
+        return function(*args)
+
+    stand_in.__module__ = module
+    stand_in.__name__ = stand_in.__qualname__ = name
+    return stand_in
+
+
+def refuse_code() -> bool:
+    """Load checkpoints from anywhere with ``weights_only=True`` and name the file that is refused.
+
+    Why: mmengine leaves the switch to torch's defaults: off for URLs, and before torch 2.6 for
+    all. On resuming it runs the text ``meta.config`` of a checkpoint. For local files torch's error
+    does not say which file it is about, and advises to switch the check off.
+    Until: an mmengine (> 0.10.7) that says ``weights_only=True`` in all its loaders, and reads no
+    config from a checkpoint.
+    """
+    loader = checkpoint.CheckpointLoader
+    if hasattr(loader.load_checkpoint, '__wrapped__'):
+        return False
+    # Some official files keep their command line beside the weights; a Namespace is plain data.
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    loader.register_scheme('', loader=load_from_local, force=True)
+    checkpoint.load_url = functools.partial(load_url, load=load_from_local)
+    checkpoint.torch = weights_only_torch()  # pavi://, s3://, petrel://, openmmlab://
+    loader.load_checkpoint = staticmethod(naming_the_file(loader.load_checkpoint))
+    return True
+
+
+@contextlib.contextmanager
+def _no_set_device() -> Iterator[None]:
+    original = torch.cuda.set_device
+    torch.cuda.set_device = lambda device: None
+    try:
+        yield
+    finally:
+        torch.cuda.set_device = original
+
+
+def launch_without_gpu() -> bool:
+    """Start ``--launcher pytorch|slurm|mpi`` over gloo on a machine without accelerator.
+
+    Why: mmengine calls ``torch.cuda.set_device`` whatever the backend, nccl, its default, has no
+    CPU side, and DistributedDataParallel gets a GPU's number, which it refuses for modules on a
+    CPU: no multi-process run starts without GPU (or with CUDA_VISIBLE_DEVICES=-1). Batch norm
+    stays as it is there, whatever ``sync_bn`` says: PyTorch's SyncBatchNorm refuses CPU tensors.
+    Until: an mmengine (> 0.10.7) that names a device only where there is one.
+    """
+    if has_accelerator():
+        return False
+    names = ('_init_dist_pytorch', '_init_dist_slurm', '_init_dist_mpi')
+    if hasattr(getattr(dist_utils, names[0]), '__wrapped__'):
+        return False
+    for name in names:
+        setattr(dist_utils, name, _over_gloo(getattr(dist_utils, name)))
+    wrap = MMDistributedDataParallel.__init__
+
+    @functools.wraps(wrap)
+    def wrap_on_cpu(self: Any, *args: Any, device_ids: Any = None, **kwargs: Any) -> None:
+        wrap(self, *args, **kwargs)
+
+    MMDistributedDataParallel.__init__ = wrap_on_cpu  # type: ignore[method-assign]
+    runner.convert_sync_batchnorm = lambda model, implementation: model  # GPU only in PyTorch
+    return True
+
+
+def _over_gloo(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def launch(backend: str, **kwargs: Any) -> None:
+        chosen = 'gloo' if backend == 'nccl' else backend
+        with _no_set_device():
+            init(chosen, **kwargs)
+        if chosen != backend and dist_utils.get_rank() == 0:
+            print_log(
+                f'no GPU here: backend {chosen} instead of {backend}', 'current', logging.WARNING
+            )
+
+    return launch
+
+
+class _SetuptoolsHelp(MetaPathFinder, Loader):
+    """Says what to do when ``pkg_resources`` is imported and no other finder has it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        # Who only looks whether it is there must not be stopped: the loader says it.
+        return ModuleSpec(fullname, self) if fullname == 'pkg_resources' else None
+
+    def exec_module(self, module: ModuleType) -> NoReturn:
+        raise ModuleNotFoundError(
+            'mmengine imports pkg_resources, which setuptools 82 and newer lack: '
+            'pip install "setuptools<81"',
+            name=module.__name__,
+        )
+
+
+def explain_setuptools() -> bool:
+    """Say what to install where ``pkg_resources`` is missing.
+
+    Why: mmengine needs it for its hub and for ``package::config`` inheritance. This package needs
+    neither, so the import succeeds and only such a call fails, with this help.
+    Until: an mmengine (> 0.10.7) on importlib.metadata.
+    """
+    if any(isinstance(finder, _SetuptoolsHelp) for finder in sys.meta_path):
+        return False
+    if find_spec('pkg_resources') is not None:
+        return False
+    sys.meta_path.append(_SetuptoolsHelp())
+    return True
+
+
+def deepspeed_without_onebit() -> bool:
+    """Let mmengine's DeepSpeedStrategy be built with today's DeepSpeed.
+
+    Why: it registers 1-bit optimizers that DeepSpeed (0.19) no longer has. Empty ones stand in.
+    Until: an mmengine (> 0.10.7) that registers what there is.
+    """
+    name, deepspeed = 'deepspeed.runtime.fp16.onebit', find_spec('deepspeed')
+    folders = (deepspeed and deepspeed.submodule_search_locations) or ()
+    fp16 = [os.path.join(folder, 'runtime', 'fp16') for folder in folders]
+    if not fp16 or name in sys.modules or PathFinder.find_spec(name, fp16):
+        return False
+    onebit = ModuleType(name)
+    for optimizer in ('OnebitAdam', 'OnebitLamb', 'ZeroOneAdam'):
+        setattr(onebit, optimizer, type(optimizer, (), {}))
+    sys.modules[name] = onebit
+    return True

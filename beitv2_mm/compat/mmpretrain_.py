@@ -1,0 +1,93 @@
+"""mmpretrain beside today's transformers, and the models of this package in its own list:
+``mmpretrain.list_models('beitv2_base')``.
+
+mmpretrain asks no plugin for its models, and importing it takes seconds, so nothing is done before
+it is imported, and no metafile is read before it is asked for a model.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Any, NoReturn
+
+from mmengine.registry import Registry
+from mmengine.utils import digit_version
+
+import beitv2_mm
+from beitv2_mm.compat.after_import import after_import
+
+
+def mmpretrain_without_multimodal() -> bool:
+    """Switch mmpretrain's multimodal models off beside a transformers that they cannot import.
+
+    Why: where transformers and pycocotools are installed (mmdet brings the latter), mmpretrain
+    imports BLIP, OFA and others with its models. They ask transformers.modeling_utils for
+    GenerationMixin, gone in 4.52, and for apply_chunking_to_forward, gone in 4.56, so that not one
+    model can be imported ("NoneType takes no arguments"). The version decides, because importing
+    transformers to look costs four seconds a process. A model that is off says so when it is built.
+    Until: an mmpretrain (> 1.2.0) that imports beside today's transformers.
+    """
+    try:
+        found, _ = version('transformers'), version('pycocotools')
+    except PackageNotFoundError:
+        return False  # mmpretrain switches the models off by itself
+    if digit_version(found) < (4, 52):
+        return False
+
+    def refuse_models(names: Sequence[str], registry: Registry) -> None:
+        for name in names:
+            registry.register_module(name, module=_refused_model(name, found))
+
+    def switch_off(dependency: ModuleType) -> None:
+        vars(dependency).update(
+            WITH_MULTIMODAL=False, register_multimodal_placeholder=refuse_models
+        )
+
+    after_import('mmpretrain.utils.dependency', switch_off)
+    return True
+
+
+def _refused_model(name: str, found: str) -> Callable[..., NoReturn]:
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise ImportError(
+            f'{name} of mmpretrain needs transformers >= 4.28 and < 4.52, here is {found}: '
+            'pip install "transformers<4.52"'
+        )
+
+    return refuse
+
+
+def list_our_models(module: ModuleType) -> None:
+    """Add the models to ``ModelHub`` and let ``get_model`` build them by `beitv2_mm.get_model`,
+    which reads official checkpoints."""
+    hub, theirs = module.ModelHub, module.get_model
+    if hasattr(hub, 'beitv2_mm_names'):
+        return
+    hub.beitv2_mm_names = set()
+    register_theirs = hub._register_mmpretrain_models
+
+    def register_all() -> None:
+        register_theirs()
+        if not hub.beitv2_mm_names:
+            before = set(hub._models_dict)
+            root = beitv2_mm.config_root()
+            hub.register_model_index(root / 'model-index.yml', config_prefix=root)
+            hub.beitv2_mm_names = set(hub._models_dict) - before
+
+    @functools.wraps(theirs)
+    def get_model(model: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(model, str):
+            register_all()
+            if model.lower() in hub.beitv2_mm_names:
+                from beitv2_mm.apis import get_model as ours
+
+                return ours(model, *args, **kwargs)
+        return theirs(model, *args, **kwargs)
+
+    hub._register_mmpretrain_models = staticmethod(register_all)
+    for name, loaded in list(sys.modules.items()):  # those that have imported the function by name
+        if name.split('.')[0] == 'mmpretrain' and getattr(loaded, 'get_model', None) is theirs:
+            vars(loaded)['get_model'] = get_model
+    vars(module)['get_model'] = get_model

@@ -1,0 +1,234 @@
+"""Composites: real Fashion-MNIST items on real CIFAR-10 pictures -> images and exact masks.
+
+``out/{images,masks}/{train,val,test}/<index>.png``: no photographs of scenes, and to be called
+composites wherever results on them are reported.
+"""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import zlib
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.logging import print_log
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torchvision.datasets import FashionMNIST
+
+from beitv2_mm.compat.download import timeouts
+from beitv2_mm.datasets.reading import read_image
+
+CLASSES = (
+    'background', 't-shirt', 'trouser', 'pullover', 'dress', 'coat',
+    'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot',
+)  # fmt: skip
+COUNTS = {'train': 60000, 'test': 10000}
+DEBIAN_PACKAGE = 'dataset-fashion-mnist'
+DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # where that package puts the files
+MARKER = 'composites.json'
+OWN = ('images', 'masks', 'classes.txt', '.fashion')  # what an interrupted preparation leaves
+MAX_BYTES = 1 << 26  # of an unpacked idx file; the largest has 47 MB
+ITEM = 28  # pixels
+VISIBLE = 16  # grey values from which a pixel belongs to the item: below is the scan's noise
+
+
+class Items(NamedTuple):
+    """Fashion-MNIST images (N, 28, 28) uint8 and labels (N,) from 0."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The uint8 array of an idx file, compressed or not.
+
+    Raises:
+        ValueError: another format, or fewer bytes than its header says.
+    """
+    try:
+        with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
+            content = file.read(MAX_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f'{path} is not a complete gzip file ({error}).') from error
+    start = 4 + 4 * content[3] if len(content) > 3 else 4
+    if content[:3] != b'\0\0\x08' or not start <= len(content) <= MAX_BYTES:
+        raise ValueError(f'{path} is not an idx file of at most {MAX_BYTES} bytes.')
+    shape = np.frombuffer(content[4:start], '>u4').tolist()
+    values = np.frombuffer(content[start:], np.uint8)
+    if values.size != prod(shape):
+        raise ValueError(f'{path} holds {values.size} bytes; its header announces {shape}.')
+    return values.reshape(shape)
+
+
+def read_items(folder: str | Path, split: str) -> Items:
+    """Fashion-MNIST's 'train' or 'test' items from a folder of its idx(.gz) files.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, or not Fashion-MNIST's.
+    """
+    arrays = []
+    for kind in ('images-idx3', 'labels-idx1'):
+        name = f'{"train" if split == "train" else "t10k"}-{kind}-ubyte'
+        candidates = [Path(folder, name + suffix) for suffix in ('', '.gz')]
+        found = next((path for path in candidates if path.is_file()), None)
+        if found is None:
+            raise FileNotFoundError(
+                f'There is no {name}(.gz) in {folder}. Install the Debian package '
+                'dataset-fashion-mnist, or give --fashion download.'
+            )
+        arrays.append(read_idx(found))
+    images, labels = arrays
+    if images.shape != (COUNTS[split], ITEM, ITEM) or labels.shape != (COUNTS[split],):
+        raise ValueError(
+            f'{folder} holds {images.shape} {split} images and {labels.shape} labels; '
+            f'Fashion-MNIST has {COUNTS[split]} of {ITEM} x {ITEM}.'
+        )
+    return Items(images, labels)
+
+
+def compose(
+    picture: np.ndarray, item: np.ndarray, label: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pastes an item at a random place and size (16 to 28 of 32 pixels).
+
+    Args:
+        picture: (H, W, 3) uint8.
+        item: (28, 28) uint8, black around the item.
+        label: from 1; 0 is background.
+
+    Returns:
+        The composite (H, W, 3) and its mask (H, W), both uint8: what shows the item, and nothing
+        else, has its label.
+    """
+    height, width = picture.shape[:2]
+    size = int(random.integers(height // 2, min(ITEM * height // 32, height, width) + 1))
+    scaled = np.asarray(Image.fromarray(item).resize((size, size), Image.Resampling.BILINEAR))
+    top, left = random.integers(0, height - size + 1), random.integers(0, width - size + 1)
+    visible = scaled >= VISIBLE
+    image, mask = picture.copy(), np.zeros((height, width), np.uint8)
+    image[top : top + size, left : left + size][visible] = scaled[visible][:, None]
+    mask[top : top + size, left : left + size][visible] = label
+    return image, mask
+
+
+def prepare(
+    out: str | Path,
+    cifar: str | Path,
+    fashion: str | Path = 'auto',
+    counts: tuple[int, int, int] = (4000, 500, 1000),
+    seed: int = 0,
+) -> None:
+    """Writes the composites; a finished set with the same settings is left as it is.
+
+    Items and pictures of 'val' are in neither of the others, those of 'test' come from the sources'
+    own test sets.
+
+    Args:
+        cifar: folder that tools/prepare_cifar10.py wrote.
+        fashion: folder of Fashion-MNIST's idx files, 'download' (torchvision's), or 'auto': where
+            the Debian package dataset-fashion-mnist puts them, else torchvision's download, else
+            that package, fetched and unpacked here.
+        counts: of train, val and test.
+
+    Raises:
+        FileNotFoundError, ValueError: a source is missing or damaged, or has too few images.
+    """
+    out = Path(out).expanduser()
+    if min(counts) < 0 or seed < 0:
+        raise ValueError(f'counts are {counts} and seed is {seed}; expected none below 0.')
+    record = dict(counts=list(counts), seed=seed)
+    marker = out / MARKER
+    if marker.is_file() and marker.read_bytes() == json.dumps(record).encode():
+        print_log(f'{out} is complete: nothing to do', logger='current')
+        return
+    if out.is_dir() and any(out.iterdir()) and not marker.is_file():
+        strangers = [path.name for path in out.iterdir() if path.name not in OWN]
+        if strangers:
+            raise ValueError(f'{out} holds other things ({strangers[0]}): choose another --out.')
+    marker.unlink(missing_ok=True)
+    fashion = _find_items(str(fashion), out / '.fashion')
+    random = np.random.default_rng(seed)
+    num_train, num_val, num_test = counts
+    for source, parts in (
+        ('train', {'train': num_train, 'val': num_val}),
+        ('test', {'test': num_test}),
+    ):
+        items = read_items(fashion, source)
+        pictures = sorted(Path(cifar, source).glob('*/*.png'))
+        total = sum(parts.values())
+        if len(pictures) < total or len(items.labels) < total:
+            raise ValueError(
+                f'{total} composites were asked for; there are {len(pictures)} pictures in '
+                f'{Path(cifar, source)} and {len(items.labels)} items.'
+            )
+        chosen = zip(
+            random.permutation(len(pictures)), random.permutation(len(items.labels)), strict=False
+        )
+        for split, count in parts.items():
+            for kind in ('images', 'masks'):
+                _empty(out / kind / split)
+            for index in _progress(count, split):
+                picture, item = next(chosen)
+                background, label = read_image(pictures[picture]), int(items.labels[item]) + 1
+                image, mask = compose(background, items.images[item], label, random)
+                Image.fromarray(image).save(out / f'images/{split}/{index:05d}.png')
+                Image.fromarray(mask).save(out / f'masks/{split}/{index:05d}.png')
+    (out / 'classes.txt').write_text('\n'.join(CLASSES) + '\n')
+    temporary = marker.with_suffix('.tmp')
+    temporary.write_text(json.dumps(record))
+    os.replace(temporary, marker)
+    print_log(f'{sum(counts)} composites in {out}', logger='current')
+
+
+def _find_items(source: str, cache: Path) -> Path:
+    if source == 'auto' and DEBIAN.is_dir():
+        return DEBIAN
+    if source not in ('auto', 'download'):
+        return Path(source).expanduser()
+    try:
+        with timeouts():
+            for train in (True, False):
+                FashionMNIST(cache, train=train, download=True)
+        return cache / 'FashionMNIST/raw'
+    except (OSError, RuntimeError) as error:
+        if source == 'download':
+            raise
+        print_log(
+            f'torchvision could not download Fashion-MNIST ({error}); trying apt-get.', 'current'
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        package = ['apt-get', 'download', '-q', DEBIAN_PACKAGE]
+        subprocess.run(package, cwd=cache, check=True, capture_output=True)
+        (file,) = cache.glob('*.deb')
+        subprocess.run(['dpkg-deb', '-x', file, cache], check=True, capture_output=True)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        raise FileNotFoundError(
+            f'Fashion-MNIST cannot be downloaded ({error}): fetch the four files of '
+            'https://github.com/zalandoresearch/fashion-mnist by hand and give their folder.'
+        ) from error
+    return cache / DEBIAN.relative_to('/')
+
+
+def _empty(folder: Path) -> None:
+    """An earlier, larger set must not stay among the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob('[0-9]*.png'):
+        path.unlink()
+
+
+def _progress(count: int, split: str) -> list[int]:
+    # without a terminal a bar would flood a file
+    return track(  # type: ignore[return-value]
+        range(count),
+        f'{split}: compose ',
+        console=Console(file=sys.stderr),
+        disable=not sys.stderr.isatty(),
+    )

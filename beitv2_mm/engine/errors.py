@@ -1,0 +1,25 @@
+"""Errors that end a training for a reason the user can act on; the tools show the message alone."""
+
+
+class TrainingError(RuntimeError):
+    """Training was stopped on purpose; the message says why and what to do."""
+
+
+class ConfigError(TrainingError):
+    """Settings that do not go together; the message names them."""
+
+
+class CheckpointWriteError(TrainingError):
+    """A checkpoint could not be written; the message says which one is the last good one."""
+
+
+class DivergenceError(TrainingError):
+    """Several steps in a row had NaN or Inf in the losses or gradients."""
+
+
+class MemoryShortageError(TrainingError):
+    """Memory ran out in a training step; the message names what needs less of it."""
+
+
+class LaunchError(Exception):
+    """A mistake in what the user gave: options, paths or the checkpoint."""

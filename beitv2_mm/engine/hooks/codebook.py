@@ -1,0 +1,70 @@
+"""Watches the codebook while a tokenizer trains: ``model.quantize.cluster_size`` (K,) -> log."""
+
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from beitv2_mm.engine.metrics.codes import codebook_statistics
+from beitv2_mm.engine.unwrap import unwrapped_model
+from beitv2_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CodebookHook(Hook):
+    """Logs ``codebook_usage_ema`` (percent) and ``codebook_perplexity_ema``; warns of a collapse.
+
+    Both come from the quantizer's moving average of counts, over the last steps (100 with a decay
+    of 0.99) and all ranks; the validation's ``codebook_usage`` counts its own images. A code
+    counts as used if its share exceeds ``min_share`` of the equal share 1 / K: a threshold that
+    depends on neither batch nor codebook size.
+
+    Args:
+        interval: iterations between two looks.
+        min_usage: percent; below it, after ``patience`` iterations, the codebook has collapsed.
+            That is warned about once, and again only after it had recovered.
+        patience: iterations of the run given to the codebook to fill.
+        min_share: see above.
+    """
+
+    def __init__(
+        self,
+        interval: int = 50,
+        min_usage: float = 30.0,
+        patience: int = 200,
+        min_share: float = 0.01,
+    ) -> None:
+        if not 0 <= min_usage <= 100:
+            raise ValueError(f'min_usage is {min_usage}; expected a percentage, 0 to 100.')
+        self.interval = interval
+        self.min_usage = min_usage
+        self.patience = patience
+        self.min_share = min_share
+        self._collapsed = False
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,
+        outputs: dict | Sequence | None = None,
+    ) -> None:
+        """Reads the counts every ``interval`` iterations."""
+        if not self.every_n_train_iters(runner, self.interval):
+            return
+        model = unwrapped_model(runner)
+        counts = model.quantize.cluster_size
+        found = codebook_statistics(counts, self.min_share)
+        runner.message_hub.update_scalar('train/codebook_usage_ema', found['codebook_usage'])
+        runner.message_hub.update_scalar('train/codebook_perplexity_ema', found['perplexity'])
+
+        usage = found['codebook_usage']
+        collapsed = usage < self.min_usage and runner.iter + 1 >= self.patience
+        if collapsed and not self._collapsed:
+            runner.logger.warning(
+                f'The codebook has collapsed: {usage:.1f} % of its {len(counts)} codes are in use '
+                f'({found["unused_codes"]} are not; expected at least {self.min_usage:g} %). '
+                f'Switch on the revival of dead codes in the quantizer, or try a smaller '
+                f'codebook, a lower learning rate or a larger batch.'
+            )
+        self._collapsed = collapsed

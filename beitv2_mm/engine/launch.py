@@ -1,0 +1,118 @@
+"""From a command line to a Runner: what tools/train.py and tools/test.py share."""
+
+import ctypes
+import logging
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from beitv2_mm import compat
+from beitv2_mm.checkpoint import CheckpointError
+from beitv2_mm.compat.mmengine_ import has_accelerator
+from beitv2_mm.engine.config_checks import ClassCountHook, check_classes, misspelt
+from beitv2_mm.engine.errors import LaunchError, TrainingError
+from beitv2_mm.engine.hooks import AdaptCheckpointHook
+from beitv2_mm.engine.hooks.shared_weights import SharedWeightsHook
+from beitv2_mm.engine.quiet import quiet_terminal
+
+# The tools show the message alone: a traceback would say nothing more.
+USER_ERRORS = (LaunchError, TrainingError, CheckpointError)
+
+
+def load_config(
+    path: str,
+    work_dir: str | None = None,
+    options: dict[str, Any] | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Read a config file, apply the options and settle its work directory.
+
+    Raises:
+        LaunchError: there is no such config file, or the options do not fit it.
+    """
+    if not Path(path).is_file():
+        raise LaunchError(f'no such config file: {path}')
+    cfg = Config.fromfile(path)
+    if options:
+        for warning in misspelt(cfg, options):
+            print_log(warning, 'current', logging.WARNING)
+    try:
+        cfg.merge_from_dict(options or {})
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise LaunchError(f'--cfg-options do not fit {path}: {error}') from error
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    cfg.launcher = launcher
+    return cfg
+
+
+def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Runner:
+    """The Runner of a config, or the class that its ``runner_type`` names.
+
+    Its ``load_from`` may be a checkpoint of any layout that `beitv2_mm.checkpoint` knows; for
+    testing it must have the model's head. Unless ``verbose``, the config, the environment and the
+    list of hooks are written to the log file only.
+    """
+    if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
+        os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
+    if not has_accelerator():
+        keep_freed_memory()
+    _unset_static_graph(cfg)
+    check_classes(cfg)
+    with nullcontext() if verbose else quiet_terminal():
+        runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if not any(isinstance(hook, AdaptCheckpointHook) for hook in runner.hooks):
+        runner.register_hook(AdaptCheckpointHook())
+    for hook in runner.hooks:
+        if isinstance(hook, AdaptCheckpointHook):
+            hook.require_head |= testing
+    runner.register_hook(SharedWeightsHook(), priority='VERY_LOW')
+    runner.register_hook(ClassCountHook())
+    if compat.active():
+        runner.logger.info(f'beitv2_mm.compat: {", ".join(compat.active())}')
+    return runner
+
+
+def _unset_static_graph(cfg: Config) -> None:
+    """DDP's static graph fails an assertion of PyTorch where its first gradients are not exchanged.
+
+    Exchanging those alone would round otherwise after a resume, so the graph is not static then.
+    """
+    wrapper, optim = cfg.get('model_wrapper_cfg') or {}, cfg.get('optim_wrapper') or {}
+    if wrapper.get('static_graph') and optim.get('accumulative_counts', 1) > 1:
+        cfg.model_wrapper_cfg.static_graph = False
+        print_log(
+            'gradient accumulation: model_wrapper_cfg.static_graph is set to False', 'current'
+        )
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep the memory of freed tensors for the next ones.
+
+    It returns a part to the system at every step, only to ask for it again: on CPUs, steps of
+    training took 5 to 25 % longer. Elsewhere than with glibc, or where the user has set
+    MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_, nothing is done.
+    """
+    if not sys.platform.startswith('linux') or any(
+        f'MALLOC_{name}_THRESHOLD_' in os.environ for name in ('TRIM', 'MMAP')
+    ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        trim, mmap = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+        mallopt(trim, 2**31 - 1)
+        mallopt(mmap, 2**30) or mallopt(mmap, 2**25)  # which is the most that an old glibc takes
+
+
+def end_processes() -> None:
+    """Leaves the process group after a run over gloo, whose threads may otherwise abort a process
+    that exits ("terminate called without an active exception")."""
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == 'gloo':
+        dist.destroy_process_group()

@@ -1,0 +1,38 @@
+"""From a folder of images to a report: survey, choices, configs, trainings.
+
+The quickstart is one such job, whose images are CIFAR-10. The functions are imported when they are
+asked for, because command lines answer ``--help`` from this package without PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beitv2_mm.jobs.folder import finetune, pretrain, segment_train
+    from beitv2_mm.jobs.options import FinetuneOptions, PretrainOptions, SegmentOptions
+    from beitv2_mm.jobs.predict import predict
+
+_PLACES = {
+    'FinetuneOptions': 'options',
+    'PretrainOptions': 'options',
+    'SegmentOptions': 'options',
+    'finetune': 'folder',
+    'predict': 'predict',
+    'pretrain': 'folder',
+    'segment_train': 'folder',
+}
+__all__ = [
+    'FinetuneOptions',
+    'PretrainOptions',
+    'SegmentOptions',
+    'finetune',
+    'predict',
+    'pretrain',
+    'segment_train',
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(f'beitv2_mm.jobs.{_PLACES[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,0 +1,199 @@
+"""Batch size, schedule and sizes, from the number and size of the images and from the machine."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from beitv2_mm.jobs.stages import count_cores
+from beitv2_mm.jobs.survey import FolderError
+from beitv2_mm.layers.arch import Arch, get_arch
+
+SMALLEST_BATCH = 8
+# Images that a network sees in all, the fewest and the most epochs, and the batch where neither
+# data nor memory limit it. On a CPU as in the quickstart, on a GPU as in the recipes for folders.
+PLANS = {
+    ('tokenizer', 'cpu'): (20_000, 1, 30, 64),
+    ('tokenizer', 'gpu'): (3_000_000, 20, 300, 64),
+    ('pretrain', 'cpu'): (60_000, 2, 100, 32),
+    ('pretrain', 'gpu'): (10_000_000, 50, 800, 128),
+    ('finetune', 'cpu'): (16_000, 2, 30, 32),
+    ('finetune', 'gpu'): (1_000_000, 20, 100, 128),
+    ('segment', 'cpu'): (8_000, 4, 100, 16),
+    ('segment', 'gpu'): (160_000, 20, 400, 16),
+}
+SHORT = 10_000  # steps below which the quickstart's settings are taken instead of the paper's
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What trains."""
+
+    gpu_memory: int  # bytes, 0 without GPU
+    cores: int
+    devices: int = 1  # that train together
+
+    @property
+    def kind(self) -> str:
+        return 'gpu' if self.gpu_memory else 'cpu'
+
+
+def this_machine(gpus: int | None = None) -> Machine:
+    """The first GPU, or so many of them; without one the cores that this process may use.
+
+    Raises:
+        FolderError: fewer GPUs than were asked for.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus is not None and gpus > there:
+        raise FolderError(
+            f'--gpus {gpus}, but PyTorch sees {there or "no"} GPU{"s" if there > 1 else ""} here: '
+            + (f'give --gpus {there}.' if there else 'leave it out to train on the CPU.')
+        )
+    memory = torch.cuda.get_device_properties(0).total_memory if there else 0
+    return Machine(memory, count_cores(), gpus or 1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The images that the network sees, all square."""
+
+    pixels: int
+    patch: int
+
+    @property
+    def grid(self) -> int:
+        return self.pixels // self.patch
+
+
+def exact_size(pixels: int, patch: int) -> Size:
+    """The size that the user gave.
+
+    Raises:
+        FolderError: patches of so many pixels do not fill it.
+    """
+    if pixels % patch:
+        raise FolderError(
+            f'--image-size: patches have {patch} pixels, of which {pixels} is no multiple: give '
+            f'--image-size {max(1, round(pixels / patch)) * patch}'
+        )
+    return Size(pixels, patch)
+
+
+def image_size(short_side: int) -> Size:
+    """224 px for photographs; less, in as many patches as the quickstart, for small images."""
+    for limit, size in ((48, Size(32, 4)), (96, Size(64, 8)), (160, Size(128, 16))):
+        if short_side < limit:
+            return size
+    return Size(224, 16)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Numbers of one training."""
+
+    batch: int  # of each device
+    epochs: int
+    steps: int  # of an epoch
+    devices: int = 1
+
+    @property
+    def total(self) -> int:
+        return self.epochs * self.steps
+
+    @property
+    def images(self) -> int:
+        """Of a step, on all devices."""
+        return self.batch * self.devices
+
+    @property
+    def short(self) -> bool:
+        return self.total < SHORT
+
+    @property
+    def warmup(self) -> float:
+        """Epochs: a twentieth of all, a step at least; rounded up, or it could hold no step."""
+        return math.ceil(100 * max(self.epochs / 20, 1 / self.steps)) / 100
+
+    @property
+    def every(self) -> int:
+        """Epochs between validations, and between checkpoints."""
+        return max(1, self.epochs // 10)
+
+
+def schedule(
+    task: str,
+    num_images: int,
+    arch: str | dict,
+    size: Size,
+    machine: Machine,
+    epochs: int | None = None,
+    batch: int | None = None,
+) -> Schedule:
+    """A schedule for ``num_images`` training images; ``epochs`` and ``batch`` (of each device) are
+    the user's choice.
+
+    Raises:
+        FolderError: fewer images than the batch.
+    """
+    smallest = (batch or SMALLEST_BATCH) * machine.devices
+    if num_images < smallest:
+        raise FolderError(
+            f'{num_images} images are left to train on when some are held out to validate: fewer '
+            f'than the smallest batch ({smallest}). Add images'
+            + (', or give a smaller --batch-size.' if batch else '.')
+        )
+    seen, low, high, largest = PLANS[task, machine.kind]
+    if batch is None:
+        share = num_images // (4 * machine.devices)
+        room = min(largest, share, fitting_batch(get_arch(arch), size, machine))
+        batch = max(SMALLEST_BATCH, 2 ** int(math.log2(max(room, 1))))
+    chosen = epochs or min(max(round(seen / num_images), low), high)
+    steps = num_images // (batch * machine.devices)
+    chosen = max(chosen, 3 - steps)  # one step to warm up, one to train
+    return Schedule(batch, chosen, steps, machine.devices)
+
+
+def fitting_batch(arch: Arch, size: Size, machine: Machine) -> int:
+    """Images whose activations fit in two thirds of the GPU, weights and optimizer taken off.
+
+    Activations of a block in half precision: N D (34 + 5 h N / D) bytes for N tokens (Korthikanti
+    et al. 2022, equation 2, an upper bound for fused attention). Weights, gradients and AdamW: 16
+    bytes a parameter. Activations count twice: tokenizer, decoder or teacher come on top.
+    """
+    if not machine.gpu_memory:
+        return 2**20
+    tokens, width = size.grid**2 + 1, arch.embed_dims
+    block = tokens * width * (34 + 5 * arch.num_heads * tokens / width)
+    weights = 16 * 12 * arch.num_layers * width**2
+    return int((machine.gpu_memory * 2 / 3 - weights) / (2 * block * arch.num_layers))
+
+
+def learning_rate(task: str, arch: str | dict, plan: Schedule) -> float:
+    """The recipes' rates, scaled with the square root of the batch; the quickstart's for short
+    schedules, divided by the width."""
+    width = get_arch(arch).embed_dims
+    small = width < 768
+    reference = {  # rate and batch it belongs to
+        'tokenizer': (1e-4, 64) if small else (5e-5, 512),
+        'pretrain': (5e-4, 128) if small else (1.5e-3, 2048),
+        'finetune': (5e-4, 1024),
+        'segment': (5e-5 if width <= 768 else 3e-5, 16),
+    }[task]
+    if plan.short:
+        rate, batch, its_width = {
+            'tokenizer': (1.5e-3, 64, 96),
+            'pretrain': (3e-3, 32, 128),
+            'finetune': (1e-3, 32, 96),  # lower than the quickstart's: wide weights need less
+            'segment': (1e-3, 32, 96),
+        }[task]
+        reference = (rate * its_width / width, batch)
+    return float(f'{reference[0] * math.sqrt(plan.images / reference[1]):.2g}')
+
+
+def num_codes(arch: str | dict, num_images: int, size: Size) -> int:
+    """A power of two: 32 patches a code at least, and no more codes than the recipes have."""
+    width = get_arch(arch).embed_dims
+    most = 1024 if width <= 192 else 2048 if width <= 384 else 8192
+    patches = num_images * size.grid**2
+    return int(max(16, min(most, 2 ** int(math.log2(patches / 32)))))

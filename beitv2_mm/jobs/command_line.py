@@ -1,0 +1,97 @@
+"""Options that the command lines share, without PyTorch, so that ``--help`` answers at once.
+
+A tool reads its arguments first and imports what it works with after that.
+"""
+
+import os
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def let_threads_sleep() -> None:
+    """Threads of PyTorch that wait shall soon sleep; to be called before PyTorch is imported.
+
+    Threads that spin while they wait make steps three to ten times as long when other programs use
+    the cores as well; threads that sleep at once make steps of a small network half as long again,
+    since every operation has to wake them. GCC's OpenMP can do both: it spins for some
+    microseconds, then sleeps. A user's own OMP_WAIT_POLICY or GOMP_SPINCOUNT stays.
+    """
+    if not {'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'} & os.environ.keys():
+        os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT='10000')
+
+
+class Overrides(Action):
+    """mmengine's DictAction, whose mistakes are the parser's errors."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option: Any = None
+    ) -> None:
+        from mmengine.config import DictAction
+
+        action = DictAction(self.option_strings, self.dest, nargs=self.nargs)
+        try:
+            action(parser, namespace, values, option)
+        except (AssertionError, RecursionError, ValueError) as error:
+            parser.error(f'--cfg-options takes KEY=VALUE with balanced brackets ({error})')
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """The options that both tools have, with the meaning they have in every mm project."""
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (./work_dirs/CONFIG)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=Overrides,
+        metavar='KEY=VALUE',
+        help='overrides of the config, e.g. train_cfg.max_epochs=5 model.init_cfg=None',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who starts the processes',
+    )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='also show the whole config, the environment and the hooks, which the log file has',
+    )
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Adds ``--device``, by default the accelerator that mmengine would train on."""
+    parser.add_argument(
+        '--device',
+        type=device,
+        default='auto',
+        help='where the model runs: auto is the accelerator, if there is one (%(default)s)',
+    )
+
+
+def device(name: str) -> 'torch.device':
+    """The type of a command line's ``--device``.
+
+    Raises:
+        ArgumentTypeError: no such device here.
+    """
+    import torch
+
+    if name == 'auto':
+        from mmengine.device import get_device
+
+        from beitv2_mm.compat.mmengine_ import has_accelerator
+
+        name = get_device() if has_accelerator() else 'cpu'
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).split('\n')[0].rstrip('.')
+        raise ArgumentTypeError(
+            f'{name!r} cannot be used here ({reason}): give a device of this machine, '
+            'such as --device cpu'
+        ) from error
+    return found

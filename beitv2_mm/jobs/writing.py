@@ -1,0 +1,63 @@
+"""Configs as files that people edit: what they may want to change stands once, at the top."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from beitv2_mm.checkpoint.atomic import write_atomic
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+BANKS = ('val_evaluator.bank', 'test_evaluator.bank')
+# Names of variables and the places that hold their values. It is the first place that counts: where
+# it does not exist there is no such variable, and a place whose value differs keeps its own.
+VARIABLES: tuple[tuple[str, Sequence[str]], ...] = (
+    ('data_root', [f'{loader}.dataset.data_root' for loader in (*LOADERS, *BANKS)]),
+    ('data_root', [f'{loader}.dataset.data_root' for loader in (LOADERS[2], BANKS[1])]),
+    ('classes', [f'{loader}.dataset.classes' for loader in LOADERS]),
+    ('num_classes', ['model.head.num_classes', 'model.data_preprocessor.num_classes']),
+    ('num_classes', ['model.decode_head.num_classes', 'model.auxiliary_head.num_classes']),
+    ('max_epochs', ['train_cfg.max_epochs', 'param_scheduler.1.end', 'param_scheduler.0.end']),
+    ('max_iters', ['train_cfg.max_iters', 'param_scheduler.1.end']),
+    ('warmup', ['param_scheduler.1.begin', 'param_scheduler.0.end']),
+    ('batch_size', [f'{loader}.batch_size' for loader in LOADERS]),
+    ('learning_rate', ['optim_wrapper.optimizer.lr']),
+)
+
+
+def write(cfg: Config, path: Path, about: str) -> None:
+    """Writes a config file with ``about`` on top; types are written as their full names."""
+    content = copy.deepcopy(cfg)
+    values: dict[str, Any] = {}
+    for name, places in VARIABLES:
+        value = _get(cfg, places[0])
+        if value is None or name in values:
+            continue
+        values[name] = value
+        for place in places:
+            if _get(cfg, place) == value:
+                content.merge_from_dict({place: _mark(name)})
+    text = content.pretty_text
+    for name in values:
+        text = text.replace(repr(_mark(name)), name)
+    head = about.replace('\\', '\\\\').replace('"""', "'''")
+    lines = [f'{name} = {value!r}' for name, value in values.items()]
+    settings = '\n'.join(['# What you may want to change. All that follows uses it.', *lines])
+    write_atomic(path, f'"""{head}\n"""\n\n{settings}\n\n{text}'.encode())
+
+
+def _mark(name: str) -> str:
+    return f'<{name}>'
+
+
+def _get(cfg: Any, place: str) -> Any:
+    for key in place.split('.'):
+        if isinstance(cfg, list):
+            cfg = cfg[int(key)] if int(key) < len(cfg) else None
+        else:
+            cfg = cfg.get(key) if hasattr(cfg, 'get') else None
+        if cfg is None:
+            return None
+    return cfg

@@ -1,0 +1,113 @@
+"""The outcome of a job as `report.json` and `report.html`."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from beitv2_mm.checkpoint.atomic import write_atomic
+from beitv2_mm.visualization.page import duration, figure, figures, page, section, table
+from beitv2_mm.visualization.report import Report
+
+
+def to_dict(report: Report) -> dict[str, object]:
+    """What `report.json` holds: the fields and what follows from them; of pictures their files."""
+    content = {**dataclasses.asdict(report), **report.derived()}
+    content['pictures'] = {
+        picture.name: f'pictures/{picture.name}.png' for picture in report.pictures
+    }
+    return content
+
+
+def write_report(report: Report, out_dir: str | Path) -> Path:
+    """Write `report.json`, `report.html` and `pictures/*.png`; returns the page's path.
+
+    The page needs no other file. Every file appears whole or not at all.
+    """
+    out_dir = Path(out_dir)
+    (out_dir / 'pictures').mkdir(parents=True, exist_ok=True)
+    for picture in report.pictures:
+        write_atomic(out_dir / 'pictures' / f'{picture.name}.png', picture.png)
+    text = json.dumps(to_dict(report), indent=2, ensure_ascii=False, default=str) + '\n'
+    write_atomic(out_dir / 'report.json', text.encode())
+    page = out_dir / 'report.html'
+    write_atomic(page, render(report).encode())
+    return page
+
+
+def render(report: Report) -> str:
+    """The page of a report as HTML text."""
+    parts = [
+        _verdict(report),
+        figures(report.headline()),
+        section('Results', table((), report.rows(), ('', 'number', 'note'), report.ends_in_total)),
+        _segmentation(report),
+        *(figure(picture) for picture in report.pictures),
+        _details(report),
+        section('How to go on', ''.join(
+            f'<div>{escape(purpose)}</div><pre>{escape(line)}</pre>'
+            for purpose, line in report.commands
+        )),
+        _settings(report),
+    ]  # fmt: skip
+    return page(report.title, report.summary, '\n'.join(parts))
+
+
+def _verdict(report: Report) -> str:
+    findings = report.verdict()
+    if not findings:
+        return ''
+    kinds = {finding.kind for finding in findings}
+    kind = next(kind for kind in ('bad', 'open', 'good') if kind in kinds)
+    lines = ''.join(f'<p>{escape(finding.text)}</p>' for finding in findings)
+    lines = lines.replace('± ', '±&nbsp;').replace(' %', '&nbsp;%')  # no line ends there
+    return f'<section class="verdict {kind}">{lines}</section>'
+
+
+def _segmentation(report: Report) -> str:
+    if not report.segmentation:
+        return ''
+    rows = [
+        (score.label, *(f'{value:.1f} %' for value in (score.miou, score.macc, score.aacc)))
+        for score in report.segmentation
+    ]
+    head = ('', 'mIoU', 'mean class accuracy', 'pixel accuracy')
+    about = '<figcaption>Measured on composites of the test set; one training each.</figcaption>'
+    content = about + table(head, rows, ('', 'number', 'number', 'number'))
+    return section('Segmentation of composites', content)
+
+
+def _details(report: Report) -> str:
+    """Stages, machine and limits in two columns of about one height."""
+    stages, machine = _stages(report), _machine(report)
+    limits = section('What these figures do not show', _list(report.limits))
+    long = len(report.stages) > 8
+    columns = (stages, machine + limits) if long else (stages + limits, machine)
+    return '<div class="two">' + ''.join(f'<div>{column}</div>' for column in columns) + '</div>'
+
+
+def _stages(report: Report) -> str:
+    rows = [
+        (stage.name.replace('_seed', ', seed ').replace('_', ' '), duration(stage.seconds))
+        for stage in report.stages
+    ]
+    rows.append(('all stages', duration(sum(stage.seconds for stage in report.stages))))
+    return section('What ran, and how long', table((), rows, ('', 'number'), total=True))
+
+
+def _machine(report: Report) -> str:
+    return section('Machine', table((), list(report.machine.items()), ('', '')))
+
+
+def _list(items: Sequence[str]) -> str:
+    return '<ul>' + ''.join(f'<li>{escape(item)}</li>' for item in items) + '</ul>'
+
+
+def _settings(report: Report) -> str:
+    rows = [
+        (name, config, ', '.join(f'{key}={value}' for key, value in changes.items()) or 'nothing')
+        for name, config, changes in report.settings
+    ]
+    rows_table = table(('training', 'config', 'changed in it'), rows, ('', '', ''))
+    return f'<section><details><summary>Settings</summary>{rows_table}</details></section>'

@@ -1,0 +1,37 @@
+"""`python -m beitv2_mm`: versions, fixes, and what is missing for which task."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import beitv2_mm
+from beitv2_mm import compat
+from beitv2_mm.compat.environment import Task, describe, missing
+
+pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_names_versions_fixes_and_tasks() -> None:
+    page = describe()
+    assert beitv2_mm.__version__ in page and torch.__version__.split('+')[0] in page
+    for name in compat.active():
+        assert name in page
+    assert 'Ready for' in page and 'segmentation' in page
+
+
+def test_what_is_missing_comes_with_its_extra(monkeypatch) -> None:
+    task = Task('fly', ('torch', 'no_such_module'), 'wings')
+    assert missing(task) == ['no_such_module']
+    monkeypatch.setattr('beitv2_mm.compat.environment.TASKS', (task,))
+    assert 'no, no_such_module missing: pip install "beitv2_mm[wings]"' in describe()
+
+
+def test_the_module_prints_it() -> None:
+    command = [sys.executable, '-m', 'beitv2_mm']
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == describe()
