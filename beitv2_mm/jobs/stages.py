@@ -19,6 +19,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from beitv2_mm.checkpoint.atomic import write_atomic
+from beitv2_mm.engine.hooks.progress import PROGRESS
 from beitv2_mm.jobs.progress import follow
 from beitv2_mm.visualization.curves import last_values, read_scalars
 from beitv2_mm.visualization.page import duration
@@ -199,8 +200,8 @@ def train(
     Raises StageError if it fails; when interrupted, lets it save and end first.
     """
     log = folder / LOG
-    with log.open('ab') as sink, log.open(errors='replace') as reader:
-        reader.seek(0, os.SEEK_END)
+    (folder / PROGRESS).unlink(missing_ok=True)  # that of an attempt before
+    with log.open('ab') as sink:
         child = subprocess.Popen(
             [sys.executable, *command],
             stdout=sink,
@@ -210,7 +211,7 @@ def train(
             start_new_session=True,
         )
         try:
-            for _ in follow(child, reader.read, folder.name, logger, later):
+            for _ in follow(child, folder, logger, later):
                 if STOP.is_set():
                     raise StageError(f'{folder.name} was stopped')
         except BaseException:

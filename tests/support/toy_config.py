@@ -8,7 +8,7 @@ from beitv2_mm.engine import ResumableEpochBasedTrainLoop
 from support.toy import ToyAccuracy, ToyDataset, ToyModel
 
 with read_base():
-    from ..configs._base_.default_runtime import *
+    from ...configs._base_.default_runtime import *
 
 model = dict(type=ToyModel)
 train_dataloader = dict(

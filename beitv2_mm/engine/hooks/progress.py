@@ -1,19 +1,27 @@
 """Progress by the clock: a slow step or a long validation is not mistaken for a hanging program."""
 
+import json
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 
+from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.registry import HOOKS
+
+PROGRESS = 'progress.json'
+EVERY = 2.0  # seconds between two versions of that file
 
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
     """Logs position and remaining time wherever `LoggerHook`, which counts steps, is silent for
-    longer than ``seconds``.
+    longer than ``seconds``. The main process also keeps them in ``work_dir/progress.json`` (mode,
+    step, total, seconds_left) for programs that wait for the run.
 
     It does not look at losses, so it costs no synchronisation with the device.
     """
@@ -21,7 +29,7 @@ class ProgressHook(Hook):
     def __init__(self, seconds: float = 10.0) -> None:
         self.seconds = seconds
         self.interval = 0  # steps between lines of LoggerHook
-        self.begin = self.last = 0.0
+        self.begin = self.last = self.written = 0.0
         self.first = 0
 
     def before_run(self, runner: Runner) -> None:
@@ -61,12 +69,16 @@ class ProgressHook(Hook):
         self.first = first
 
     def _step(self, runner: Runner, mode: str, batch_idx: int, step: int, total: int) -> None:
-        now = time.monotonic()
+        now, done = time.monotonic(), step + 1
+        left = (now - self.begin) / (done - self.first) * (total - done)
+        if now - self.written >= EVERY and is_main_process():
+            self.written = now
+            state = dict(mode=mode, step=done, total=total, seconds_left=round(left, 1))
+            with atomic(Path(runner.work_dir, PROGRESS)) as file:
+                file.write_text(json.dumps(state))
         if self.every_n_inner_iters(batch_idx, self.interval):
             self.last = now  # LoggerHook writes its own line
         elif now - self.last >= self.seconds:
             self.last = now
-            done = step + 1
-            left = (now - self.begin) / (done - self.first) * (total - done)
             eta = timedelta(seconds=int(left))
             runner.logger.info(f'Iter({mode}) [{done}/{total}]  eta: {eta}')

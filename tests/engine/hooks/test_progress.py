@@ -1,5 +1,6 @@
 """A line of progress by the clock, where the logger, which counts steps, is silent."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-CONFIG = (
-    Path(__file__).parents[2] / 'support/toy_config.py'
-)  # 8 steps an epoch, 2 epochs, 8 val batches
+from beitv2_mm.engine.hooks.progress import PROGRESS
+
+# Two epochs of 8 steps, and 8 batches to validate on.
+CONFIG = Path(__file__).parents[2] / 'support/toy_config.py'
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,6 @@ def test_the_clock_speaks_where_the_logger_is_silent(
     found = re.findall(r'Iter\((\w+)\) \[(\d+/\d+)\]  eta: \d:\d\d:\d\d\n', log.read_text())
     assert [place for mode, place in found if mode == 'train'] == train
     assert [place for mode, place in found if mode == 'val'] == val
+    state = json.loads((tmp_path / PROGRESS).read_text())
+    assert state['mode'] in ('train', 'val') and 0 < state['step'] <= state['total']
+    assert state['seconds_left'] >= 0
