@@ -15,7 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from beitv2_mm.jobs import command_line as options
+from beitv2_mm.jobs.command_line import add_device
 
 WEIGHTS = 'folder of a training, file of weights of any layout, or name of a published model'
 
@@ -27,76 +27,87 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest='command', metavar='COMMAND')
+    for name, add_arguments, text in (
+        (
+            'pretrain',
+            add_pretrain,
+            'train a tokenizer and pretrain a transformer on a folder of images',
+        ),
+        (
+            'finetune',
+            add_finetune,
+            'train a classifier from trained weights, on a folder of images for each class',
+        ),
+        (
+            'segment-train',
+            add_segment,
+            'train a segmentor from trained weights, on images and masks',
+        ),
+        ('predict', add_predict, 'classes, masks or features of images, by a training'),
+    ):
+        about = f'{text[0].upper()}{text[1:]}.'
+        add_arguments(commands.add_parser(name, help=text, description=about))
+    return parser.parse_args()
 
-    def command(name: str, text: str, folder: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}.')
-        add_training(added, folder)
-        return added
 
-    pretrain = command(
-        'pretrain',
-        'train a tokenizer and pretrain a transformer on a folder of images',
-        'images, in any subfolder, or their pack',
-    )
-    pretrain.add_argument(
+def add_pretrain(parser: argparse.ArgumentParser) -> None:
+    add_training(parser, 'images, in any subfolder, or their pack')
+    parser.add_argument(
         '--arch', choices=['tiny', 'small', 'base', 'large'], help='(tiny, or that of --from)'
     )
-    pretrain.add_argument(
+    parser.add_argument(
         '--teacher',
         default='clip',
         metavar='NAME|PATH',
         help='clip, dino, efficientnet_lite0 (needs no download), a timm name, or a file of '
         'weights (%(default)s)',
     )
-    pretrain.add_argument('--from', dest='source', metavar='X', help=f'continue from it: {WEIGHTS}')
-    finetune = command(
-        'finetune',
-        'train a classifier from trained weights, on a folder of images for each class',
-        'a folder of images for each class, or their pack',
-    )
-    finetune.add_argument(
+    parser.add_argument('--from', dest='source', metavar='X', help=f'continue from it: {WEIGHTS}')
+
+
+def add_finetune(parser: argparse.ArgumentParser) -> None:
+    add_training(parser, 'a folder of images for each class, or their pack')
+    parser.add_argument(
         '--head',
         choices=['full', 'linear'],
         default='full',
         help='train the whole network, or a linear layer on frozen features (%(default)s)',
     )
-    finetune.add_argument(
+    parser.add_argument(
         '--probe', action='store_true', help='no training: k-nearest neighbours of the features'
     )
-    finetune.add_argument(
+    parser.add_argument(
         '--scratch', action='store_true', help='train from scratch too, and compare'
     )
-    finetune.add_argument(
+    parser.add_argument(
         '--seeds', type=positive, metavar='N', help='trainings of each kind (1, with --scratch 3)'
     )
-    segment = command(
-        'segment-train',
-        'train a segmentor from trained weights, on images and masks',
-        'images/ and masks/ with the same file names; classes.txt may name the labels',
+    parser.add_argument('--from', dest='source', required=True, metavar='X', help=WEIGHTS)
+
+
+def add_segment(parser: argparse.ArgumentParser) -> None:
+    add_training(
+        parser, 'images/ and masks/ with the same file names; classes.txt may name the labels'
     )
-    for parser_ in (finetune, segment):
-        parser_.add_argument('--from', dest='source', required=True, metavar='X', help=WEIGHTS)
-    predict = commands.add_parser(
-        'predict',
-        help='classes, masks or features of images, by a training',
-        description='Classes, masks or features of images, by a training.',
-    )
-    predict.add_argument('images', nargs='+', metavar='IMAGES', help='files, or folders of images')
-    predict.add_argument(
+    parser.add_argument('--from', dest='source', required=True, metavar='X', help=WEIGHTS)
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('images', nargs='+', metavar='IMAGES', help='files, or folders of images')
+    parser.add_argument(
         '--from',
         dest='source',
         required=True,
         metavar='OUT',
         help='folder of a training; for --features any weights',
     )
-    predict.add_argument(
+    parser.add_argument(
         '--out', type=Path, default=Path('predictions'), metavar='DIR', help='(%(default)s)'
     )
-    predict.add_argument(
+    parser.add_argument(
         '--features', action='store_true', help='features.npz instead of classes or masks'
     )
-    options.add_device(predict)
-    return parser.parse_args()
+    add_device(parser)
 
 
 def add_training(parser: argparse.ArgumentParser, folder: str) -> None:

@@ -46,7 +46,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         options = Options(
-            root=Path(__file__).resolve().parents[1],
             out=args.out or Path('quickstart_out_fast' if args.fast else 'quickstart_out'),
             data=args.data,
             source=args.source,

@@ -8,18 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from beitv2_mm.jobs.folder import finetune, pretrain, segment_train
+    from beitv2_mm.jobs.finetuning import finetune
     from beitv2_mm.jobs.options import FinetuneOptions, PretrainOptions, SegmentOptions
     from beitv2_mm.jobs.predict import predict
+    from beitv2_mm.jobs.pretraining import pretrain
+    from beitv2_mm.jobs.segmenting import segment_train
 
 _PLACES = {
     'FinetuneOptions': 'options',
     'PretrainOptions': 'options',
     'SegmentOptions': 'options',
-    'finetune': 'folder',
+    'finetune': 'finetuning',
     'predict': 'predict',
-    'pretrain': 'folder',
-    'segment_train': 'folder',
+    'pretrain': 'pretraining',
+    'segment_train': 'segmenting',
 }
 __all__ = [
     'FinetuneOptions',

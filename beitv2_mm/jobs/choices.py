@@ -120,6 +120,13 @@ class Schedule:
         """Epochs between validations, and between checkpoints."""
         return max(1, self.epochs // 10)
 
+    def describe(self, size: Size) -> str:
+        """The plan in a line."""
+        return (
+            f'{self.epochs} epochs of {self.steps} steps ({self.total} in all), '
+            f'{self.images} images a step, {size.pixels} px in patches of {size.patch} px'
+        )
+
 
 def schedule(
     task: str,

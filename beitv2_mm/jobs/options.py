@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 
 from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.jobs.efficientnet import TEACHER_FILE
-from beitv2_mm.jobs.segmentation import LISTS
 from beitv2_mm.jobs.survey import FolderError
 
 RECORD = 'run.json'
+LISTS = {'train': 'train.txt', 'val': 'val.txt'}  # of the images that a segmentor sees
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch import nn
 from beitv2_mm.checkpoint import load
 from beitv2_mm.datasets.seeding import numpy_seed
 from beitv2_mm.engine.hooks.predictions import draw_predictions, image_codes
-from beitv2_mm.jobs.stages import count_cores
+from beitv2_mm.jobs.stages import Results, count_cores
 from beitv2_mm.registry import DATASETS, MODELS, TRANSFORMS
 from beitv2_mm.visualization.canvas import as_colours, beside, to_png
 from beitv2_mm.visualization.codes import code_atlas, code_map
@@ -27,9 +27,13 @@ from beitv2_mm.visualization.curves import (
     read_scalars,
 )
 from beitv2_mm.visualization.masks import masked_images
-from beitv2_mm.visualization.report import Picture, SegmentationScore
+from beitv2_mm.visualization.report import Picture, SegmentationScore, StageRecord
 from beitv2_mm.visualization.usage import plot_usage
 
+CHOSEN = (
+    'Sizes, batch and schedule follow rules of thumb, not trials on these images.',
+    'One training of each kind: another seed gives other figures.',
+)
 BRANCHES = {'main': 'main branch', 'aggregation': 'aggregation branch'}
 GUESS = 'baseline: commonest class everywhere'
 
@@ -46,6 +50,13 @@ def describe_machine(device: str) -> dict[str, str]:
         'mmpretrain': version('mmpretrain'),
         'timm': version('timm'),
     }
+
+
+def records(results: Results) -> list[StageRecord]:
+    """What ran, for a report."""
+    return [
+        StageRecord(name, result.seconds, str(result.folder)) for name, result in results.items()
+    ]
 
 
 def curves_pictures(panels: Sequence[Panel], note: str = '') -> list[Picture]:

@@ -24,7 +24,8 @@ from beitv2_mm.apis.segmenter import result_names
 from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.jobs.choices import Size
-from beitv2_mm.jobs.recipes import KNN, resize
+from beitv2_mm.jobs.recipe_parts import resize
+from beitv2_mm.jobs.recipes import KNN
 from beitv2_mm.jobs.stages import artifact
 from beitv2_mm.jobs.survey import FolderError
 from beitv2_mm.jobs.weights import Weights, find_weights

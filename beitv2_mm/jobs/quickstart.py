@@ -7,22 +7,15 @@ from typing import NamedTuple
 
 import torch
 
+from beitv2_mm import config_root
 from beitv2_mm.datasets.prepare import cifar10, composites
 from beitv2_mm.jobs import quickstart_settings as s
 from beitv2_mm.jobs.efficientnet import TEACHER_FILE, write_teacher
 from beitv2_mm.jobs.quickstart_report import build_report
 from beitv2_mm.jobs.quickstart_settings import Options, stage_name
-from beitv2_mm.jobs.stages import (
-    Metrics,
-    Stage,
-    Stages,
-    artifact,
-    config,
-    count_cores,
-    run_config,
-)
-from beitv2_mm.visualization.report import log_table
-from beitv2_mm.visualization.report_page import write_report
+from beitv2_mm.jobs.stages import Metrics, Stage, Stages, artifact, count_cores
+from beitv2_mm.jobs.training import training_stage
+from beitv2_mm.visualization.report_page import publish
 
 
 class Plan(NamedTuple):
@@ -61,9 +54,7 @@ def run(options: Options, logger: logging.Logger) -> Path:
         stages.run_together([stage for stage in together if left_out not in stage.after], workers)
     logger.info('report: starts')
     report = build_report(stages.results, scale, options)
-    page = write_report(report, options.out)
-    log_table(report, logger)
-    return page
+    return publish(report, options.out, logger)
 
 
 def share_cores(device: str) -> tuple[int, int]:
@@ -81,10 +72,8 @@ def make_plan(
     options: Options, scale: s.Scale, logger: logging.Logger, workers: int, threads: int
 ) -> Plan:
     """All stages; trainings that run together, `workers` at a time, take `threads` each."""
-    training = Trainings(options, logger, threads)
-    train, test = options.data / 'train', options.data / 'test'
-    pasted = options.out / 'composites' / s.COMPOSITES
-    minutes = s.MINUTES
+    training, minutes = Trainings(options, logger, threads), s.MINUTES
+    train = options.data / 'train'
     tokenizer = training(
         'tokenizer',
         s.TOKENIZER_CONFIG,
@@ -105,57 +94,57 @@ def make_plan(
         images=(train, train),
         later=minutes['pretrained'] / minutes['pretrain'],
     )
-
-    def trainings(way: str) -> list[Stage]:
-        uses = {s.BACKBONE: 'pretrain'} if way == 'pretrained' else {}
-        changes, count = s.WAYS[way], options.seeds + 1
-
-        def later(index: int) -> float:
-            return (count - 1 - index) // workers if uses else 0
-
-        classifiers = [
-            training(
-                stage_name(way, seed),
-                s.FINETUNE_CONFIG,
-                {**scale.finetune, **changes, 'randomness.seed': seed},
-                s.FINETUNE_METRICS,
-                uses=uses,
-                images=(train, test),
-                after=['data'],
-                later=later(seed),
-            )
-            for seed in range(options.seeds)
-        ]
-        segmentor = training(
-            stage_name(f'segment_{way}', 0),
-            s.SEGMENT_CONFIG,
-            {**scale.segment, **changes},
-            s.SEGMENT_METRICS,
-            uses=uses,
-            images=(pasted, pasted),
-            after=['composites'],
-            later=later(options.seeds),
-        )
-        return [*classifiers, segmentor]
-
-    data = Stage('data', {}, lambda folder: _prepare_data(options))
-    teacher = Stage('teacher', {}, _prepare_teacher)
-    paste = Stage(
-        'composites',
-        {},
-        lambda folder: _prepare_composites(folder / s.COMPOSITES, options),
-        ['data'],
-    )
+    pasted = options.out / 'composites' / s.COMPOSITES
     return Plan(
-        [data, teacher, tokenizer],
-        paste,
-        [pretrain, *trainings('scratch')],
-        trainings('pretrained'),
+        preparation=[
+            Stage('data', {}, lambda folder: _prepare_data(options)),
+            Stage('teacher', {}, _prepare_teacher),
+            tokenizer,
+        ],
+        composites=Stage(
+            'composites', {}, lambda folder: _prepare_composites(pasted, options), ['data']
+        ),
+        from_nothing=[pretrain, *_downstream('scratch', training, scale, pasted, workers)],
+        pretrained=_downstream('pretrained', training, scale, pasted, workers),
     )
+
+
+def _downstream(
+    way: str, training: 'Trainings', scale: s.Scale, pasted: Path, workers: int
+) -> list[Stage]:
+    """A classifier for each seed, and a segmentor of the composites in `pasted`."""
+    options, changes = training.options, s.WAYS[way]
+    uses = {s.BACKBONE: 'pretrain'} if way == 'pretrained' else {}
+    # From scratch they run beside the pretraining, whose estimate counts.
+    later = [(options.seeds - i) // workers if uses else 0 for i in range(options.seeds + 1)]
+    classifiers = [
+        training(
+            stage_name(way, seed),
+            s.FINETUNE_CONFIG,
+            {**scale.finetune, **changes, 'randomness.seed': seed},
+            s.FINETUNE_METRICS,
+            uses=uses,
+            images=(options.data / 'train', options.data / 'test'),
+            after=['data'],
+            later=later[seed],
+        )
+        for seed in range(options.seeds)
+    ]
+    segmentor = training(
+        stage_name(f'segment_{way}', 0),
+        s.SEGMENT_CONFIG,
+        {**scale.segment, **changes},
+        s.SEGMENT_METRICS,
+        uses=uses,
+        images=(pasted, pasted),
+        after=['composites'],
+        later=later[-1],
+    )
+    return [*classifiers, segmentor]
 
 
 class Trainings:
-    """Makes stages that run a config file by tools/train.py."""
+    """Makes the stages that train: each with its share of the cores, on the chosen device."""
 
     def __init__(self, options: Options, logger: logging.Logger, threads: int) -> None:
         self.options = options
@@ -178,34 +167,28 @@ class Trainings:
         """A stage.
 
         Args:
-            changes: of the config.
+            changes: to the config.
             uses: option that takes a file -> stage that makes the file.
             images: to train and to validate on.
             alone: it has all cores.
-            later: see `stages.train`.
+            later: see `training_stage`.
         """
-        options = self.options
-        environment = self.hidden if alone else {**self.hidden, **self.threads}
 
-        def action(folder: Path) -> Metrics:
-            values = {
-                **changes,
-                **dict(zip((s.TRAIN_IMAGES, s.VAL_IMAGES), images, strict=True)),
-                **{option: artifact(options.out / stage) for option, stage in uses.items()},
-            }
-            return run_config(
-                options.root,
-                options.root / path,
-                folder,
-                metrics,
-                self.logger,
-                values,
-                environment,
-                later=later,
-            )
+        def places() -> s.Values:
+            made = {option: artifact(self.options.out / stage) for option, stage in uses.items()}
+            return {s.TRAIN_IMAGES: images[0], s.VAL_IMAGES: images[1], **made}
 
-        content = config(options.root / path, changes).to_dict()
-        return Stage(name, content, action, (*after, *uses.values()))
+        return training_stage(
+            name,
+            config_root() / path,
+            metrics,
+            self.logger,
+            changes,
+            places=places,
+            after=(*after, *uses.values()),
+            environment=self.hidden if alone else {**self.hidden, **self.threads},
+            later=later,
+        )
 
 
 def _prepare_data(options: Options) -> Metrics:

@@ -1,11 +1,11 @@
 """From finished stages to a report: figures, curves, pictures of codes and masks."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from beitv2_mm import config_root
 from beitv2_mm.apis import SegmentationInferencer
 from beitv2_mm.datasets.prepare.cifar10 import CLASSES
 from beitv2_mm.jobs import quickstart_settings as s
@@ -16,17 +16,17 @@ from beitv2_mm.jobs.pictures import (
     describe_machine,
     guess_everywhere,
     pretraining_panels,
+    records,
 )
-from beitv2_mm.jobs.stages import Result, artifact, config
+from beitv2_mm.jobs.stages import Results, artifact
+from beitv2_mm.jobs.training import config
 from beitv2_mm.registry import DATASETS
 from beitv2_mm.visualization.accuracy import Accuracy, accuracy
 from beitv2_mm.visualization.canvas import to_png
 from beitv2_mm.visualization.curves import Panel, read_scalars
 from beitv2_mm.visualization.outcomes import ComparisonReport
-from beitv2_mm.visualization.report import Picture, SegmentationScore, StageRecord
+from beitv2_mm.visualization.report import Picture, SegmentationScore
 from beitv2_mm.visualization.segmentation import compare_labels
-
-Results = Mapping[str, Result]
 
 
 def build_report(results: Results, scale: s.Scale, options: s.Options) -> ComparisonReport:
@@ -49,10 +49,7 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Compar
         num_test_images=_count_images(options, s.FINETUNE_CONFIG, scale.finetune, 'test'),
         scratch=_top1(results, 'scratch', options.seeds),
         pretrained=_top1(results, 'pretrained', options.seeds),
-        stages=[
-            StageRecord(name, result.seconds, str(result.folder))
-            for name, result in results.items()
-        ],
+        stages=records(results),
         machine=describe_machine(options.device),
         settings=[
             ('tokenizer', s.TOKENIZER_CONFIG, dict(scale.tokenizer)),
@@ -76,7 +73,7 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Compar
 def _count_images(options: s.Options, path: str, changes: s.Values, subset: str) -> int:
     """How many images a training of this config was validated on."""
     changes = {**changes, s.VAL_IMAGES: str(options.data / subset)}
-    return len(DATASETS.build(config(options.root / path, changes).val_dataloader.dataset))
+    return len(DATASETS.build(config(config_root() / path, changes).val_dataloader.dataset))
 
 
 def _scores(results: Results, scale: s.Scale, options: s.Options) -> list[SegmentationScore]:
@@ -84,7 +81,7 @@ def _scores(results: Results, scale: s.Scale, options: s.Options) -> list[Segmen
     if 'composites' not in results:
         return []
     pasted = str(results['composites'].folder / s.COMPOSITES)
-    cfg = config(options.root / s.SEGMENT_CONFIG, {**scale.segment, s.VAL_IMAGES: pasted})
+    cfg = config(config_root() / s.SEGMENT_CONFIG, {**scale.segment, s.VAL_IMAGES: pasted})
     return [
         *(
             SegmentationScore(label, *(results[name].metrics[key] for key in s.SEGMENT_METRICS))
@@ -126,8 +123,8 @@ def _mean_loss(results: Results, way: str, seeds: int) -> tuple[list[int], list[
 
 def _pictures(results: Results, scale: s.Scale, options: s.Options) -> list[Picture]:
     images = read_test_images(options.data / 'test', scale.num_images)
-    tokenizer = config(options.root / s.TOKENIZER_CONFIG, scale.tokenizer)
-    pretrain = config(options.root / s.PRETRAIN_CONFIG, scale.pretrain)
+    tokenizer = config(config_root() / s.TOKENIZER_CONFIG, scale.tokenizer)
+    pretrain = config(config_root() / s.PRETRAIN_CONFIG, scale.pretrain)
     checkpoints = [artifact(results[stage].folder) for stage in ('tokenizer', 'pretrain')]
     return code_pictures(images, (tokenizer, pretrain), checkpoints, 'test images')
 
@@ -138,7 +135,7 @@ def _segmentations(results: Results, scale: s.Scale, options: s.Options) -> list
     files = sorted((results['composites'].folder / s.COMPOSITES / 'images/test').glob('*.png'))[:9]
     masks = [Image.open(str(file).replace('/images/', '/masks/')) for file in files]
     rows = {'mask': np.stack([np.asarray(mask) for mask in masks])}
-    cfg = config(options.root / s.SEGMENT_CONFIG, scale.segment)
+    cfg = config(config_root() / s.SEGMENT_CONFIG, scale.segment)
     for label, stage in _segmentation_stages():
         inferencer = SegmentationInferencer(cfg, artifact(results[stage].folder), device='cpu')
         found = inferencer(files)

@@ -62,9 +62,8 @@ class Scale:
 
 @dataclass(frozen=True)
 class Options:
-    """The command line; `root` is the repository, whose configs/ and tools/ are run."""
+    """The command line."""
 
-    root: Path
     out: Path
     data: Path
     source: str = 'auto'

@@ -1,14 +1,14 @@
 """The configs of a folder: shipped recipes with the chosen numbers, written out whole."""
 
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.jobs.choices import Machine, Schedule, Size, learning_rate, num_codes
+from beitv2_mm.jobs.recipe_parts import BANDS, feed, finish, kind_of, ordered, take_bands
 from beitv2_mm.jobs.survey import Survey
 from beitv2_mm.jobs.teachers import Teacher
 from beitv2_mm.jobs.weights import Weights
@@ -20,15 +20,7 @@ FINETUNE = 'configs/classification/beitv2_base_8xb128_100e_in1k.py'
 LINEAR = 'configs/classification/linear_base_8xb128_50e_in1k.py'
 KNN = 'configs/classification/knn_base_8xb128_in1k.py'
 FAST = 'configs/_base_/fast_pipelines.py'
-BANDS = 'configs/_base_/band_pipelines.py'
 Head = Literal['full', 'linear', 'knn']
-# What a runner reads; a config's other names, e.g. of a pipeline used twice, say it again.
-KEYS = (
-    'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr',
-    'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator',
-    'default_scope', 'default_hooks', 'custom_hooks', 'env_cfg', 'visualizer', 'log_level',
-    'load_from', 'resume', 'randomness', 'log_processor', 'sync_bn', 'model_wrapper_cfg',
-)  # fmt: skip
 
 
 def tokenizer(
@@ -56,8 +48,8 @@ def tokenizer(
         seen = (0, 1, 2) if found.channels > COLOURS else (0, 0, 0)
         cfg.model.teacher.channels = seen
         cfg.model.encoder.in_channels = found.channels
-        _take_bands(cfg, root, 'band_train_pipeline', 'band_test_pipeline')
-    return _finish(cfg, found, size, plan, learning_rate('tokenizer', arch, plan), on)
+        take_bands(cfg, root, 'band_train_pipeline', 'band_test_pipeline')
+    return finish(cfg, found, size, plan, learning_rate('tokenizer', arch, plan), on)
 
 
 def pretrain(
@@ -91,21 +83,7 @@ def pretrain(
             'model.tokenizer.init_cfg.checkpoint': str(checkpoint),
         }
     )
-    if weights is not None:
-        kept = cfg.model.backbone.position if weights.position == 'shared' else weights.position
-        cfg.model.backbone.update(weights.backbone(), position=kept)
-        if weights.prefix is None:  # the neck may be in the file, too
-            cfg.model.backbone.pop('init_cfg')
-            cfg.load_from = weights.checkpoint
-    else:
-        start = []
-        if size.patch < 8:  # few inputs a patch: the usual small weights would hide the picture
-            start.append(dict(type='TruncNormal', layer='Conv2d', std=0.1))
-        if plan.short:  # the usual 0.02 belongs to width 768 and long schedules
-            linear = dict(type='TruncNormal', layer='Linear', std=dims.embed_dims**-0.5)
-            start.append(linear)
-            cfg.model.neck.init_cfg = linear
-        cfg.model.backbone.init_cfg = start or None
+    _start(cfg, size, plan, weights)
     if plan.short:  # the bias starts at zero and has few steps to learn
         cfg.optim_wrapper.paramwise_cfg.custom_keys['relative_position_bias_table'] = dict(
             lr_mult=10.0
@@ -119,8 +97,28 @@ def pretrain(
                 'model.tokenizer.encoder.in_channels': found.channels,
             }
         )
-        _take_bands(cfg, root, 'band_mim_pipeline', 'band_mim_test_pipeline')
-    return _finish(cfg, found, size, plan, learning_rate('pretrain', arch, plan), on)
+        take_bands(cfg, root, 'band_mim_pipeline', 'band_mim_test_pipeline')
+    return finish(cfg, found, size, plan, learning_rate('pretrain', arch, plan), on)
+
+
+def _start(cfg: Config, size: Size, plan: Schedule, weights: Weights | None) -> None:
+    """What the transformer starts from: ``weights``, or random numbers that suit its size."""
+    if weights is not None:
+        kept = cfg.model.backbone.position if weights.position == 'shared' else weights.position
+        cfg.model.backbone.update(weights.backbone(), position=kept)
+        if weights.prefix is None:  # the neck may be in the file, too
+            cfg.model.backbone.pop('init_cfg')
+            cfg.load_from = weights.checkpoint
+        return
+    start = []
+    if size.patch < 8:  # few inputs a patch: the usual small weights would hide the picture
+        start.append(dict(type='TruncNormal', layer='Conv2d', std=0.1))
+    if plan.short:  # the usual 0.02 belongs to width 768 and long schedules
+        std = get_arch(cfg.model.backbone.arch).embed_dims ** -0.5
+        linear = dict(type='TruncNormal', layer='Linear', std=std)
+        start.append(linear)
+        cfg.model.neck.init_cfg = linear
+    cfg.model.backbone.init_cfg = start or None
 
 
 def finetune(
@@ -152,9 +150,9 @@ def finetune(
             loader.dataset.update(split, subset=subset)
             if found.channels != COLOURS:
                 loader.dataset.pipeline = Config.fromfile(root / BANDS).band_test_pipeline
-            _feed(loader, found, size, plan, on)
+            feed(loader, found, size, plan, on)
         cfg.test_evaluator.k = min(20, plan.steps * plan.images)
-        return _ordered(cfg)
+        return ordered(cfg)
     cfg.merge_from_dict(
         {
             'model.head.num_classes': len(found.classes),
@@ -165,18 +163,18 @@ def finetune(
         }
     )
     if found.channels != COLOURS:
-        _take_bands(cfg, root, 'band_train_pipeline', 'band_test_pipeline')
+        take_bands(cfg, root, 'band_train_pipeline', 'band_test_pipeline')
     else:
         _take_fast_pipeline(cfg, root, plan)
     if plan.short:  # too few steps for what makes training harder
         cfg.model.train_cfg = None
     if head == 'linear':
         cfg.model.backbone.frozen_stages = arch.num_layers
-        return _finish(cfg, found, size, plan, 1e-3 * math.sqrt(plan.images / 32), on)
+        return finish(cfg, found, size, plan, 1e-3 * math.sqrt(plan.images / 32), on)
     cfg.model.backbone.drop_path_rate = 0.0 if plan.short else 0.1
     large = arch.embed_dims > 768
     cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = 0.8 if large else 0.75
-    return _finish(cfg, found, size, plan, learning_rate('finetune', weights.arch, plan), on)
+    return finish(cfg, found, size, plan, learning_rate('finetune', weights.arch, plan), on)
 
 
 def _take_fast_pipeline(cfg: Config, root: Path, plan: Schedule) -> None:
@@ -186,7 +184,7 @@ def _take_fast_pipeline(cfg: Config, root: Path, plan: Schedule) -> None:
     if plan.short:
         replaced |= {'RandAugment', 'RandomErasing'}
     dataset = cfg.train_dataloader.dataset
-    rest = [step for step in dataset.pipeline if _kind(step) not in replaced]
+    rest = [step for step in dataset.pipeline if kind_of(step) not in replaced]
     dataset.pipeline = [*load_crop_flip, *rest]
 
 
@@ -205,83 +203,3 @@ def _tokenizer_sizes(
         f'{where}.target_dims': teacher.dims,
         f'{where}.standardize_target': teacher.convolutional,
     }
-
-
-def _take_bands(cfg: Config, root: Path, train: str, validation: str) -> None:
-    """Pipelines that take no channel for a colour."""
-    pipelines = Config.fromfile(root / BANDS)
-    cfg.train_dataloader.dataset.pipeline = pipelines[train]
-    cfg.val_dataloader.dataset.pipeline = pipelines[validation]
-
-
-def _finish(
-    cfg: Config, found: Survey, size: Size, plan: Schedule, rate: float, on: Machine
-) -> Config:
-    """What all trainings have: data, sizes in the pipelines, schedule, hooks."""
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        _feed(loader, found, size, plan, on)
-    cfg.train_cfg.update(max_epochs=plan.epochs, val_interval=plan.every)
-    cfg.optim_wrapper.optimizer.lr = rate
-    *warmup, cosine = cfg.param_scheduler
-    if warmup:
-        warmup[0].update(start_factor=0.01, end=plan.warmup)
-        cosine.pop('eta_min', None)
-        cosine.update(eta_min_ratio=0.01, begin=plan.warmup)
-    cosine.end = plan.epochs
-    cfg.auto_scale_lr.base_batch_size = plan.images
-    cfg.default_hooks.logger.interval = min(50, max(1, plan.steps // 4))
-    cfg.default_hooks.checkpoint.interval = plan.every
-    for name in ('dataloader', 'evaluator', 'cfg'):
-        cfg[f'test_{name}'] = cfg[f'val_{name}']
-    return _ordered(cfg)
-
-
-def _feed(loader: ConfigDict, found: Survey, size: Size, plan: Schedule, on: Machine) -> None:
-    """The folder's images, at the size of the network."""
-    loader.update(
-        batch_size=plan.batch,
-        num_workers=min(8, on.cores) if on.gpu_memory else 1,
-        pin_memory=bool(on.gpu_memory),
-    )
-    loader.dataset.data_root = str(found.folder.resolve())
-    loader.dataset.update(_rules(found))
-    resize(loader.dataset.pipeline, size)
-
-
-def _rules(found: Survey) -> dict[str, object]:
-    """How the images are read, where they are not the usual ones."""
-    rules = dict(white=found.white, channels=found.channels)
-    usual = dict(white=None, channels=COLOURS)
-    return {key: value for key, value in rules.items() if value != usual[key]}
-
-
-def _ordered(cfg: Config) -> Config:
-    return Config(dict(reversed([(key, cfg[key]) for key in KEYS[::-1] if key in cfg])))
-
-
-def resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
-    """The steps' sizes; masks cover two fifths of the patches in blocks of a twelfth at least."""
-    for step in pipeline:
-        kind = _kind(step)
-        if kind == 'TorchvisionTransforms':
-            resize(step.transforms, size)
-        elif kind == 'RandomResizedCrop':
-            step['size' if 'size' in step else 'scale'] = size.pixels  # torchvision's, mmpretrain's
-        elif kind == 'ResizeEdge':
-            step.scale = round(size.pixels * 8 / 7)
-        elif kind == 'Resize':  # torchvision's, of the short side
-            step['size'] = round(size.pixels * 8 / 7)
-        elif kind == 'CenterCrop':
-            step['size' if 'size' in step else 'crop_size'] = size.pixels
-        elif kind == 'BlockwiseMask':
-            patches = size.grid**2
-            step.update(
-                patch_size=size.patch,
-                num_masked=round(patches * 75 / 196),
-                min_block=max(4, patches // 12),
-            )
-
-
-def _kind(step: Mapping[str, Any]) -> str:
-    kind = step['type']
-    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__

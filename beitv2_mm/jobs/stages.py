@@ -6,9 +6,6 @@ import json
 import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,19 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import Config
-
 from beitv2_mm.checkpoint.atomic import write_atomic
-from beitv2_mm.engine.hooks.progress import PROGRESS
-from beitv2_mm.jobs.progress import follow
-from beitv2_mm.visualization.curves import last_values, read_scalars
 from beitv2_mm.visualization.page import duration
 
 Metrics = dict[str, float]
-LOG = 'log'
 STOP = threading.Event()  # ends the trainings of all threads
 HURRY = threading.Event()  # and does not wait for their checkpoints
-PATIENCE = 300.0  # seconds for the step that a stopped training is in, and its checkpoint
 
 
 class StageError(RuntimeError):
@@ -52,6 +42,9 @@ class Result:
     folder: Path
     metrics: Metrics
     seconds: float
+
+
+Results = Mapping[str, Result]
 
 
 class Stages:
@@ -112,7 +105,7 @@ class Stages:
     def _work(self, stage: Stage, folder: Path, key: str) -> Result:
         started = _read(folder / 'started.json')
         if started.get('key') == key:
-            saved = _last_checkpoint(folder)
+            saved = last_checkpoint(folder)
             how = f'continues from {saved.name}' if saved else 'was not finished, starts again'
             self.logger.info(f'{stage.name}: {how}')
         else:
@@ -161,112 +154,21 @@ def count_cores() -> int:
     return os.cpu_count() or 1
 
 
-def config(path: Path, options: Mapping[str, object]) -> Config:
-    """A config with its bases and `options` (dotted names) merged in."""
-    cfg = Config.fromfile(path)
-    cfg.merge_from_dict(dict(options))
-    return cfg
-
-
 def artifact(folder: Path) -> Path:
     """The file that a finished stage made: its last checkpoint, or its only .safetensors file.
 
     Raises StageError if there is none.
     """
-    last = _last_checkpoint(folder)
+    last = last_checkpoint(folder)
     found = [last] if last else list(folder.glob('*.safetensors'))
     if len(found) != 1 or not found[0].exists():
         raise StageError(f'{folder} has lost its checkpoint: delete the folder and run again')
     return found[0]
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a stage; None where it has none."""
     pointer = folder / 'last_checkpoint'
     text = pointer.read_text().strip() if pointer.exists() else ''
     # By name: mmengine writes the whole path, which a moved folder outdates.
     return folder / Path(text).name if text else None
-
-
-def train(
-    command: Sequence[str | Path],
-    folder: Path,
-    logger: logging.Logger,
-    environment: Mapping[str, str] | None = None,
-    later: float = 0.0,
-) -> None:
-    """Run a training command in a process of its own; its output goes to `folder/log`, its progress
-    to the terminal. `later` is the work of the stages after it, in multiples of its own.
-
-    Raises StageError if it fails; when interrupted, lets it save and end first.
-    """
-    log = folder / LOG
-    (folder / PROGRESS).unlink(missing_ok=True)  # that of an attempt before
-    with log.open('ab') as sink:
-        child = subprocess.Popen(
-            [sys.executable, *command],
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
-            # Ctrl-C reaches this process only, which then ends the child and its workers in order.
-            start_new_session=True,
-        )
-        try:
-            for _ in follow(child, folder, logger, later):
-                if STOP.is_set():
-                    raise StageError(f'{folder.name} was stopped')
-        except BaseException:
-            logger.warning(
-                f'{folder.name}: ends after the step that it is in and its checkpoint; a second '
-                'Ctrl-C ends it at once'
-            )
-            try:
-                _end(child)
-            finally:
-                saved = _last_checkpoint(folder)
-                then = f'continues from {saved.name}' if saved else 'saved nothing: starts again'
-                logger.warning(f'{folder.name}: {then}')
-            raise
-    if child.returncode:
-        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-12:])
-        raise StageError(
-            f'{folder.name} failed (exit status {child.returncode}). Its log, {log}, ends:\n{tail}'
-        )
-
-
-def run_config(
-    root: Path,
-    config: Path,
-    folder: Path,
-    metrics: Sequence[str],
-    logger: logging.Logger,
-    options: Mapping[str, object] | None = None,
-    environment: Mapping[str, str] | None = None,
-    gpus: int = 1,
-    later: float = 0.0,
-) -> Metrics:
-    """Train a config with `root`/tools/train.py in `folder`, from its last checkpoint if there is
-    one; returns the last `metrics` of its validation. `options` change the config; several `gpus`
-    are started by torchrun; `later` is that of `train`."""
-    command: list[str | Path] = [root / 'tools/train.py', config, '--work-dir', folder]
-    if gpus > 1:
-        torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={gpus}']
-        command = [*torchrun, *command, '--launcher', 'pytorch']
-    command += ['--resume', 'auto']
-    if options:
-        command += ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]
-    train(command, folder, logger, environment, later)
-    found = last_values(read_scalars(folder), [f'val/{metric}' for metric in metrics])
-    return {key.removeprefix('val/'): value for key, value in found.items()}
-
-
-def _end(child: subprocess.Popen, patience: float | None = None) -> None:
-    """End a child that still runs: it may save first; then it and its workers by force."""
-    child.send_signal(signal.SIGTERM)  # Ctrl-C is ignored by what a shell has put in the background
-    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
-    try:
-        while child.poll() is None and time.monotonic() < deadline and not HURRY.wait(0.1):
-            pass
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()

@@ -35,6 +35,16 @@ class Survey:
     mean: tuple[float, ...] = ()  # of each channel, from 0 to 1; of other than colours alone
     std: tuple[float, ...] = ()
 
+    def describe(self) -> str:
+        """What was found, in a line."""
+        classes = f', {len(self.classes)} folders' if self.classes else ''
+        kind = '' if self.channels == COLOURS else f', {self.channels} channels'
+        white = '' if self.white is None else f', white is {self.white:g}'
+        return (
+            f'{self.num_images} images{classes}, {self.short_side} px on the short side'
+            f'{kind}{white}'
+        )
+
 
 def survey(folder: Path, with_label: bool = False) -> Survey:
     """Count the images below a folder, or in its pack or list, and look at some of them.

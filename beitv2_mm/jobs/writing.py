@@ -7,7 +7,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+from beitv2_mm import config_root
 from beitv2_mm.checkpoint.atomic import write_atomic
+from beitv2_mm.jobs.choices import Machine, Schedule, Size
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 BANKS = ('val_evaluator.bank', 'test_evaluator.bank')
@@ -27,8 +29,11 @@ VARIABLES: tuple[tuple[str, Sequence[str]], ...] = (
 )
 
 
-def write(cfg: Config, path: Path, about: str) -> None:
-    """Writes a config file with ``about`` on top; types are written as their full names."""
+def write_config(
+    cfg: Config, path: Path, task: str, folder: Path, size: Size, plan: Schedule, machine: Machine
+) -> None:
+    """Writes a config file, with what was chosen, and why, on top; types are written as their full
+    names."""
     content = copy.deepcopy(cfg)
     values: dict[str, Any] = {}
     for name, places in VARIABLES:
@@ -42,6 +47,7 @@ def write(cfg: Config, path: Path, about: str) -> None:
     text = content.pretty_text
     for name in values:
         text = text.replace(repr(_mark(name)), name)
+    about = _about(path, task, folder, size, plan, machine)
     head = about.replace('\\', '\\\\').replace('"""', "'''")
     lines = [f'{name} = {value!r}' for name, value in values.items()]
     settings = '\n'.join(['# What you may want to change. All that follows uses it.', *lines])
@@ -61,3 +67,25 @@ def _get(cfg: Any, place: str) -> Any:
         if cfg is None:
             return None
     return cfg
+
+
+def _about(
+    path: Path, task: str, folder: Path, size: Size, plan: Schedule, machine: Machine
+) -> str:
+    what = {
+        'tokenizer': 'Visual tokenizer',
+        'pretrain': 'Masked image modelling',
+        'full': 'Classifier',
+        'linear': 'Linear classifier of frozen features',
+        'knn': 'Weighted k-NN of frozen features',
+        'segment': 'Segmentor',
+    }[task]
+    memory = f'a GPU of {machine.gpu_memory / 2**30:.0f} GiB' if machine.gpu_memory else 'CPU'
+    return (
+        f'{what} on {folder.resolve()}, written by python -m beitv2_mm.\n\n'
+        f'Chosen for this folder and machine ({memory}, {machine.cores} cores): images of '
+        f'{size.pixels} px in\npatches of {size.patch} px, batch size {plan.batch}, '
+        f'{plan.epochs} epochs of {plan.steps} steps.\n'
+        f'Run again, edited or not:\n'
+        f'    python {config_root() / "tools/train.py"} {path.resolve()}'
+    )

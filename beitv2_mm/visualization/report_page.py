@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.visualization.page import duration, figure, figures, page, section, table
-from beitv2_mm.visualization.report import Report
+from beitv2_mm.visualization.report import Report, log_table
 
 
 def to_dict(report: Report) -> dict[str, object]:
@@ -18,6 +19,12 @@ def to_dict(report: Report) -> dict[str, object]:
         picture.name: f'pictures/{picture.name}.png' for picture in report.pictures
     }
     return content
+
+
+def publish(report: Report, out_dir: Path, logger: logging.Logger) -> Path:
+    """Log a report's table and write its files; returns the page's path."""
+    log_table(report, logger)
+    return write_report(report, out_dir)
 
 
 def write_report(report: Report, out_dir: str | Path) -> Path:

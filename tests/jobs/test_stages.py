@@ -18,8 +18,8 @@ from beitv2_mm.jobs.stages import (
     StageError,
     Stages,
     artifact,
-    train,
 )
+from beitv2_mm.jobs.training import train
 from support.terminal import Terminal
 
 pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
@@ -113,7 +113,7 @@ def test_artifact_survives_a_moved_folder(tmp_path: Path) -> None:
 def test_remaining_time_of_all_stages(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('beitv2_mm.jobs.progress.SETTLES', 0.0)
+    monkeypatch.setattr('beitv2_mm.jobs.training.SETTLES', 0.0)
     state = dict(mode='train', step=1, total=9, seconds_left=600)
     code = f'import time; open({str(tmp_path / PROGRESS)!r}, "w").write({json.dumps(state)!r})\n'
     with caplog.at_level('INFO', 'test_stages'):
@@ -150,10 +150,11 @@ def test_interruption_ends_the_child(tmp_path: Path, stubborn: bool, together: b
         child += 'signal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
     child += "open('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
     driver = (
-        'import logging, sys; from pathlib import Path; from beitv2_mm.jobs import stages\n'
-        'end = stages._end; stages._end = lambda child: end(child, patience=0.5)\n'
+        'import logging, sys; from pathlib import Path\n'
+        'from beitv2_mm.jobs import stages, training\n'
+        'end = training._end; training._end = lambda child: end(child, patience=0.5)\n'
         'def act(folder):\n'
-        '    stages.train(["-c", sys.argv[1]], Path("."), logging.getLogger())\n'
+        '    training.train(["-c", sys.argv[1]], Path("."), logging.getLogger())\n'
     )
     if together:
         driver += (
@@ -185,14 +186,14 @@ def test_interruption_ends_the_child(tmp_path: Path, stubborn: bool, together: b
 DRIVER = """
 import logging, sys
 from pathlib import Path
-from beitv2_mm.jobs import stages
+from beitv2_mm.jobs import stages, training
 logging.basicConfig(format='%(message)s', level='INFO')
 root, log = Path(sys.argv[1]), logging.getLogger()
 command = [root / 'tools/train.py', root / 'tests/support/toy_config.py', '--work-dir', 'out/toy']
 command += ['--resume', 'auto', '--cfg-options', 'default_hooks.logger.interval=1']
 command += ['train_dataloader.num_workers=1']
 def act(folder):
-    stages.train(command, folder, log)
+    training.train(command, folder, log)
     return {}
 runner = stages.Stages(Path('out'), log)
 job = stages.Stage('toy', {}, act)
@@ -234,9 +235,9 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path, together: bool) -> None:
     )
     driver = (
         'import logging, sys; from pathlib import Path\n'
-        'from beitv2_mm.jobs import stages\n'
+        'from beitv2_mm.jobs import stages, training\n'
         'logging.basicConfig(format="%(message)s", level="INFO")\n'
-        'act = lambda f: stages.train(["stubborn.py"], Path("."), logging.getLogger())\n'
+        'act = lambda f: training.train(["stubborn.py"], Path("."), logging.getLogger())\n'
         'job = stages.Stage("a", {}, act)\n'
         'runner = stages.Stages(Path("."), logging.getLogger())\n'
         'runner.run_together([job], 1) if sys.argv[1:] else runner.run(job)\n'

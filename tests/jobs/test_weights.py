@@ -10,7 +10,7 @@ from beitv2_mm.checkpoint import convert_file, to_official
 from beitv2_mm.checkpoint.mismatch import arch_of
 from beitv2_mm.jobs.choices import Machine, schedule
 from beitv2_mm.jobs.mask_survey import MaskSurvey
-from beitv2_mm.jobs.segmentation import crop_size, segment
+from beitv2_mm.jobs.segmenting import crop_size, segment
 from beitv2_mm.jobs.survey import FolderError
 from beitv2_mm.jobs.weights import Weights, find_weights
 from beitv2_mm.models import BEiTV2Backbone
