@@ -4,6 +4,9 @@ mmengine imports this file by itself when a config says ``type='beitv2_mm.Name'`
 tell it what to import then: users of text configs need no ``custom_imports``.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine import registry as root
 from mmengine.registry import Registry
 
@@ -29,3 +32,9 @@ RUNNERS = _child(root.RUNNERS, 'engine')
 STRATEGIES = _child(root.STRATEGIES, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'engine')
+
+
+def type_name(config: Mapping[str, Any]) -> str:
+    """The last word of a config's type, which is a class or its dotted name; '' without a type."""
+    kind = config.get('type', '')
+    return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from beitv2_mm.compat.mmengine_ import has_accelerator
 from beitv2_mm.engine.errors import LaunchError
 from beitv2_mm.engine.resume import latest_checkpoint
+from beitv2_mm.registry import type_name
 
 
 def set_resume(cfg: Config, source: str) -> None:
@@ -50,9 +51,8 @@ def set_amp(cfg: Config) -> None:
     """
     if not has_accelerator():
         raise LaunchError('--amp needs a GPU, and there is none here')
-    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    name = wrapper if isinstance(wrapper, str) else wrapper.__name__
-    if name.split('.')[-1] == 'mixed_precision':  # of beitv2_mm.engine: it is that already
+    name = type_name(cfg.optim_wrapper) or 'OptimWrapper'
+    if name == 'mixed_precision':  # of beitv2_mm.engine: it is that already
         return
     if name not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise LaunchError(f'--amp replaces OptimWrapper, but the config has {name}')

@@ -15,7 +15,7 @@ from beitv2_mm.checkpoint import load
 from beitv2_mm.datasets.seeding import numpy_seed
 from beitv2_mm.engine.hooks.predictions import draw_predictions, image_codes
 from beitv2_mm.jobs.stages import Results, count_cores
-from beitv2_mm.registry import DATASETS, MODELS, TRANSFORMS
+from beitv2_mm.registry import DATASETS, MODELS, TRANSFORMS, type_name
 from beitv2_mm.visualization.canvas import as_colours, beside, to_png
 from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.curves import (
@@ -193,7 +193,7 @@ def draw_masks(images: np.ndarray, cfg: Config) -> np.ndarray:
     """Masks (M, rows, columns) as the pipeline of a pretraining config draws them."""
     steps = cfg.train_dataloader.dataset.pipeline
     # A class in the configs of this package, its name in those that were written out.
-    mask = next(step for step in steps if str(step['type']).rstrip("'>").endswith('BlockwiseMask'))
+    mask = next(step for step in steps if type_name(step) == 'BlockwiseMask')
     transform = TRANSFORMS.build(mask)
     with numpy_seed(0):  # the transform draws from NumPy's global state
         return np.stack([transform({'img': image})['mask'] for image in images])

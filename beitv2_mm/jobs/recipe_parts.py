@@ -1,14 +1,14 @@
 """What the configs of all jobs have in common: data, sizes in the pipelines, schedule."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.jobs.choices import Machine, Schedule, Size
 from beitv2_mm.jobs.survey import Survey
+from beitv2_mm.registry import type_name
 
 BANDS = 'configs/_base_/band_pipelines.py'
 # What a runner reads; a config's other names, e.g. of a pipeline used twice, say it again.
@@ -76,7 +76,7 @@ def ordered(cfg: Config) -> Config:
 def resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
     """The steps' sizes; masks cover two fifths of the patches in blocks of a twelfth at least."""
     for step in pipeline:
-        kind = kind_of(step)
+        kind = type_name(step)
         if kind == 'TorchvisionTransforms':
             resize(step.transforms, size)
         elif kind == 'RandomResizedCrop':
@@ -94,9 +94,3 @@ def resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
                 num_masked=round(patches * 75 / 196),
                 min_block=max(4, patches // 12),
             )
-
-
-def kind_of(step: Mapping[str, Any]) -> str:
-    """The name of a step's class."""
-    kind = step['type']
-    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__

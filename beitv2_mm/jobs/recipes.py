@@ -8,11 +8,12 @@ from mmengine.config import Config
 
 from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.jobs.choices import Machine, Schedule, Size, learning_rate, num_codes
-from beitv2_mm.jobs.recipe_parts import BANDS, feed, finish, kind_of, ordered, take_bands
+from beitv2_mm.jobs.recipe_parts import BANDS, feed, finish, ordered, take_bands
 from beitv2_mm.jobs.survey import Survey
 from beitv2_mm.jobs.teachers import Teacher
 from beitv2_mm.jobs.weights import Weights
 from beitv2_mm.layers.arch import get_arch
+from beitv2_mm.registry import type_name
 
 TOKENIZER = 'configs/pretrain/vqkd_small_clip_1xb64_100e_folder.py'
 PRETRAIN = 'configs/pretrain/beitv2_small_1xb128_300e_folder.py'
@@ -184,7 +185,7 @@ def _take_fast_pipeline(cfg: Config, root: Path, plan: Schedule) -> None:
     if plan.short:
         replaced |= {'RandAugment', 'RandomErasing'}
     dataset = cfg.train_dataloader.dataset
-    rest = [step for step in dataset.pipeline if kind_of(step) not in replaced]
+    rest = [step for step in dataset.pipeline if type_name(step) not in replaced]
     dataset.pipeline = [*load_crop_flip, *rest]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from beitv2_mm.registry import type_name
 from support.shrink_segmentation import shrink_segmentation
 from support.tiny import CIFAR, NUM_CODES, TEACHER_DIMS, teacher_config
 
@@ -68,7 +69,7 @@ def _shrink_network(node: ConfigDict, folder: Path) -> None:
         target_dims=TEACHER_DIMS,
         out_indices=tuple(range(len(_list(node.get('out_indices', ()))))),
     )
-    if _name(node) == 'TimmTeacher':
+    if type_name(node) == 'TimmTeacher':
         # dict.get: a lazily imported class stays lazy, or the config cannot be dumped
         kept = {
             key: dict.get(node, key)
@@ -85,7 +86,7 @@ def _shrink_network(node: ConfigDict, folder: Path) -> None:
         node.setdefault('quantizer', ConfigDict()).update(num_codes=NUM_CODES, dim=CODE_DIMS)
         teacher = node.get('teacher') or {}
         node.target_dims = 1000 if teacher.get('projection') else TEACHER_DIMS
-    if _name(node) == 'LinearClsHead':
+    if type_name(node) == 'LinearClsHead':
         node.in_channels = WIDTH
     if node.get('frozen_stages', 0) > 0:
         node.frozen_stages = depth
@@ -106,15 +107,15 @@ def _shrink_transform(node: ConfigDict) -> None:
         'RandomCrop': dict(crop_size=SIZE),
         'BlockwiseMask': dict(patch_size=PATCH, num_masked=6, min_block=2),
     }
-    node.update(small.get(_name(node), {}))
+    node.update(small.get(type_name(node), {}))
 
 
 def _shrink_metric(node: ConfigDict) -> None:
-    if _name(node) in ('Accuracy', 'SubsetAccuracy'):
+    if type_name(node) in ('Accuracy', 'SubsetAccuracy'):
         node.topk = (1,)
-    if _name(node) == 'SubsetAccuracy':  # a classifier of 1000 classes knows CIFAR-10's here
+    if type_name(node) == 'SubsetAccuracy':  # a classifier of 1000 classes knows CIFAR-10's here
         node.class_ids = sorted(p.name for p in CIFAR.iterdir()) + [f'n{i}' for i in range(990)]
-    if _name(node) == 'KNNMetric':
+    if type_name(node) == 'KNNMetric':
         _shrink_loader(node.bank, 1)
 
 
@@ -151,9 +152,3 @@ def _shrink_run(cfg: Config, iterations: int) -> None:
 
 def _list(value: object) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _name(node: ConfigDict) -> str:
-    """Last word of a config's type, a class or a string."""
-    kind = node.get('type')
-    return str(getattr(kind, '__name__', kind)).split('.')[-1]
