@@ -80,47 +80,68 @@ def visualize_attention(
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f'--threshold is a share, over 0 and up to 1, not {threshold:g}.')
-    grid = model.grid
-    row = grid[0] // 2 if row is None else row
-    column = grid[1] // 2 if column is None else column
-    count = len(model.transformer.blocks)
-    caption = (
-        f'{model.name}, block {block % count} (of 0 to {count - 1}), input {model.size[0]} x '
-        f'{model.size[1]}, {grid[0]} x {grid[1]} patches'
-    )
-    warning = RANDOM if model.is_random else ''
-    device = next(model.transformer.parameters()).device
+    row = model.grid[0] // 2 if row is None else row
+    column = model.grid[1] // 2 if column is None else column
     unreadable = {}
     for file, name in zip(files, result_names(files), strict=True):
-        folder = Path(out) if len(files) == 1 else Path(out, name)
         try:
             image = load_image(file, model.size)
         except ValueError as error:
             unreadable[file] = str(error)
-            progress(1)
-            continue
-        pixels = normalise(image, model).to(device)
-        attention = attention_probabilities(model.transformer, pixels, block)[0].float().cpu()
-        maps = query_map(attention, grid, row, column)
-        masks = None if threshold is None else mass_mask(maps, threshold).numpy()
-        pictures = _head_pictures(image, maps.numpy(), masks, threshold)
-        if warning:
-            pictures = {key: stamp(made, 'random weights') for key, made in pictures.items()}
-        where = f'{caption}\nquery patch: row {row}, column {column}'
-        pictures |= {
-            'img': image,
-            'select': mark_patch(image, grid, row, column),
-            'overview': overview(image, maps.numpy(), row, column, where, warning),
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        for key, made in pictures.items():
-            made.save(folder / f'{key}.png')
-        if all_patches:
-            title, patches = f'Attention in {Path(file).name}', attention[:, 1:, 1:].numpy()
-            text = attention_page(image, patches, grid, (row, column), title, caption, warning)
-            write_atomic(folder / 'all_patches.html', text.encode())
+        else:
+            folder = Path(out) if len(files) == 1 else Path(out, name)
+            attention = _write_pictures(image, model, folder, row, column, threshold, block)
+            if all_patches:
+                text = attention_page(
+                    image,
+                    attention[:, 1:, 1:].numpy(),
+                    model.grid,
+                    (row, column),
+                    f'Attention in {Path(file).name}',
+                    _caption(model, block),
+                    RANDOM if model.is_random else '',
+                )
+                write_atomic(folder / 'all_patches.html', text.encode())
         progress(1)
     return unreadable
+
+
+def _write_pictures(
+    image: Image.Image,
+    model: AttentionModel,
+    folder: Path,
+    row: int,
+    column: int,
+    threshold: float | None,
+    block: int,
+) -> Tensor:
+    """Write the pictures of an image; returns the attention (heads, 1 + N, 1 + N)."""
+    pixels = normalise(image, model).to(next(model.transformer.parameters()).device)
+    attention = attention_probabilities(model.transformer, pixels, block)[0].float().cpu()
+    maps = query_map(attention, model.grid, row, column)
+    masks = None if threshold is None else mass_mask(maps, threshold).numpy()
+    pictures = _head_pictures(image, maps.numpy(), masks, threshold)
+    if model.is_random:
+        pictures = {key: stamp(made, 'random weights') for key, made in pictures.items()}
+    where = f'{_caption(model, block)}\nquery patch: row {row}, column {column}'
+    warning = RANDOM if model.is_random else ''
+    pictures |= {
+        'img': image,
+        'select': mark_patch(image, model.grid, row, column),
+        'overview': overview(image, maps.numpy(), row, column, where, warning),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, made in pictures.items():
+        made.save(folder / f'{key}.png')
+    return attention
+
+
+def _caption(model: AttentionModel, block: int) -> str:
+    count = len(model.transformer.blocks)
+    return (
+        f'{model.name}, block {block % count} (of 0 to {count - 1}), input {model.size[0]} x '
+        f'{model.size[1]}, {model.grid[0]} x {model.grid[1]} patches'
+    )
 
 
 def _head_pictures(

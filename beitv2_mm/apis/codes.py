@@ -17,32 +17,39 @@ from beitv2_mm.datasets.masking import BlockwiseMaskGenerator
 from beitv2_mm.datasets.seeding import numpy_seed
 from beitv2_mm.engine.hooks.predictions import draw_predictions, image_codes
 from beitv2_mm.models import BEiTV2Pretrainer
-from beitv2_mm.visualization.canvas import beside, spread, to_png
+from beitv2_mm.visualization.canvas import as_colours, beside, spread, to_png
 from beitv2_mm.visualization.codes import code_atlas, code_map
+from beitv2_mm.visualization.masks import masked_images
 from beitv2_mm.visualization.page import figure, page
 from beitv2_mm.visualization.report import Picture
 from beitv2_mm.visualization.usage import plot_usage
 
 MASKED_SHARE = 75 / 196  # the paper's
 CAPTIONS = {
-    'maps': (
-        'Images as codes',
-        'Images beside the codes of their patches; a colour stands for a code.',
-    ),
     'atlas': (
         'What codes look like',
-        'Each row is one code: its share of all patches, and patches of it (outlined, with their '
-        'surroundings) drawn at random from different images. The codes lie at equal steps along '
-        'the ranking by frequency.',
+        'Each row is one code of the tokenizer: its share of all patches, and patches of it '
+        '(outlined, with their surroundings) drawn at random from different {kind}. The codes lie '
+        'at equal steps along the ranking by frequency.',
     ),
     'usage': (
         'How often codes are used',
-        'Share of the patches that each code has, in the images of this page.',
+        'Share of the patches of {count} {kind} that each code has.',
+    ),
+    'maps': (
+        'Images as codes',
+        'Some of the {kind} beside the codes of their patches; a colour stands for a code.',
+    ),
+    'masks': (
+        'What the transformer sees in pretraining',
+        'Some of the {kind} beside their masked versions; the transformer predicts the codes of '
+        'the grey patches.',
     ),
     'predictions': (
-        'What is predicted of hidden patches',
-        'In place of each hidden patch stands the real patch, of another image, that is nearest to '
-        "a code: the one predicted from the visible patches, or the tokenizer's own.",
+        'What it predicts',
+        'In place of each hidden patch stands the real patch, from others of the {kind}, that is '
+        'nearest to a code: the one predicted from the visible patches, or that of the tokenizer. '
+        'The numbers say how many of the predicted codes are right.',
     ),
 }
 
@@ -88,8 +95,8 @@ def visualize_codes(
     seed: int = 0,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, str]:
-    """Writes ``out``/maps.png, atlas.png, usage.png, with a pretrainer predictions.png, and
-    codes.html with all of them.
+    """Writes ``out``/maps.png, atlas.png, usage.png, with a pretrainer masks.png and
+    predictions.png, and codes.html with all of them.
 
     Args:
         files: see `beitv2_mm.apis.find_images`; of more than ``max_images`` a part at equal steps
@@ -120,30 +127,57 @@ def visualize_codes(
     if not read:
         raise ValueError(f'Not one of the {len(steps)} images can be read.')
     images = np.stack(read)
-    codes = image_codes(tokenizer, images)
-    counts = np.bincount(codes.ravel(), minlength=tokenizer.quantize.num_codes)
     shown = spread(len(images), num_maps)
-    maps = [code_map(images[index], codes[index]) for index in shown]
-    pictures = {
-        'maps': beside(maps, columns=2),
-        'atlas': code_atlas(images, codes, patch[0], num_groups, seed=seed),
-        'usage': plot_usage(counts),
-    }
-    others = np.delete(images, shown, axis=0)
-    if pretrainer is not None and len(others):
-        masks = _draw_masks(len(shown), (rows, columns), seed)
-        pictures['predictions'] = draw_predictions(
-            pretrainer, tokenizer, images[shown], masks, others
-        )
-    found = [Picture(name, *CAPTIONS[name], to_png(made)) for name, made in pictures.items()]
+    masks = None if pretrainer is None else _draw_masks(len(shown), (rows, columns), seed)
+    found = code_pictures(images, tokenizer, pretrainer, masks, num_maps, num_groups, seed)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     for picture in found:
         write_atomic(out / f'{picture.name}.png', picture.png)
-    summary = f'{len(images)} images of {rows} x {columns} patches, {len(counts)} codes.'
+    num_codes = tokenizer.quantize.num_codes
+    summary = f'{len(images)} images of {rows} x {columns} patches, {num_codes} codes.'
     body = '\n'.join(figure(picture) for picture in found)
     write_atomic(out / 'codes.html', page('Codes of images', summary, body).encode())
     return unreadable
+
+
+def code_pictures(
+    images: np.ndarray,
+    tokenizer: nn.Module,
+    pretrainer: nn.Module | None = None,
+    masks: np.ndarray | None = None,
+    num_maps: int = 8,
+    num_groups: int = 16,
+    seed: int = 0,
+    kind: str = 'images',
+) -> list[Picture]:
+    """What a tokenizer, and the transformer pretrained with it, make of images.
+
+    Args:
+        images: uint8 (M, H, W, C).
+        masks: (``num_maps`` or M if that is less, rows, columns) bool, of the images shown.
+        num_maps, num_groups, seed: see `visualize_codes`.
+        kind: what the captions call the images, e.g. 'test images'.
+    """
+    codes, patch = image_codes(tokenizer, images), tokenizer.encoder.patch_size[0]
+    shown, colours = spread(len(images), num_maps), as_colours(images)
+    counts = np.bincount(codes.ravel(), minlength=tokenizer.quantize.num_codes)
+    pictures = {
+        'atlas': code_atlas(colours, codes, patch, num_groups, seed=seed),
+        'usage': plot_usage(counts),
+        'maps': beside([code_map(colours[i], codes[i]) for i in shown], columns=2),
+    }
+    others = np.delete(images, shown, axis=0)
+    if pretrainer is not None and masks is not None and len(others):
+        pictures['masks'] = masked_images(colours[shown], masks, patch)
+        pictures['predictions'] = draw_predictions(
+            pretrainer, tokenizer, images[shown], masks, others
+        )
+    return [
+        Picture(name, title, caption.format(kind=kind, count=len(images)), to_png(pictures[name]))
+        for name, (title, caption) in CAPTIONS.items()
+        if name in pictures
+    ]
 
 
 def _draw_masks(count: int, grid: tuple[int, int], seed: int) -> np.ndarray:

@@ -11,13 +11,11 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
+from beitv2_mm.apis.codes import code_pictures
 from beitv2_mm.checkpoint import load
 from beitv2_mm.datasets.seeding import numpy_seed
-from beitv2_mm.engine.hooks.predictions import draw_predictions, image_codes
 from beitv2_mm.jobs.stages import Results, count_cores
 from beitv2_mm.registry import DATASETS, MODELS, TRANSFORMS, type_name
-from beitv2_mm.visualization.canvas import as_colours, beside, to_png
-from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.curves import (
     Panel,
     Scalars,
@@ -26,9 +24,7 @@ from beitv2_mm.visualization.curves import (
     plot_curves,
     read_scalars,
 )
-from beitv2_mm.visualization.masks import masked_images
 from beitv2_mm.visualization.report import Picture, SegmentationScore, StageRecord
-from beitv2_mm.visualization.usage import plot_usage
 
 CHOSEN = (
     'Sizes, batch and schedule follow rules of thumb, not trials on these images.',
@@ -121,10 +117,10 @@ def guess_everywhere(counts: np.ndarray) -> SegmentationScore:
     return SegmentationScore(GUESS, float(share / present), float(100 / present), float(share))
 
 
-def code_pictures(
+def pictures_of_codes(
     images: np.ndarray, configs: Sequence[Config], checkpoints: Sequence[Path], kind: str
 ) -> list[Picture]:
-    """What a trained tokenizer and the transformer pretrained with it make of images.
+    """`code_pictures` of a trained tokenizer and of the transformer pretrained with it.
 
     Args:
         images: uint8 (M, H, W, C), at least two.
@@ -132,54 +128,9 @@ def code_pictures(
         kind: what the captions call the images, e.g. 'test images'.
     """
     tokenizer, pretrainer = map(_trained, configs, checkpoints)
-    codes = image_codes(tokenizer, images)
-    counts = np.bincount(codes.ravel(), minlength=tokenizer.quantize.num_codes)
-    shown = images[: min(8, len(images) // 2)]
-    masks = draw_masks(shown, configs[1])
-    predictions = draw_predictions(pretrainer, tokenizer, shown, masks, images[len(shown) :])
-    images, shown = as_colours(images), as_colours(shown)
-    patch_size = images.shape[1] // codes.shape[1]
-    maps = [
-        code_map(image, grid, 116)
-        for image, grid in zip(shown[:4], codes[: len(shown[:4])], strict=True)
-    ]
-    return [
-        Picture(
-            'codes',
-            'What codes look like',
-            'Each row is one code of the tokenizer: its share of all patches, and patches of it '
-            f'(outlined, with their surroundings) drawn at random from different {kind}. The '
-            'codes lie at equal steps along the ranking by frequency.',
-            to_png(code_atlas(images, codes, patch_size)),
-        ),
-        Picture(
-            'usage',
-            'How often codes are used',
-            f'Share of the patches of {len(images)} {kind} that each code has.',
-            to_png(plot_usage(counts)),
-        ),
-        Picture(
-            'maps',
-            'Images as codes',
-            f'{kind.capitalize()} beside the codes of their patches; a colour stands for a code.',
-            to_png(beside(maps)),
-        ),
-        Picture(
-            'masks',
-            'What the transformer sees in pretraining',
-            f'{kind.capitalize()} beside their masked versions; it predicts the codes of the grey '
-            'patches.',
-            to_png(masked_images(shown, masks, patch_size)),
-        ),
-        Picture(
-            'predictions',
-            'What it predicts',
-            f'In place of each hidden patch stands the real patch, from others of the {kind}, that '
-            'is nearest to a code: the one predicted from the visible patches, or that of the '
-            'tokenizer. The numbers say how many of the predicted codes are right.',
-            to_png(predictions),
-        ),
-    ]
+    count = min(8, len(images) // 2)
+    masks = draw_masks(images[:count], configs[1])
+    return code_pictures(images, tokenizer, pretrainer, masks, num_maps=count, kind=kind)
 
 
 def _trained(cfg: Config, checkpoint: Path) -> nn.Module:

@@ -17,9 +17,9 @@ from beitv2_mm.jobs.choices import Size, exact_size, image_size, schedule, this_
 from beitv2_mm.jobs.options import PretrainOptions, is_new, record_command
 from beitv2_mm.jobs.pictures import (
     CHOSEN,
-    code_pictures,
     curves_pictures,
     describe_machine,
+    pictures_of_codes,
     pretraining_panels,
     records,
 )
@@ -151,7 +151,7 @@ def pretraining_report(
                 pretraining_panels(tokenizer.folder, mim.folder),
                 'Measured on the training images while they were trained on.',
             ),
-            *code_pictures(
+            *pictures_of_codes(
                 images,
                 (loaded['tokenizer'], loaded['pretrain']),
                 (artifact(tokenizer.folder), artifact(mim.folder)),

@@ -10,11 +10,11 @@ from beitv2_mm.apis import SegmentationInferencer
 from beitv2_mm.datasets.prepare.cifar10 import CLASSES
 from beitv2_mm.jobs import quickstart_settings as s
 from beitv2_mm.jobs.pictures import (
-    code_pictures,
     count_classes,
     curves_pictures,
     describe_machine,
     guess_everywhere,
+    pictures_of_codes,
     pretraining_panels,
     records,
 )
@@ -126,7 +126,7 @@ def _pictures(results: Results, scale: s.Scale, options: s.Options) -> list[Pict
     tokenizer = config(config_root() / s.TOKENIZER_CONFIG, scale.tokenizer)
     pretrain = config(config_root() / s.PRETRAIN_CONFIG, scale.pretrain)
     checkpoints = [artifact(results[stage].folder) for stage in ('tokenizer', 'pretrain')]
-    return code_pictures(images, (tokenizer, pretrain), checkpoints, 'test images')
+    return pictures_of_codes(images, (tokenizer, pretrain), checkpoints, 'test images')
 
 
 def _segmentations(results: Results, scale: s.Scale, options: s.Options) -> list[Picture]:

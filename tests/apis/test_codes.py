@@ -45,12 +45,12 @@ def test_tool_writes_pictures_and_a_page(
     state = np.random.get_state()[1].copy()
     run_tool(monkeypatch, CIFAR, *with_tokenizer(weights, tmp_path / 'all'), *options)
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # masks have their own seed
-    names = {'maps', 'atlas', 'usage', 'predictions'}
+    names = {'maps', 'atlas', 'usage', 'masks', 'predictions'}
     assert {f.stem for f in (tmp_path / 'all').glob('*.png')} == names
-    assert (tmp_path / 'all/codes.html').read_text().count('data:image/png') == 4
+    assert (tmp_path / 'all/codes.html').read_text().count('data:image/png') == 5
 
     run_tool(monkeypatch, CIFAR, *with_tokenizer(weights, tmp_path / 'few'), '--max-images', 3)
-    assert {f.stem for f in (tmp_path / 'few').glob('*.png')} == names - {'predictions'}
+    assert {f.stem for f in (tmp_path / 'few').glob('*.png')} == names - {'masks', 'predictions'}
     assert '3 images of 8 x 8 patches' in (tmp_path / 'few/codes.html').read_text()
     assert Image.open(tmp_path / 'few/maps.png').height > 192  # two rows of two
 

@@ -49,7 +49,7 @@ def folder(pretrained: Path) -> Path:
 def test_pretraining_leaves_configs_checkpoints_and_a_report(folder: Path) -> None:
     out = folder / 'pretrained'
     report = json.loads((out / 'report.json').read_text())
-    drawn = {'curves', 'codes', 'usage', 'maps', 'masks', 'predictions'}
+    drawn = {'curves', 'atlas', 'usage', 'maps', 'masks', 'predictions'}
     assert set(report['pictures']) == drawn
     assert 'finetune CLASSES --from' in (out / 'report.html').read_text()
     for name in ('tokenizer', 'pretrain'):
