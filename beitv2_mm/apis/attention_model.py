@@ -86,26 +86,21 @@ def build_attention_model(
     settings['img_size'] = size
     if weights is not None and str(weights) == 'published':
         weights = model_info(model).weights
-    tensors = None if weights is None else _read(str(weights), checkpoint_key)
-    if tensors is None:
+    tensors, prefix = None, None
+    if weights is None:
         if abs_pos_emb:
             settings['position'] = 'absolute'
         if layer_scale_init_value is not None:
             settings['layer_scale_init_value'] = layer_scale_init_value
-        prefix, is_tokenizer = None, settings.get('position') == 'absolute'
+        is_tokenizer = settings.get('position') == 'absolute'
     else:
-        tensors = network_in(tensors).tensors
+        tensors = network_in(_read(str(weights), checkpoint_key)).tensors
         official = to_official(tensors)
         is_tokenizer = kind_of(official) == 'tokenizer'
         prefix = 'encoder.' if is_tokenizer else None
         names = {name.removeprefix(prefix or '') for name in official}
         settings['position'] = _position(names, str(weights), disable_rel_pos_bias, abs_pos_emb)
-        has_scale = 'blocks.0.gamma_1' in names
-        if layer_scale_init_value is not None and bool(layer_scale_init_value) != has_scale:
-            word = 'have' if has_scale else 'have no'
-            _warn(f'--layer_scale_init_value {layer_scale_init_value:g} is ignored: {weights} '
-                  f'{word} layer scale.')  # fmt: skip
-        settings['layer_scale_init_value'] = None if has_scale else 0.0
+        settings['layer_scale_init_value'] = _scale(names, str(weights), layer_scale_init_value)
     transformer = BEiTV2Backbone(**settings, out_type='featmap')
     transformer.reset_parameters()
     if tensors is not None:
@@ -120,8 +115,17 @@ def build_attention_model(
     return AttentionModel(transformer, mean, std, size, Path(model).stem, tensors is None)
 
 
-def _warn(message: str) -> None:
-    print_log(message, logger='current', level=logging.WARNING)
+def _scale(names: set[str], weights: str, wanted: float | None) -> float | None:
+    """The setting of a network with these weights, which have layer scale or not."""
+    has_scale = 'blocks.0.gamma_1' in names
+    if wanted is not None and bool(wanted) != has_scale:
+        word = 'have' if has_scale else 'have no'
+        print_log(
+            f'--layer_scale_init_value {wanted:g} is ignored: {weights} {word} layer scale.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return None if has_scale else 0.0
 
 
 def _settings(model: str) -> dict[str, Any]:
