@@ -28,7 +28,7 @@ from beitv2_mm.jobs.stages import Results, Stages, artifact
 from beitv2_mm.jobs.survey import FolderError, survey
 from beitv2_mm.jobs.teachers import find_teacher
 from beitv2_mm.jobs.training import training_stage
-from beitv2_mm.jobs.weights import find_weights
+from beitv2_mm.jobs.weights import Weights, find_weights
 from beitv2_mm.jobs.writing import write_config
 from beitv2_mm.registry import DATASETS
 from beitv2_mm.visualization.outcomes import PretrainingReport
@@ -45,48 +45,9 @@ def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
         FolderError: the folder, teacher, weights or out cannot be used.
         StageError: a training failed.
     """
-    root = config_root()
     files = {name: options.out / f'{name}.py' for name in ('tokenizer', 'pretrain')}
     if is_new(options, files.values()):
-        machine, found = this_machine(options.gpus), survey(options.folder)
-        logger.info(found.describe())
-        if found.num_images < FEW and not options.source:
-            logger.warning(
-                f'With fewer than {FEW} images, published weights usually give better features: '
-                'python -m beitv2_mm finetune CLASSES --from beitv2_base_patch16_224_pt1k_ft21k '
-                'or, to continue their pretraining, --from beitv2_base_patch16_224_pt1k here'
-            )
-        weights = (options.source and find_weights(options.source, options.image_size)) or None
-        if weights and options.arch not in (None, weights.arch):
-            raise FolderError(f'--arch {options.arch}, but the weights are {weights.arch!r}.')
-        if weights and weights.position == 'layerwise':
-            raise FolderError(
-                f'--from {options.source} is a fine-tuned network, with a table of positions for '
-                'each block: pretraining continues from a pretraining, which shares one.'
-            )
-        arch = weights.arch if weights else options.arch or 'tiny'
-        size = image_size(options.image_size or found.short_side)
-        if weights:
-            size = Size(weights.img_size, weights.patch_size)
-        elif options.image_size:
-            size = exact_size(options.image_size, size.patch)
-        left = found.num_images - max(1, min(2000, found.num_images // 10))
-        third = options.epochs and max(1, options.epochs // 3)
-        plans = {
-            name: schedule(name, left, arch, size, machine, epochs, options.batch_size)
-            for name, epochs in (('tokenizer', third), ('pretrain', options.epochs))
-        }
-        teacher = find_teacher(options.teacher, options.out, size.grid)
-        last = options.out.resolve() / f'tokenizer/epoch_{plans["tokenizer"].epochs}.pth'
-        common = (root, found, arch, size, teacher)
-        configs = {
-            'tokenizer': recipes.tokenizer(*common, plans['tokenizer'], machine),
-            'pretrain': recipes.pretrain(*common, last, plans['pretrain'], machine, weights),
-        }
-        record_command(options)
-        for name, path in files.items():
-            logger.info(f'{name}: {plans[name].describe(size)}')
-            write_config(configs[name], path, name, options.folder, size, plans[name], machine)
+        _write_configs(options, files, logger)
     metrics = {'tokenizer': TOKENIZER_METRICS, 'pretrain': PRETRAIN_METRICS}
     stages = Stages(options.out, logger, count=len(files))
     epochs = {name: Config.fromfile(path).train_cfg.max_epochs for name, path in files.items()}
@@ -106,6 +67,58 @@ def pretrain(options: PretrainOptions, logger: logging.Logger) -> Path:
         )
         done.append(name)
     return publish(pretraining_report(stages.results, files, options.folder), options.out, logger)
+
+
+def _write_configs(
+    options: PretrainOptions, files: Mapping[str, Path], logger: logging.Logger
+) -> None:
+    machine, found = this_machine(options.gpus), survey(options.folder)
+    logger.info(found.describe())
+    if found.num_images < FEW and not options.source:
+        logger.warning(
+            f'With fewer than {FEW} images, published weights usually give better features: '
+            'python -m beitv2_mm finetune CLASSES --from beitv2_base_patch16_224_pt1k_ft21k '
+            'or, to continue their pretraining, --from beitv2_base_patch16_224_pt1k here'
+        )
+    weights = _starting_weights(options)
+    arch = weights.arch if weights else options.arch or 'tiny'
+    size = image_size(options.image_size or found.short_side)
+    if weights:
+        size = Size(weights.img_size, weights.patch_size)
+    elif options.image_size:
+        size = exact_size(options.image_size, size.patch)
+    left = found.num_images - max(1, min(2000, found.num_images // 10))
+    third = options.epochs and max(1, options.epochs // 3)
+    plans = {
+        name: schedule(name, left, arch, size, machine, epochs, options.batch_size)
+        for name, epochs in (('tokenizer', third), ('pretrain', options.epochs))
+    }
+    teacher = find_teacher(options.teacher, options.out, size.grid)
+    last = options.out.resolve() / f'tokenizer/epoch_{plans["tokenizer"].epochs}.pth'
+    common = (config_root(), found, arch, size, teacher)
+    configs = {
+        'tokenizer': recipes.tokenizer(*common, plans['tokenizer'], machine),
+        'pretrain': recipes.pretrain(*common, last, plans['pretrain'], machine, weights),
+    }
+    record_command(options)
+    for name, path in files.items():
+        logger.info(f'{name}: {plans[name].describe(size)}')
+        write_config(configs[name], path, name, options.folder, size, plans[name], machine)
+
+
+def _starting_weights(options: PretrainOptions) -> Weights | None:
+    """What `--from` names."""
+    if not options.source:
+        return None
+    weights = find_weights(options.source, options.image_size)
+    if options.arch not in (None, weights.arch):
+        raise FolderError(f'--arch {options.arch}, but the weights are {weights.arch!r}.')
+    if weights.position == 'layerwise':
+        raise FolderError(
+            f'--from {options.source} is a fine-tuned network, with a table of positions for '
+            'each block: pretraining continues from a pretraining, which shares one.'
+        )
+    return weights
 
 
 def pretraining_report(

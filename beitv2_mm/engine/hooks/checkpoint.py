@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from mmengine.runner import Runner
 
 from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.engine.errors import CheckpointWriteError
+from beitv2_mm.engine.hooks.stop_signals import StopSignals
 from beitv2_mm.registry import HOOKS
 
 _PREFIX = 'deferred://'
@@ -46,8 +46,7 @@ class AtomicCheckpointHook(CheckpointHook):
     the optimizer, because gradients are not in it.
 
     On SIGTERM, which schedulers send before they kill, and on Ctrl-C all processes save after the
-    iteration that they are in and end with status 143 or 130. A second one, a second later or more,
-    ends the process at once: launchers pass on what a terminal has sent to all of them already.
+    iteration that they are in and end with status 143 or 130 (see `StopSignals`).
 
     Args:
         minutes: save when so much time has passed since the last checkpoint, as
@@ -74,11 +73,9 @@ class AtomicCheckpointHook(CheckpointHook):
         self.poll = poll
         self._kept: list[str] = []
         self._due = False  # at the next step of the optimizer
-        self._signal = 0  # that this process has got
-        self._signalled_at = 0.0
-        self._stop = 0  # the signal that all of them know of
+        self.signals = StopSignals()  # of this process
+        self._stop = 0  # the signal that all processes know of
         self._saved_iter = -1  # iterations done when the last checkpoint was made
-        self._handlers: dict[int, Any] = {}  # that were there before
         self._thread = ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
         self._writing: tuple[str, Future] | None = None
 
@@ -92,26 +89,7 @@ class AtomicCheckpointHook(CheckpointHook):
             # what a kill has left, as large as a checkpoint each
             for unfinished in Path(self.out_dir).glob('.*.pth*.tmp'):
                 _remove(unfinished)
-        if threading.current_thread() is threading.main_thread():
-            self._pid = os.getpid()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as in a shell's background
-                    self._handlers[number] = signal.signal(number, self._note_signal)
-
-    def _note_signal(self, number: int, frame: object) -> None:
-        if not self._signal:
-            self._signal, self._signalled_at = number, time.monotonic()
-            # not by the logger, which may be writing just now; workers inherit the handler
-            if is_main_process() and os.getpid() == self._pid:
-                os.write(2, b'\nSaving after this iteration. A second Ctrl-C ends at once.\n')
-        elif time.monotonic() - self._signalled_at >= 1:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-
-    def release_signals(self) -> None:
-        """Give SIGTERM and Ctrl-C back to who had them before the training."""
-        while self._handlers:
-            signal.signal(*self._handlers.popitem())
+        self.signals.listen()
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super().after_train_iter(runner, *args, **kwargs)
@@ -120,7 +98,7 @@ class AtomicCheckpointHook(CheckpointHook):
             late = self.minutes is not None and (
                 time.monotonic() - self._saved_at >= 60 * self.minutes
             )
-            stop, due = _largest(self._signal, late)
+            stop, due = _largest(self.signals.received, late)
             self._stop = self._stop or stop
             self._due |= bool(stop or due)
         if self._due and _has_stepped(runner):
@@ -131,13 +109,13 @@ class AtomicCheckpointHook(CheckpointHook):
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super().after_val_iter(runner, *args, **kwargs)
         # what is saved already need not wait for the rest of the validation
-        if self._signal and get_world_size() == 1 and self._saved_iter == runner.iter:
-            self._stop = self._signal
+        if self.signals.received and get_world_size() == 1 and self._saved_iter == runner.iter:
+            self._stop = self.signals.received
             self._end(runner, runner.iter)
 
     def after_val_epoch(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super().after_val_epoch(runner, *args, **kwargs)
-        (self._stop,) = _largest(self._signal)
+        (self._stop,) = _largest(self.signals.received)
         if self._stop:
             if self._saved_iter != runner.iter and _has_stepped(runner):
                 self._save_iteration(runner, runner.iter)
@@ -154,7 +132,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def after_train(self, runner: Runner) -> None:
         self._wait(runner)
-        self.release_signals()
+        self.signals.release()
         super().after_train(runner)
 
     def _save_iteration(self, runner: Runner, step: int) -> None:
@@ -254,7 +232,7 @@ def release_signals(runner: Runner) -> None:
     """For training loops, which may end by an error: no hook hears of that."""
     for hook in runner.hooks:
         if isinstance(hook, AtomicCheckpointHook):
-            hook.release_signals()
+            hook.signals.release()
 
 
 def _has_stepped(runner: Runner) -> bool:
