@@ -42,6 +42,7 @@ from beitv2_mm.quickstart.settings import (
 from beitv2_mm.quickstart.stages import Metrics, Stage, Stages, run_config, train
 from beitv2_mm.visualization.report import Report, log_table, write_report
 
+MOST = 5000  # images held out: all of them are read before the training, to leave bad ones out
 FEW = 10_000  # images, below which a pretraining from nothing learns little
 
 
@@ -123,7 +124,7 @@ def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
         machine = this_machine(options.gpus)
         _log_survey(found, logger)
         weights = find_weights(options.source, options.image_size)
-        held_out = max(1, min(50, min(found.classes.values()) // 5))
+        held_out = max(1, min(50, min(found.classes.values()) // 5, MOST // len(found.classes)))
         left = found.num_images - held_out * len(found.classes)
         size = Size(weights.img_size, weights.patch_size)
         plan = schedule(
