@@ -266,9 +266,10 @@ class ImageFolder(PixelRules, CustomDataset):
         return [samples[row] for row in np.sort(rows)]
 
     def filter_data(self) -> list[dict]:
-        """Leaves unreadable images out of those held out by ``val_images``: they are few."""
+        """Leaves unreadable images out of those held out of a training folder: they are few."""
         data_list: list[dict] = super().filter_data()
-        if not self.val_images or self.subset != 'val' or self.on_error == 'raise':
+        held_out = self.subset == 'val' and (self.val_images or self.val_per_class)
+        if not held_out or self.on_error == 'raise':
             return data_list
         readable = [data for data in data_list if self._can_load(data)]
         if not readable:

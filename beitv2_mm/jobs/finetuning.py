@@ -23,6 +23,8 @@ from beitv2_mm.visualization.curves import Panel, Scalars, read_scalars
 from beitv2_mm.visualization.outcomes import ClassifierReport
 from beitv2_mm.visualization.report_page import publish
 
+# Images held out: all of them are read before the training, to leave unreadable ones out.
+MOST = 5000
 FIRST_SEED = 'Curves are of the first seed.'
 
 
@@ -43,7 +45,7 @@ def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
         machine = this_machine(options.gpus)
         logger.info(found.describe())
         weights = find_weights(options.source, options.image_size)
-        held_out = max(1, min(50, min(found.classes.values()) // 5))
+        held_out = max(1, min(50, min(found.classes.values()) // 5, MOST // len(found.classes)))
         left = found.num_images - held_out * len(found.classes)
         size = Size(weights.img_size, weights.patch_size)
         plan = schedule(

@@ -1,5 +1,6 @@
 """What lies in a folder of images and masks: pairs, classes, and which of them validate."""
 
+import logging
 import os
 import random
 import statistics
@@ -8,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 from mmengine.utils import track_iter_progress
 
 from beitv2_mm.datasets.image_folder import EXTENSIONS
 from beitv2_mm.datasets.listing import walk
-from beitv2_mm.datasets.reading import UnreadableImageError, open_image, read_labels
+from beitv2_mm.datasets.reading import UnreadableImageError, open_image, read_image, read_labels
 from beitv2_mm.datasets.sampling import sample
 from beitv2_mm.jobs.survey import SAMPLE, FolderError
 from beitv2_mm.segmentation.load_mask import IGNORE
@@ -68,6 +70,7 @@ def survey_masks(folder: Path) -> MaskSurvey:
         )
     classes = _classes(folder, {name: masks / f'{name}.png' for name in files})
     train, val = _split(list(files))
+    val = _readable(val, files, masks)
     sides = []
     for path in sample(list(files.values()), SAMPLE):
         try:
@@ -86,6 +89,23 @@ def _split(names: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return parts[0], parts[1]
     held_out = set(random.Random(0).sample(names, max(1, min(500, len(names) // 10))))
     return tuple(n for n in names if n not in held_out), tuple(sorted(held_out))
+
+
+def _readable(names: tuple[str, ...], files: dict[str, Path], masks: Path) -> tuple[str, ...]:
+    """The names whose image and mask can be read: a validation stops at the others, which a
+    training skips."""
+    readable = []
+    for name in track_iter_progress(list(names)):
+        try:
+            read_image(files[name])
+            read_labels(str(masks / f'{name}.png'))
+        except UnreadableImageError as error:
+            print_log(f'{error}: left out of the validation.', 'current', logging.WARNING)
+        else:
+            readable.append(name)
+    if not readable:
+        raise FolderError('Not one of the images to validate on can be read.')
+    return tuple(readable)
 
 
 def _classes(folder: Path, masks: dict[str, Path]) -> tuple[str, ...]:

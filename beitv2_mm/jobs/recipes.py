@@ -152,6 +152,7 @@ def finetune(
             if found.channels != COLOURS:
                 loader.dataset.pipeline = Config.fromfile(root / BANDS).band_test_pipeline
             feed(loader, found, size, plan, on)
+        cfg.test_evaluator.bank.dataset.test_mode = False  # another image for an unreadable one
         cfg.test_evaluator.k = min(20, plan.steps * plan.images)
         return ordered(cfg)
     cfg.merge_from_dict(

@@ -109,6 +109,18 @@ def test_balanced_disjoint_subsets(tmp_path):
         select(val_per_class=2, samples_per_class=20)
 
 
+@pytest.mark.parametrize('split', [dict(val_images=8), dict(val_per_class=2)])
+def test_unreadable_images_are_left_out_of_those_held_out(tmp_path, split):
+    shutil.copytree(CIFAR, tmp_path, dirs_exist_ok=True)
+    settings = dict(with_label=True, subset='val', test_mode=True, **split)
+    pipeline = [dict(type=LoadImageFromFile)]
+    broken = ImageFolder(str(tmp_path), pipeline=pipeline, **settings).get_data_info(0)['img_path']
+    Path(broken).write_bytes(b'no picture')
+    left = ImageFolder(str(tmp_path), pipeline=pipeline, **settings)
+    assert broken not in {left[i]['img_path'] for i in range(len(left))}
+    assert list(left.unreadable()) == [broken]
+
+
 @pytest.mark.parametrize('with_label', [False, True])
 def test_hold_out_without_labels(tmp_path, with_label):
     (tmp_path / 'x').mkdir()

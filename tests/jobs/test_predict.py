@@ -109,6 +109,11 @@ def test_masks_that_cannot_be_trained_on(pairs: Path) -> None:
     found = survey_masks(pairs)
     assert found.classes == ('class 0', 'class 1', 'class 2')
     assert len(found.train) == 18 and not set(found.train) & set(found.val)
+    (broken, good), images = found.val, pairs / 'images'
+    content = (images / f'{broken}.png').read_bytes()
+    (images / f'{broken}.png').write_bytes(content[:99])
+    assert survey_masks(pairs).val == (good,)  # its validation would stop at the other one
+    (images / f'{broken}.png').write_bytes(content)
     (pairs / 'classes.txt').write_text('sky\nhouse\n')
     with pytest.raises(FolderError, match=r'a 1\.png has the label 2, but .* names 2 classes'):
         survey_masks(pairs)
