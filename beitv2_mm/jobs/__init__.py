@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from beitv2_mm.jobs.finetuning import finetune
     from beitv2_mm.jobs.options import FinetuneOptions, PretrainOptions, SegmentOptions
-    from beitv2_mm.jobs.predict import predict
+    from beitv2_mm.jobs.predicting import predict
     from beitv2_mm.jobs.pretraining import pretrain
     from beitv2_mm.jobs.segmenting import segment_train
 
@@ -19,7 +19,7 @@ _PLACES = {
     'PretrainOptions': 'options',
     'SegmentOptions': 'options',
     'finetune': 'finetuning',
-    'predict': 'predict',
+    'predict': 'predicting',
     'pretrain': 'pretraining',
     'segment_train': 'segmenting',
 }

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer
 from beitv2_mm.jobs import FinetuneOptions, PretrainOptions, finetune, pretrain, teachers
 from beitv2_mm.jobs.efficientnet import write_teacher
-from beitv2_mm.jobs.predict import predict
+from beitv2_mm.jobs.predicting import predict
 from beitv2_mm.jobs.survey import FolderError, require_classes, survey
 from beitv2_mm.jobs.teachers import find_teacher
 from support.tiffs import write_tiff
