@@ -308,7 +308,7 @@ def test_out_of_memory_names_what_needs_less(
     tool: Tool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The allocator's own error, of a tensor that no machine holds."""
-    monkeypatch.setattr('toy.ToyModel.forward', lambda *args, **kwargs: torch.empty(2**45))
+    monkeypatch.setattr('support.toy.ToyModel.forward', lambda *args, **kwargs: torch.empty(2**45))
     with pytest.raises(SystemExit) as stopped:
         tool('train', CONFIG)
     message = str(stopped.value)
