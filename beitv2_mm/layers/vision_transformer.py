@@ -8,9 +8,10 @@ import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
-from beitv2_mm.layers.attention import Read
-from beitv2_mm.layers.block import Block, WithCp
+from beitv2_mm.layers.attention import Queries
+from beitv2_mm.layers.block import Block
 from beitv2_mm.layers.position import Grid, RelativePositionBias, resize_pos_embed
+from beitv2_mm.layers.recompute import WithCp
 
 Position = Literal['shared', 'layerwise', 'absolute']
 Size = int | tuple[int, int]
@@ -161,17 +162,17 @@ class VisionTransformer(nn.Module):
         x: Tensor,
         grid: Grid,
         bias: Tensor | None,
-        read: Read = None,
+        queries: Queries = None,
         depth: int | None = None,
     ) -> Iterator[Tensor]:
-        """The tokens (B, 1 + N, D) after each block in turn, not normalised.
+        """Runs the first ``depth`` blocks, by default all, and yields the tokens after each.
 
-        ``depth`` blocks are run, by default all; after the last of them only those tokens exist
-        that are ``read``.
+        Tokens are (B, 1 + N, D), not normalised; after the last block only the ``queries`` are
+        left, (B, M, D).
         """
         blocks = self.blocks[:depth]
         for i, block in enumerate(blocks, 1):
-            x = block(x, grid, bias, read if i == len(blocks) else None)
+            x = block(x, grid, bias, queries if i == len(blocks) else None)
             yield x
 
     def init_transformer(self, std: float = 0.02) -> None:

@@ -46,9 +46,10 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
 
     Args:
         backbone: config of a `BEiTV2Backbone` with ``with_mask_token`` and a final norm.
-        head: config of a `MIMHead`.
+        head: config of a `MIMHead`; ``embed_dims`` is the backbone's unless given.
         tokenizer: config of a `VQKDTokenizer`, its ``init_cfg`` naming the trained weights.
-        neck: config of a `PatchAggregationNeck`; None trains BEiT v1 style, without aggregation.
+        neck: config of a `PatchAggregationNeck`; ``arch`` is the backbone's unless given. None
+            trains without aggregation, as BEiT v1 does.
         mean, std: of the backbone's images, for pixels in [0, 1]: a value for each channel.
     """
 
@@ -76,8 +77,10 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         usual = dict(type=MaskedImagePreprocessor, channels=channels)
         super().__init__(data_preprocessor or usual, init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.neck = None if neck is None else MODELS.build(neck)
-        self.head = MODELS.build(head)
+        self.neck = None
+        if neck is not None:
+            self.neck = MODELS.build({'arch': self.backbone.arch, **neck})
+        self.head = MODELS.build({'embed_dims': self.backbone.embed_dims, **head})
         if self.backbone.mask_token is None or self.backbone.norm is None:
             raise ValueError(
                 'Masked image modelling needs a backbone with with_mask_token=True and '
@@ -121,14 +124,14 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         Returns:
             'main' and, with a neck, 'aggregation': (B * M, D) each, the padding included.
         """
-        read = masked.patches + 1
-        early_layer = None if self.neck is None else self.neck.early_layer
-        with_cls = F.pad(read, (1, 0))  # CLS, token 0, feeds the neck
-        features = self.backbone.forward_masked(image, masked.mask, early_layer, with_cls)
+        queries = masked.patches + 1  # (B, M); token 0 is CLS
+        with_cls = F.pad(queries, (1, 0))  # (B, 1 + M); the neck needs CLS
+        layers = () if self.neck is None else (self.neck.early_layer,)
+        features = self.backbone.forward_features(image, masked.mask, with_cls, layers)
         tokens = dict(main=self.backbone.norm(features.tokens[:, 1:].flatten(0, 1)))
         if self.neck is not None:
             norm = self.backbone.norm if self.neck.cls_pt_norm is None else self.neck.cls_pt_norm
-            tokens['aggregation'] = norm(self.neck(features, read).flatten(0, 1))
+            tokens['aggregation'] = norm(self.neck(features, queries).flatten(0, 1))
         return tokens
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor]:
@@ -137,7 +140,8 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         The mean patch token of the last block, normalised as a new fc_norm would.
         """
         image = self.normalize(inputs)
-        pooled = self.backbone.forward_masked(image, None, read=slice(1, None)).tokens.mean(dim=1)
+        patches = self.backbone.forward_features(image, queries=slice(1, None)).tokens
+        pooled = patches.mean(dim=1)  # (B, D)
         return (F.layer_norm(pooled, pooled.shape[-1:], eps=LAYER_NORM_EPS),)
 
     def normalize(self, image: Tensor) -> Tensor:
