@@ -10,7 +10,7 @@ from beitv2_mm.layers.block import LAYER_NORM_EPS
 from beitv2_mm.layers.recompute import WithCp
 from beitv2_mm.layers.vision_transformer import drop_path_schedule
 from beitv2_mm.models.backbone import Features
-from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
 from beitv2_mm.registry import MODELS
 
 
@@ -34,14 +34,14 @@ class PatchAggregationNeck(PretrainedModule):
 
     def __init__(
         self,
-        arch: str | dict | Arch = 'base',
+        arch: str | Config | Arch = 'base',
         early_layer: int | None = None,
         num_layers: int = 2,
         layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         separate_norm: bool = False,
         with_cp: WithCp = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(init_cfg)
         size = get_arch(arch)

@@ -13,7 +13,7 @@ from beitv2_mm.layers.block import LAYER_NORM_EPS
 from beitv2_mm.layers.position import Grid
 from beitv2_mm.layers.recompute import WithCp
 from beitv2_mm.layers.vision_transformer import Position, Size
-from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
 from beitv2_mm.registry import MODELS
 
 OutType = Literal['raw', 'featmap', 'avg_featmap', 'cls_token']
@@ -31,6 +31,14 @@ class Features(NamedTuple):
     bias: Tensor | None  # (heads, 1 + N, 1 + N), shared by all blocks
 
 
+def _checked_indices(out_indices: int | Sequence[int], num_layers: int) -> tuple[int, ...]:
+    """Sorted indices from 0 without duplicates; negative ones count from the end."""
+    indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    if not all(-num_layers <= i < num_layers for i in indices):
+        raise ValueError(f'out_indices {indices} name blocks that a network of {num_layers} lacks.')
+    return tuple(sorted({i % num_layers for i in indices}))
+
+
 @MODELS.register_module()
 class BEiTV2Backbone(VisionTransformer, PretrainedModule):
     """Vision transformer of BEiT v2, for every task.
@@ -43,20 +51,22 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         position: 'layerwise' bias tables (fine-tuning), one 'shared' table (pretraining) or an
             'absolute' embedding (tokenizer).
         out_indices: blocks whose outputs are returned, from 0; negative ones count from the end.
-            Blocks after the last of them exist, so that checkpoints fit, but are not run and get
-            no gradient: to train with several processes, set find_unused_parameters=True.
-        out_type: 'raw' all tokens (B, 1 + N, D); 'featmap' (B, D, rows, columns); 'avg_featmap'
-            fc_norm of the mean patch token (B, D); 'cls_token' (B, D).
-        final_norm: normalise the last block's output; None does so for 'raw' and 'cls_token'.
-        layer_scale_init_value: None for the arch's own, 0 for no layer scale.
-        frozen_stages: 0 freezes patch embedding, tokens and positions, k also the first k blocks,
-            the number of blocks everything; -1 nothing.
-        with_mask_token: own a mask token, so that ``mask`` may be given.
+            Blocks after the last of them exist, so that checkpoints fit, but they do not run and
+            get no gradient: to train with several processes, set find_unused_parameters=True.
+        out_type: 'raw' for all tokens (B, 1 + N, D), 'featmap' for (B, D, rows, columns),
+            'avg_featmap' for the fc_norm of the mean patch token (B, D), 'cls_token' for (B, D).
+        final_norm: whether the last block's output is normalised; None means yes for 'raw' and
+            'cls_token', no for the others.
+        layer_scale_init_value: None for the value of ``arch``, 0 for no layer scale.
+        frozen_stages: -1 freezes nothing; 0 freezes patch embedding, tokens and positions; k also
+            freezes the first k blocks; the number of blocks freezes everything.
+        with_mask_token: whether there is a mask token; forward passes with a mask need it.
+        with_cp: True or 'selective' saves memory in training, see `Block`.
     """
 
     def __init__(
         self,
-        arch: str | dict | Arch = 'base',
+        arch: str | Config | Arch = 'base',
         img_size: Size = 224,
         patch_size: Size = 16,
         in_channels: int = 3,
@@ -71,7 +81,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         frozen_stages: int = -1,
         with_mask_token: bool = False,
         with_cp: WithCp = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
         size = get_arch(arch)
         if out_type not in QUERIES_BY_OUT_TYPE:
@@ -100,12 +110,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         self.arch = size
         self.num_layers = size.num_layers
         self.out_type = out_type
-        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if not all(-self.num_layers <= i < self.num_layers for i in indices):
-            raise ValueError(
-                f'out_indices {indices} name blocks that a network of {self.num_layers} lacks.'
-            )
-        self.out_indices = tuple(sorted({i % self.num_layers for i in indices}))
+        self.out_indices = _checked_indices(out_indices, size.num_layers)
         if final_norm is None:
             final_norm = out_type in ('raw', 'cls_token')
         pooled = out_type == 'avg_featmap'
@@ -130,7 +135,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
 
         Args:
             image: (B, C, H, W), normalised.
-            mask: (B, rows, columns) or (B, N) bool, True where the mask token stands in.
+            mask: (B, rows, columns) or (B, N) bool, True where the mask token replaces the patch.
             queries: tokens of the last block that are needed; CLS is token 0, the first patch 1.
             layers: blocks, counted from 1, after which all tokens are returned as well.
             depth: number of blocks to run, by default all.
@@ -176,8 +181,8 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter and number of depths, for layer-wise learning-rate decay.
 
-        Depth 0 is what comes before the blocks, n is block n, and everything else, the shared
-        bias table too, counts as the top.
+        Patch embedding, tokens and position embedding have depth 0, and block n, counted from 1,
+        has depth n. Everything else has the largest depth, including the shared bias table.
         """
         num_depths = self.num_layers + 2
         name = param_name.removeprefix(prefix) if param_name.startswith(prefix) else ''
@@ -202,7 +207,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
                 parameter.requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'BEiTV2Backbone':
-        """Frozen blocks stay in eval mode."""
+        """Sets the mode of the backbone; frozen blocks stay in eval mode."""
         super().train(mode)
         for block in self.blocks[: max(self.frozen_stages, 0)]:
             block.eval()
