@@ -1,12 +1,12 @@
-"""Activation recomputation: the backward pass computes again what the forward pass did not keep.
+"""Activation recomputation: the backward pass recomputes activations that were not stored.
 
-Everything rests on PyTorch's non-reentrant ``checkpoint``: it keeps only the arguments of a region
-and runs the region again in the backward pass, up to the last tensor that a gradient needs.
-``with_cp=True`` makes a whole block such a region. ``with_cp='selective'`` takes only GELU and the
-product after it, and because that product is the end of the region, it is not computed twice.
-A compiler does not stop early, but it recomputes all element-wise operations of a block inside
-kernels that it runs anyway: a compiled block is one region, and `recompute_except_products` states
-which of its results are kept.
+All of it rests on PyTorch's non-reentrant ``checkpoint``, which stores only the inputs of a region
+of the forward pass; the backward pass runs the region again, up to the last tensor that a gradient
+needs. ``with_cp=True`` makes a whole block such a region. ``with_cp='selective'`` takes only GELU
+and the matrix product after it; since the product ends the region, it is not computed twice.
+A compiled block is one region even with 'selective', because a compiler recomputes element-wise
+operations inside kernels that it runs anyway; it does not stop early, so
+`recompute_except_products` lists the results that it has to store.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,16 @@ from torch.torch_version import TorchVersion
 from torch.utils import checkpoint
 
 WithCp: TypeAlias = bool | Literal['selective']
-# Earlier versions were not tried or failed: some do not compile a policy for what is kept, and
-# some lose it beneath DDP.
+# Earlier versions were not tried or do not work: some cannot compile such a list, and some ignore
+# it beneath DDP.
 COMPILES_SELECTIVE = TorchVersion(torch.__version__) >= TorchVersion('2.14')
-KEPT_OPS = {f'aten::{op}' for op in ('mm', 'addmm', 'bmm', 'baddbmm', '_softmax', '_safe_softmax')}
+STORED_OPS = {
+    f'aten::{op}' for op in ('mm', 'addmm', 'bmm', 'baddbmm', '_softmax', '_safe_softmax')
+}
 
 
 def recompute(function: Callable[..., Tensor], *args: Any, random: bool = True) -> Tensor:
-    """Calls ``function`` and keeps only ``args`` for its backward pass.
+    """Calls ``function`` and stores only ``args`` for its backward pass.
 
     With ``random``, the second run draws the same random numbers as the first; a function that
     draws none does not need this.
@@ -37,26 +39,26 @@ def recompute(function: Callable[..., Tensor], *args: Any, random: bool = True) 
 
 
 def recompute_except_products(function: Callable[..., Tensor], *args: Any) -> Tensor:
-    """As `recompute`, for a graph that is being compiled; keeps what is expensive.
+    """Calls ``function`` while a compiler traces it, and stores only expensive results.
 
-    These are the results of matrix products, of softmax and of everything that draws random
-    numbers. Before PyTorch 2.14 all results are kept.
+    These are the results of matrix products, of softmax and of operations that draw random numbers.
+    Before PyTorch 2.14, all results are stored.
     """
     if not COMPILES_SELECTIVE:
         return function(*args)
     output: Tensor = checkpoint.checkpoint(
-        function, *args, use_reentrant=False, context_fn=_keep_products
+        function, *args, use_reentrant=False, context_fn=_store_products
     )
     return output
 
 
-def _keep_products() -> Any:
+def _store_products() -> Any:
     return checkpoint.create_selective_checkpoint_contexts(_policy)
 
 
 def _policy(context: Any, op: torch._ops.OpOverload, *args: Any, **kwargs: Any) -> Any:
     # Every fused attention counts as random, because it could apply dropout.
     is_random = torch.Tag.nondeterministic_seeded in op.tags
-    if op.name() in KEPT_OPS or is_random:
+    if op.name() in STORED_OPS or is_random:
         return checkpoint.CheckpointPolicy.MUST_SAVE
     return checkpoint.CheckpointPolicy.PREFER_RECOMPUTE
