@@ -30,5 +30,13 @@ def test_top_of_the_package_holds_three_modules() -> None:
     assert top == {'__init__.py', '__main__.py', 'registry.py'}
 
 
+def test_layers_import_neither_openmmlab_nor_higher_rooms() -> None:
+    for file in (ROOT / 'beitv2_mm/layers').glob('*.py'):
+        found = re.findall(
+            r'^\s*(?:from|import) (mm\w+|beitv2_mm(?:\.\w+)?)', file.read_text(), re.M
+        )
+        assert set(found) <= {'beitv2_mm.layers'}, file
+
+
 def test_types_are_shipped() -> None:
     assert (ROOT / 'beitv2_mm/py.typed').exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic(path: str | PathLike) -> Iterator[Path]:
+def atomic(path: str | PathLike[str]) -> Iterator[Path]:
     """A hidden file beside ``path`` to write to, which takes its place when all went well.
 
     An interruption, a kill included, leaves what was at ``path`` before.
@@ -27,7 +27,7 @@ def atomic(path: str | PathLike) -> Iterator[Path]:
         raise
 
 
-def write_atomic(path: str | PathLike, content: bytes) -> None:
+def write_atomic(path: str | PathLike[str], content: bytes) -> None:
     """Writes bytes; they are on the disk before the name is, so a power failure is no danger."""
     with atomic(path) as temporary, temporary.open('wb') as file:
         file.write(content)

@@ -285,7 +285,7 @@ def _make_derived(result: Conversion, grid: Grid | None) -> None:
 
 def convert_file(
     source: Source,
-    destination: str | PathLike,
+    destination: str | PathLike[str],
     to: Format,
     source_grid: Grid | None = None,
     grid: Grid | None = None,

@@ -14,7 +14,7 @@ from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.checkpoint.names import StateDict, check_plain, shown
 from beitv2_mm.compat.safe_load import CheckpointError
 
-Source = str | PathLike | Mapping
+Source = str | PathLike[str] | Mapping[str, Any]
 WRAPPERS = ('state_dict', 'model', 'module')
 EMA_WRAPPERS = ('model_ema', 'state_dict_ema', 'ema_state_dict')
 MAX_WRAPPERS = 8  # one in another
@@ -68,7 +68,9 @@ def open_checkpoint(source: Source, ema: bool = False) -> Content:
     return Content(tensors, note, is_average)
 
 
-def _choose_weights(checkpoint: Mapping, ema: bool) -> tuple[Mapping, str, bool]:
+def _choose_weights(
+    checkpoint: Mapping[str, Any], ema: bool
+) -> tuple[Mapping[str, Any], str, bool]:
     """The mapping that holds the weights, a note on moving averages, and whether it is one."""
     note, is_average = '', False
     for _ in range(MAX_WRAPPERS):  # a mapping may hold itself
@@ -94,15 +96,15 @@ def _choose_weights(checkpoint: Mapping, ema: bool) -> tuple[Mapping, str, bool]
     return checkpoint, note, is_average
 
 
-def _meta(checkpoint: Mapping) -> Mapping:
+def _meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     meta = checkpoint.get('meta')
     return meta if isinstance(meta, Mapping) else {}
 
 
-def _tensors(checkpoint: Mapping) -> Iterator[tuple[str, Tensor]]:
+def _tensors(checkpoint: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors; those of mappings within, such as a student and a teacher, get its key as
     prefix."""
-    waiting: list[tuple[str, Mapping, int]] = [('', checkpoint, 0)]
+    waiting: list[tuple[str, Mapping[Any, Any], int]] = [('', checkpoint, 0)]
     count = 0
     while waiting:
         prefix, mapping, depth = waiting.pop(0)
@@ -118,7 +120,7 @@ def _tensors(checkpoint: Mapping) -> Iterator[tuple[str, Tensor]]:
                 waiting.append((f'{prefix}{key}.', value, depth + 1))
 
 
-def dataset_meta(source: str | PathLike) -> dict[str, Any]:
+def dataset_meta(source: str | PathLike[str]) -> dict[str, Any]:
     """What mmengine notes about the data in a checkpoint, empty where there is nothing.
 
     Keys are 'classes', a list of str, 'palette', a list of (R, G, B), and how images were read,
@@ -147,7 +149,7 @@ def dataset_meta(source: str | PathLike) -> dict[str, Any]:
     return meta
 
 
-def _sequence(value: object) -> list:
+def _sequence(value: object) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
@@ -156,7 +158,7 @@ def _is_color(value: object) -> bool:
     return len(channels) == 3 and all(isinstance(c, int) and 0 <= c < 256 for c in channels)
 
 
-def write(state_dict: StateDict, path: str | PathLike, wrapper: str | None = None) -> None:
+def write(state_dict: StateDict, path: str | PathLike[str], wrapper: str | None = None) -> None:
     """Writes .safetensors, or a .pth with the tensors under ``wrapper``.
 
     The file appears at once and whole: an interruption leaves what was there before.

@@ -1,6 +1,7 @@
 """What a checkpoint that does not fit a module is of, in the words of a config."""
 
 from collections.abc import Container, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ def num_blocks(names: Container[str], part: str = '') -> int:
     return count
 
 
-def arch_of(weights: Mapping[str, Tensor], part: str = '') -> str | dict | None:
+def arch_of(weights: Mapping[str, Tensor], part: str = '') -> str | dict[str, Any] | None:
     """The arch of a transformer from its tensors: a name where there is one, None without blocks.
 
     Heads show in bias tables; without one they are taken to have 64 channels, as all published.

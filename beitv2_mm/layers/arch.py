@@ -1,6 +1,6 @@
 """Sizes of the networks, by name (paper appendix, tables 9 and 10) or as a dict."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Arch(NamedTuple):
@@ -21,9 +21,8 @@ ARCHS = {
 }
 
 
-def get_arch(arch: str | dict | Arch) -> Arch:
-    """Looks a name up, or checks a dict with embed_dims, num_layers, num_heads (and mlp_ratio,
-    layer_scale_init_value).
+def get_arch(arch: str | dict[str, Any] | Arch) -> Arch:
+    """Looks up a name, or checks a dict of the fields of `Arch` and fills in its defaults.
 
     Raises:
         ValueError: an unknown name, or a dict with missing or unknown keys.

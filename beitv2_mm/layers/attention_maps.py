@@ -13,7 +13,7 @@ def attention_probabilities(model: VisionTransformer, image: Tensor, block: int 
     The bias is resized to the image's grid. Blocks after ``block`` are not run.
 
     Args:
-        block: from 0; negative ones count from the end.
+        block: index from 0; negative ones count from the end.
 
     Raises:
         ValueError: there is no such block.
@@ -31,8 +31,9 @@ def attention_probabilities(model: VisionTransformer, image: Tensor, block: int 
 
 
 def query_map(attention: Tensor, grid: tuple[int, int], row: int, column: int) -> Tensor:
-    """Attention (heads, 1 + N, 1 + N) from the patch (row, column) to all patches: (heads, rows,
-    columns).
+    """Attention from the patch (row, column) to all patches.
+
+    (heads, 1 + N, 1 + N) -> (heads, rows, columns)
 
     Raises:
         ValueError: the patch lies outside the grid.
@@ -46,8 +47,10 @@ def query_map(attention: Tensor, grid: tuple[int, int], row: int, column: int) -
 
 
 def mass_mask(maps: Tensor, threshold: float = 0.6) -> Tensor:
-    """True on the strongest patches that hold ``threshold`` of each map's mass: (heads, rows,
-    columns)."""
+    """Marks the strongest patches that together hold ``threshold`` of each map's mass.
+
+    (heads, rows, columns) -> bool of the same shape
+    """
     flat = maps.flatten(1)
     values, order = (flat / flat.sum(dim=1, keepdim=True)).sort(dim=1)
     kept = values.cumsum(dim=1) > 1 - threshold

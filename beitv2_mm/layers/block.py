@@ -1,35 +1,29 @@
-"""Pre-norm transformer block: (B, N, D) -> (B, N, D), or (B, M, D) where M tokens are read."""
+"""Pre-norm transformer block: (B, N, D) -> (B, N, D), or (B, M, D) for M query tokens."""
 
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
-from mmengine.utils import digit_version
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils import checkpoint
 
-from beitv2_mm.layers.attention import Attention, Read, read_tokens
+from beitv2_mm.layers.attention import Attention, Queries, select_tokens
 from beitv2_mm.layers.position import Grid
+from beitv2_mm.layers.recompute import WithCp, recompute, recompute_except_products
 
 LAYER_NORM_EPS = 1e-6
-WithCp: TypeAlias = bool | Literal['selective']
-# Versions before were not tried; some lack it, some refuse it or lose it beneath DDP.
-COMPILES_SELECTIVE = digit_version(torch.__version__) >= digit_version('2.14')
-SAVED_OPS = {f'aten::{op}' for op in ['mm', 'addmm', 'bmm', 'baddbmm', '_softmax', '_safe_softmax']}
 
 
 class Block(nn.Module):
     """``x + gamma_1 * drop(attn(norm1(x)))``, then ``x + gamma_2 * drop(mlp(norm2(x)))``.
 
-    ``layer_scale`` is the start of gamma_1 and gamma_2; None or 0 leaves them out. Each branch is
-    dropped once, with rate ``drop_path``.
+    ``layer_scale`` is the initial value of gamma_1 and gamma_2; None or 0 leaves them out. Each
+    branch is dropped once, with rate ``drop_path``.
 
-    ``with_cp`` saves memory in training by recomputation in the backward pass. True keeps only the
-    block's input and computes everything again. 'selective' computes only GELU again: its output is
-    a fifth of what a block keeps in half precision, and one element-wise pass restores it.
-    A compiled block also computes the norms again, inside kernels that it runs anyway.
+    ``with_cp`` saves memory in training, see `beitv2_mm.layers.recompute`. True keeps only the
+    block's input and computes everything twice. 'selective' computes only GELU twice: its output is
+    a fifth of what a block keeps in half precision, and one element-wise pass restores it. A block
+    that is compiled with 'selective' computes the norms twice as well, at no extra pass.
     """
 
     def __init__(
@@ -61,42 +55,43 @@ class Block(nn.Module):
             self.gamma_2 = nn.Parameter(torch.full((dim,), float(layer_scale)))
 
     def forward(
-        self, x: Tensor, grid: Grid, bias: Tensor | None = None, read: Read = None
+        self, x: Tensor, grid: Grid, bias: Tensor | None = None, queries: Queries = None
     ) -> Tensor:
-        """Tokens after the block. Those that are not ``read`` serve as keys and values only."""
-        if self.with_cp and self.training and torch.is_grad_enabled():
-            if self.with_cp != 'selective':
-                return checkpoint.checkpoint(self._plain, x, grid, bias, read, use_reentrant=False)
-            if not torch.compiler.is_compiling():
-                return self._run(x, grid, bias, read, self._mlp_without_activation)
-            if COMPILES_SELECTIVE:  # left to itself, a compiler saves the outputs of norms and GELU
-                return checkpoint.checkpoint(
-                    self._plain,
-                    x,
-                    grid,
-                    bias,
-                    read,
-                    use_reentrant=False,
-                    context_fn=selective_context_fn,
-                )
-        return self._plain(x, grid, bias, read)
-
-    def _plain(self, x: Tensor, grid: Grid, bias: Tensor | None, read: Read) -> Tensor:
-        return self._run(x, grid, bias, read, self.mlp)
+        """Tokens after the block; tokens that are not among ``queries`` serve as keys and values
+        only."""
+        if not (self.with_cp and self.training and torch.is_grad_enabled()):
+            return self._run(x, grid, bias, queries)
+        if self.with_cp != 'selective':
+            return recompute(self._run, x, grid, bias, queries)
+        if torch.compiler.is_compiling():
+            return recompute_except_products(self._run, x, grid, bias, queries)
+        return self._run(x, grid, bias, queries, recompute_gelu=True)
 
     def _run(
         self,
         x: Tensor,
         grid: Grid,
         bias: Tensor | None,
-        read: Read,
-        mlp: Callable[[Tensor], Tensor],
+        queries: Queries,
+        recompute_gelu: bool = False,
     ) -> Tensor:
+        mlp = self._mlp_recomputing_gelu if recompute_gelu else self.mlp
         # Do not bind the output of a branch: it would stay alive during the other branch.
         x = self._add(
-            read_tokens(x, read), self.attn(self.norm1(x), grid, bias, read), self.gamma_1
+            select_tokens(x, queries),
+            self.attn(self.norm1(x), grid, bias, queries),
+            self.gamma_1,
         )
         return self._add(x, mlp(self.norm2(x)), self.gamma_2)
+
+    def _mlp_recomputing_gelu(self, x: Tensor) -> Tensor:
+        """The MLP, whose backward pass computes the output of GELU again."""
+        mlp = self.mlp
+
+        def gelu_and_product(hidden: Tensor) -> Tensor:
+            return mlp.fc2(mlp.norm(mlp.drop1(mlp.act(hidden))))
+
+        return mlp.drop2(recompute(gelu_and_product, mlp.fc1(x), random=mlp.drop1.p > 0))
 
     def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
         branch = self.drop_path(branch)
@@ -106,17 +101,11 @@ class Block(nn.Module):
             return torch.addcmul(x, gamma, branch)
         return _AddScaledHalf.apply(x, gamma, branch)
 
-    def _mlp_without_activation(self, x: Tensor) -> Tensor:
-        """The MLP, whose backward pass computes the output of GELU again."""
-        mlp = self.mlp
-        if mlp.drop1.p:  # another run of dropout would draw another mask
-            return mlp(x)
-        return mlp.drop2(_recompute_between(mlp.act, mlp.fc2, mlp.fc1(x)))
-
     def init_weights(self, depth: int, std: float = 0.02) -> None:
-        """Truncated normal weights; those that end a branch are divided by sqrt(2 * depth).
+        """Draws truncated normal weights, smaller in the last layer of each branch.
 
-        ``depth`` counts the blocks from 1 (BEiT section 2.5).
+        Those are divided by sqrt(2 * depth), where ``depth`` counts the blocks from 1 (BEiT
+        section 2.5).
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -135,18 +124,6 @@ class Block(nn.Module):
         with torch.no_grad():
             self.attn.proj.weight.div_((2 * depth) ** 0.5)
             self.mlp.fc2.weight.div_((2 * depth) ** 0.5)
-
-
-def _selective_policy(context: Any, op: torch._ops.OpOverload, *args: Any, **kwargs: Any) -> Any:
-    # Random numbers, and all fused attentions, which could drop something.
-    seeded = torch.Tag.nondeterministic_seeded in op.tags
-    policy = checkpoint.CheckpointPolicy
-    return policy.MUST_SAVE if op.name() in SAVED_OPS or seeded else policy.PREFER_RECOMPUTE
-
-
-def selective_context_fn() -> Any:
-    """The choice of 'selective', for `torch.utils.checkpoint.checkpoint`."""
-    return checkpoint.create_selective_checkpoint_contexts(_selective_policy)
 
 
 class _AddScaledHalf(torch.autograd.Function):
@@ -171,29 +148,3 @@ class _AddScaledHalf(torch.autograd.Function):
             grad_branch = torch.mul(grad, gamma, out=torch.empty_like(branch))
             grad_gamma = (grad * branch).flatten(0, -2).sum(dim=0)
         return grad, grad_gamma, grad_branch
-
-
-def _recompute_between(
-    cheap: Callable[[Tensor], Tensor], product: Callable[[Tensor], Tensor], x: Tensor
-) -> Tensor:
-    """``product(cheap(x))``, where backward computes ``cheap(x)`` again instead of keeping it.
-
-    The saved-tensor hooks recognise the output of ``cheap`` by its address among the tensors that
-    ``product`` saves. `torch.utils.checkpoint` would do the same at five times the cost for the
-    host: it saves and restores random states, and calls ``product`` again to see what it saves.
-    """
-    y = cheap(x)
-    address, size, x = y.data_ptr(), y.numel(), x.detach()
-
-    def pack(saved: Tensor) -> Tensor | torch.Size:
-        same = saved.data_ptr() == address and saved.numel() == size and saved.is_contiguous()
-        return saved.shape if same else saved
-
-    def unpack(saved: Tensor | torch.Size) -> Tensor:
-        if isinstance(saved, Tensor):
-            return saved
-        with torch.no_grad():
-            return cheap(x).view(saved)
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        return product(y)

@@ -24,11 +24,11 @@ def table_size(grid: Grid) -> int:
     return (2 * grid[0] - 1) * (2 * grid[1] - 1) + NUM_CLS_ROWS
 
 
-@torch.compiler.assume_constant_result  # a compiled graph holds it: nothing in here is traced
+@torch.compiler.assume_constant_result  # a constant of the compiled graph, which is not traced
 def relative_position_index(grid: Grid, device: torch.device | str = 'cpu') -> Tensor:
     """Row of the bias table for every (query, key) pair, CLS first: (N + 1, N + 1) int64.
 
-    The tensor is shared by all who ask for this grid: do not write to it.
+    All callers with this grid share the tensor: do not write to it.
     """
     return _index(grid, torch.device(device))
 
@@ -47,32 +47,36 @@ def _index(grid: Grid, device: torch.device) -> Tensor:
 
 
 def _constant(array: np.ndarray, device: torch.device) -> Tensor:
-    # A tensor made in inference mode and cached would be refused by every later backward pass.
+    # A tensor that is created in inference mode cannot be used in a later backward pass.
     with torch.inference_mode(False):
         return torch.from_numpy(array).to(device)
 
 
 def _geometric_offsets(source: int, target: int) -> np.ndarray:
-    """Where the ``2 * source - 1`` offsets of a table lie among those of a larger grid.
+    """Positions of the ``2 * source - 1`` offsets of a table among those of a larger grid.
 
     Neighbouring offsets are 1, q, q^2, ... apart, so that near offsets keep their meaning and only
-    far ones are stretched; q is the ratio that makes the last one reach the target's border, kept
-    within [1.01, 1.5] (BEiT's fine-tuning recipe).
+    far ones are stretched. The ratio q lets the last offset reach the border of the target; it is
+    kept within [1.01, 1.5] (BEiT's fine-tuning recipe).
     """
     low, high = 1.01, 1.5
     while high - low > 1e-6:
         ratio = (low + high) / 2
         reach = (1 - ratio ** (source - 1)) / (1 - ratio)
         low, high = (low, ratio) if reach > target - 1 else (ratio, high)
-    steps = ratio ** np.arange(source - 1)  # the last ratio tried, to the digit of the reference
+    steps = ratio ** np.arange(source - 1)  # the last ratio tried, as in the reference
     right = np.cumsum(steps)
-    return np.concatenate([-right[::-1], [0.0], right])
+    offsets: np.ndarray = np.concatenate([-right[::-1], [0.0], right])
+    return offsets
 
 
 @torch.compiler.assume_constant_result
 def _resize_matrices(source: Grid, target: Grid, device: torch.device) -> Tensor:
-    """Cubic spline interpolation along both axes as matrices, (2 target - 1, 2 source - 1) each,
-    flat, one after the other: torch 2.14 takes two constants of one function for the same."""
+    """Matrices of cubic spline interpolation along both axes, (2 target - 1, 2 source - 1) each.
+
+    Both are flattened and concatenated, because torch 2.14 confuses two constants that come from
+    the same function.
+    """
     return _matrices(source, target, device)
 
 
@@ -83,23 +87,25 @@ def _matrices(source: Grid, target: Grid, device: torch.device) -> Tensor:
 
 
 def _spline_matrix(source: int, target: int) -> np.ndarray:
-    identity = np.eye(2 * source - 1)
+    identity: np.ndarray = np.eye(2 * source - 1)
     if source == target:
         return identity
-    if source < 3:  # too few offsets for a cubic: the table's own values, the border repeated
+    if source < 3:  # too few offsets for a cubic: take the nearest value, or that of the border
         nearest = np.arange(1 - target, target).clip(1 - source, source - 1) + source - 1
-        return identity[nearest]
+        rows: np.ndarray = identity[nearest]
+        return rows
     known = _geometric_offsets(source, target)
     wanted = np.arange(1 - target, target, dtype=np.float64).clip(known[0], known[-1])
-    return make_interp_spline(known, identity, k=3)(wanted)
+    matrix: np.ndarray = make_interp_spline(known, identity, k=3)(wanted)
+    return matrix
 
 
 def resize_bias_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
-    """Bias table of one grid -> of another.
+    """Resizes the bias table of one grid to another.
 
-    (table_size(source), heads) -> (table_size(target), heads). Cubic interpolation on geometrically
-    spaced offsets, each axis on its own; the CLS rows are kept. It is linear in ``table`` and
-    differentiable.
+    (table_size(source), heads) -> (table_size(target), heads). The offsets are interpolated along
+    each axis by a cubic spline with geometrically spaced knots; the CLS rows are kept. The result
+    is linear in ``table`` and differentiable.
     """
     if len(table) != table_size(source):
         raise ValueError(
@@ -120,7 +126,7 @@ def resize_bias_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
 
 
 def resize_pos_embed(pos_embed: Tensor, source: Grid, target: Grid, num_prefix: int = 1) -> Tensor:
-    """Absolute position embedding of one grid -> of another, bicubic; prefix tokens are kept.
+    """Resizes the position embedding of one grid to another, bicubic; prefix tokens are kept.
 
     (1, num_prefix + rows * columns, D) -> (1, num_prefix + new rows * new columns, D)
     """
@@ -134,23 +140,23 @@ def resize_pos_embed(pos_embed: Tensor, source: Grid, target: Grid, num_prefix: 
         return pos_embed
     prefix, patches = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
     patches = patches.reshape(1, *source, -1).permute(0, 3, 1, 2)  # (1, D, rows, columns)
-    # The reference hands PyTorch the scale, a tenth of a patch too large, and not the size.
+    # As the reference does, pass a scale for a tenth of a patch more, instead of the size.
     scale = [(new + 0.1) / old for new, old in zip(target, source, strict=True)]
     patches = F.interpolate(patches.float(), scale_factor=scale, mode='bicubic').to(pos_embed)
     return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)
 
 
 def needs_grad_on_cpu(tensor: Tensor) -> bool:
-    """Whether a gradient of it will be asked for, on a CPU."""
-    return tensor.device.type == 'cpu' and tensor.requires_grad and torch.is_grad_enabled()
+    """Whether the tensor lies on a CPU and autograd records what is computed from it."""
+    return bool(tensor.device.type == 'cpu' and tensor.requires_grad and torch.is_grad_enabled())
 
 
 @torch.library.custom_op('beitv2_mm::select_columns', mutates_args=())
 def select_columns(table: Tensor, index: Tensor) -> Tensor:
-    """``table.index_select(1, index)`` as an operator that a compiler leaves whole.
+    """``table.index_select(1, index)`` as an operator that a compiler does not fuse.
 
-    On a CPU, Inductor would look up every number anew wherever the result is read, three times in
-    the softmax of every block, which takes 9 ms a block instead of 2 (base, batch 4 at 224 px).
+    On a CPU, Inductor would repeat the look-up of every element in each loop that uses the result,
+    three times in the softmax of every block: 9 ms a block instead of 2 (base, batch 4 at 224 px).
     """
     return table.index_select(1, index)
 
@@ -175,11 +181,10 @@ select_columns.register_autograd(_backward, setup_context=_setup_context)
 
 
 def gather_bias(table: Tensor, source: Grid, target: Grid) -> Tensor:
-    """Additive attention bias for ``target`` from the table of ``source``:
-    (heads, N + 1, N + 1)."""
+    """Attention bias (heads, N + 1, N + 1) of grid ``target`` from the table of ``source``."""
     table = resize_bias_table(table, source, target)
     index = relative_position_index(target, table.device)
-    # The small table is transposed and not the large bias: up to ten times as fast on a CPU.
+    # Transposing the small table is up to ten times as fast on a CPU as transposing the bias.
     by_head = table.t().contiguous()
     if torch.compiler.is_compiling() and needs_grad_on_cpu(table):
         bias = select_columns(by_head, index.flatten())
@@ -189,32 +194,34 @@ def gather_bias(table: Tensor, source: Grid, target: Grid) -> Tensor:
 
 
 class BiasTable(nn.Module):
-    """A module with a bias table made for ``grid``; with None for the grid it has none."""
+    """A module that owns a bias table for ``grid``; if ``grid`` is None, it owns none."""
 
     def __init__(self, grid: Grid | None, num_heads: int) -> None:
         super().__init__()
         self.grid = grid
-        self._derived: tuple[tuple, Tensor, Tensor] | None = None
+        self._derived: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
         if grid is not None:
             self.relative_position_bias_table = nn.Parameter(
                 torch.zeros(table_size(grid), num_heads)
             )
 
     def derive(self, make: Callable[[Tensor, Grid, Grid], Tensor], grid: Grid) -> Tensor:
-        """``make(table, its grid, grid)``; on a CPU and without gradients it is made once and kept
-        until the table or the grid changes."""
+        """Computes ``make(table, self.grid, grid)``.
+
+        On a CPU and without gradients, the result is cached until the table or the grid changes.
+        """
         assert self.grid is not None
         table = self.relative_position_bias_table
         needs_grad = torch.is_grad_enabled() and table.requires_grad
-        # Elsewhere a comparison would wait for the device, and making it anew costs little.
+        # On other devices the comparison of tables would make the host wait, and `make` is cheap.
         if needs_grad or table.device.type != 'cpu' or torch.compiler.is_compiling():
             return make(table, self.grid, grid)
-        key, kept = (make, grid, table.dtype), self._derived
-        # Values are compared: fused optimizers and weight averaging leave the version as it is.
-        if kept is None or kept[0] != key or not torch.equal(kept[1], table):
+        key, cached = (make, grid, table.dtype), self._derived
+        # Compare values, because fused optimizers and weight averaging do not change the version.
+        if cached is None or cached[0] != key or not torch.equal(cached[1], table):
             with torch.inference_mode(False), torch.no_grad():
-                kept = self._derived = key, table.clone(), make(table, self.grid, grid)
-        return kept[2]
+                cached = self._derived = key, table.clone(), make(table, self.grid, grid)
+        return cached[2]
 
 
 class RelativePositionBias(BiasTable):

@@ -1,4 +1,4 @@
-"""Sums over the processes of a run; without a process group there is one."""
+"""Sums over the processes of a run; without a process group there is one process."""
 
 import torch.distributed as dist
 from torch import Tensor
@@ -10,7 +10,7 @@ def world_size() -> int:
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Adds the tensors of all ranks, in place, the same on each."""
+    """Sums the tensors of all ranks in place; every rank gets the same result."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor

@@ -1,4 +1,4 @@
-"""Standardisation of every channel with the statistics of all ranks: (M, D) -> (M, D)."""
+"""Standardisation of every channel with statistics over all ranks: (M, D) -> (M, D)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from beitv2_mm.layers.ranks import sum_over_ranks, world_size
 
 
 class Standardize(nn.BatchNorm1d):
-    """Batch statistics in training, their plain average over all steps in evaluation.
+    """Uses batch statistics in training and their average over all steps in evaluation.
 
-    For targets: without learned parameters, and without gradients over several ranks
-    (``nn.SyncBatchNorm`` has them, but not on the CPU).
+    It is made for targets: it has no learned parameters and passes no gradient. Where gradients
+    are needed, ``nn.SyncBatchNorm`` passes them over several ranks, but not on the CPU.
     """
 
     running_mean: Tensor
@@ -28,7 +28,8 @@ class Standardize(nn.BatchNorm1d):
         mean = sum_over_ranks(x.sum(dim=0)) / count
         centred = x - mean
         squares = sum_over_ranks(centred.square().sum(dim=0))
-        # A step with NaN or Inf on any rank is left out of the average, without a look by the host.
+        # A step with NaN or Inf on any rank is left out of the average; the device decides this, so
+        # that the host does not wait.
         finite = squares.isfinite().all()
         self.num_batches_tracked.add_(finite)
         share = 1 / self.num_batches_tracked.clamp(min=1)

@@ -1,7 +1,7 @@
 """Vector quantizer with an l2-normalised codebook: (B, N, d) -> quantized (B, N, d), codes (B, N).
 
-Paper section 2.2, equations 1 to 3. The codebook is no parameter of the optimizer: it follows the
-latents by an exponential moving average (EMA), summed over all ranks.
+Paper section 2.2, equations 1 to 3. No optimizer trains the codebook: it follows the latents of all
+ranks by an exponential moving average (EMA).
 """
 
 import warnings
@@ -11,65 +11,27 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
 
+from beitv2_mm.layers.nearest_codes import nearest_codes
 from beitv2_mm.layers.ranks import sum_over_ranks, world_size
-
-# Scores held at once by the search, whatever the number of tokens: on a CPU what its cache holds
-# (4 MiB, 1.4 times as fast as 16), on other devices enough to fill them (128 MiB).
-MAX_SCORES = 2**20
-MAX_SCORES_ON_DEVICE = 2**25
 
 
 class Quantized(NamedTuple):
-    """What the quantizer returns."""
+    """Result of `VectorQuantizer`."""
 
-    quantized: Tensor  # (B, N, d), the gradient goes straight through to the latents
+    quantized: Tensor  # (B, N, d); the gradient passes straight through to the latents
     codes: Tensor  # (B, N), int64
     commitment_loss: Tensor  # scalar
 
 
-def _argmax(scores: Tensor, block: int = 128) -> Tensor:
-    """``scores.argmax(dim=1)``: first among blocks, then within the best. PyTorch's maximum is 30
-    times as fast as its argmax on a CPU."""
-    missing = -scores.shape[1] % block
-    if missing:
-        scores = F.pad(scores, (0, missing), value=-torch.inf)
-    blocks = scores.unflatten(1, (-1, block))
-    best = blocks.amax(dim=2).argmax(dim=1)
-    rows = torch.arange(len(scores), device=scores.device)
-    return best * block + blocks[rows, best].argmax(dim=1)
-
-
-def search_codes(latents: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the code with the largest cosine: (M, d), (K, d), both l2-normalised -> (M,)."""
-    limit = MAX_SCORES if latents.device.type == 'cpu' else MAX_SCORES_ON_DEVICE
-    parts = latents.split(max(1, limit // len(codebook)))
-    return torch.cat([_argmax(part @ codebook.T) for part in parts])
-
-
-# An operator of its own, without gradient: a compiled graph holds it whole, for any M.
-nearest_codes = torch.library.custom_op('beitv2_mm::nearest_codes', search_codes, mutates_args=())
-
-
-@nearest_codes.register_fake
-def _(latents: Tensor, codebook: Tensor) -> Tensor:
-    return latents.new_empty(len(latents), dtype=torch.int64)
-
-
-@register_flop_formula(torch.ops.beitv2_mm.nearest_codes)
-def _(latents: Any, codebook: Any, **kwargs: Any) -> int:
-    return 2 * latents[0] * latents[1] * codebook[0]  # shapes (M, d) and (K, d)
-
-
 def _sums_and_counts(latents: Tensor, codes: Tensor, num_codes: int) -> Tensor:
-    """Sum of the latents of each code and, last column, their number: (K, d + 1)."""
+    """Sum of the latents of each code and, in the last column, their number: (K, d + 1)."""
     totals = latents.new_zeros(num_codes, latents.shape[1] + 1)
     return totals.index_add_(0, codes, F.pad(latents, (0, 1), value=1.0))
 
 
 def _mean_directions(totals: Tensor, codebook: Tensor) -> Tensor:
-    """l2-normalised mean of the latents of each code; a code without latents stays: (K, d)."""
+    """l2-normalised mean (K, d) of the latents of each code; a code without latents stays."""
     used = totals[:, -1:] > 0
     return torch.where(used, F.normalize(totals[:, :-1], dim=1), codebook)
 
@@ -82,7 +44,7 @@ def spherical_kmeans(
 
     Args:
         samples: (M, d), l2-normalised.
-        centroids: (K, d), l2-normalised, where it starts.
+        centroids: (K, d), l2-normalised start.
 
     Returns:
         Centroids (K, d), l2-normalised, and the size of each cluster (K,) in the last iteration.
@@ -98,20 +60,19 @@ def spherical_kmeans(
 class VectorQuantizer(nn.Module):
     """EMA codebook on the unit sphere.
 
-    Everything is computed in fp32, under autocast too: half precision changes codes. Evaluation
-    changes neither the codebook nor the statistics. All ranks hold the same codebook. A training
-    step with a NaN or Inf among the latents of any rank leaves the codebook and its statistics as
-    they were.
+    Everything is computed in fp32, even under autocast, because half precision changes codes. All
+    ranks hold the same codebook. Neither evaluation nor a training step with a NaN or Inf among the
+    latents of any rank changes the codebook and its statistics.
 
     Args:
         num_codes: K.
         dim: d.
-        decay: of the moving averages, for each training step.
+        decay: decay of the moving averages in each training step.
         beta: weight of the commitment loss.
         kmeans_init: start from k-means on the first training batch of all ranks; otherwise from
             random directions.
-        revive_after: replace a code by a random latent of the batch once it has gone unused for so
-            many training steps; None (the paper) never does.
+        revive_after: number of training steps after which an unused code is replaced by a random
+            latent of the batch; None (as in the paper) never replaces any.
     """
 
     cluster_size: Tensor
@@ -145,10 +106,10 @@ class VectorQuantizer(nn.Module):
         self.register_buffer('cluster_size', torch.zeros(num_codes))
         self.register_buffer('idle_steps', torch.zeros(num_codes, dtype=torch.int32))
         self.register_buffer('initialized', torch.tensor(not kmeans_init))
-        self._is_initialized = not kmeans_init  # spares a device synchronisation a step
+        self._is_initialized = not kmeans_init  # saves a device synchronisation in each step
 
     def forward(self, latents: Tensor) -> Quantized:
-        """(B, N, d), not normalised -> quantized vectors, codes, commitment loss."""
+        """Quantizes latents (B, N, d), which need not be normalised."""
         with torch.autocast(latents.device.type, enabled=False):
             z = F.normalize(latents.float(), dim=-1)
             if self.training and not self._is_initialized:
@@ -163,7 +124,7 @@ class VectorQuantizer(nn.Module):
         return Quantized(quantized, codes.view(z.shape[:-1]), loss)
 
     def encode(self, latents: Tensor) -> Tensor:
-        """Codes alone: (B, N, d), not normalised -> (B, N). Changes nothing in any mode."""
+        """Codes of latents: (B, N, d) -> (B, N). The codebook does not change, even in training."""
         with torch.autocast(latents.device.type, enabled=False):
             z = F.normalize(latents.detach().float(), dim=-1)
             codebook = self.embedding.weight.float()
@@ -175,15 +136,15 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _initialize(self, z: Tensor) -> None:
-        """K-means on the latents (B, N, d) of all ranks, computed once and sent to everybody.
+        """K-means on the latents (B, N, d) of all ranks, computed by rank 0 and broadcast.
 
-        NaN and Inf are left out; where nothing else is there, the next batch is waited for.
+        Latents with NaN or Inf are left out; if none remain, the next batch initialises.
         """
         ranks = world_size()
         if ranks > 1:
             parts = [torch.empty_like(z) for _ in range(ranks)]
             dist.all_gather(parts, z.contiguous())
-            # Samplers deal images out in turn: so one process with the whole batch orders them.
+            # Samplers give images to the ranks in turn: restore the order of the whole batch.
             z = torch.stack(parts, dim=1)
         samples = z.flatten(0, -2)
         samples = samples[samples.isfinite().all(dim=1)]
@@ -215,7 +176,7 @@ class VectorQuantizer(nn.Module):
     def _update(self, z: Tensor, codes: Tensor) -> None:
         """One EMA step from the latents (M, d) and codes (M,) of all ranks."""
         totals = sum_over_ranks(_sums_and_counts(z, codes, self.num_codes))
-        finite = totals.isfinite().all()  # the same on all ranks, as a sum passes NaN and Inf on
+        finite = totals.isfinite().all()  # the same on all ranks: a NaN or Inf stays in the sum
         weight, counts = self.embedding.weight, totals[:, -1]
         codebook = weight.float()
         means = _mean_directions(totals, codebook)
@@ -226,7 +187,7 @@ class VectorQuantizer(nn.Module):
             dead = idle >= self.revive_after
             codebook = torch.where(dead[:, None], self._random_latents(z), codebook)
             idle = idle * ~dead
-        # Chosen on the device: the host would have to wait for the step to look at `finite`.
+        # The device chooses; to look at `finite`, the host would have to wait for the step.
         for buffer, new in (
             (weight, codebook),
             (self.cluster_size, sizes),
@@ -235,15 +196,15 @@ class VectorQuantizer(nn.Module):
             buffer.copy_(torch.where(finite, new, buffer))
 
     def _random_latents(self, z: Tensor) -> Tensor:
-        """A latent (M, d) of rank 0 for every code, the same on all ranks: (K, d)."""
+        """Draws a latent (M, d) of rank 0 for every code, the same on all ranks: (K, d)."""
         latents = z[torch.randint(len(z), (self.num_codes,), device=z.device)]
         if world_size() > 1:
             dist.broadcast(latents, src=0)
         return latents
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: object) -> None:
         if f'{prefix}embedding.weight' in state_dict:
-            # A codebook from elsewhere is a trained one; the official files have no flag of ours.
+            # The official files lack our flag and statistics; their codebook is a trained one.
             state_dict.setdefault(f'{prefix}initialized', torch.tensor(True))
             state_dict.setdefault(f'{prefix}cluster_size', self.cluster_size)
             state_dict.setdefault(f'{prefix}idle_steps', self.idle_steps)

@@ -8,21 +8,22 @@ import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
-from beitv2_mm.layers.attention import Read
-from beitv2_mm.layers.block import Block, WithCp
+from beitv2_mm.layers.attention import Queries
+from beitv2_mm.layers.block import Block
 from beitv2_mm.layers.position import Grid, RelativePositionBias, resize_pos_embed
+from beitv2_mm.layers.recompute import WithCp
 
 Position = Literal['shared', 'layerwise', 'absolute']
 Size = int | tuple[int, int]
 
 
 def to_pair(size: Size) -> tuple[int, int]:
-    """n -> (n, n); a pair stays as it is."""
+    """Expands n to (n, n); a pair stays as it is."""
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def patch_grid(size: Size, patch_size: Size) -> Grid:
-    """Rows and columns of patches of an image ``(height, width)``.
+    """Number of rows and columns of patches in an image ``(height, width)``.
 
     Raises:
         ValueError: the patch size does not divide the image size.
@@ -39,25 +40,25 @@ def patch_grid(size: Size, patch_size: Size) -> Grid:
 
 
 def drop_path_schedule(rate: float, num_layers: int) -> list[float]:
-    """Drop path rate of every block: from 0, linearly, to ``rate`` at the last."""
+    """Drop path rates of all blocks, growing linearly from 0 to ``rate``."""
     return [rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
 
 
 class VisionTransformer(nn.Module):
-    """Patches, CLS, positions and blocks (no final norm).
+    """Patch embedding, CLS token, positions and blocks, without a final norm.
 
-    Parameters carry the names of the official checkpoints. Any image size that the patch size
-    divides may be given, square or not: positions are resized from those of ``img_size``.
+    Parameters have the names of the official checkpoints. Images may have any size that the patch
+    size divides, square or not: positions are resized from those of ``img_size``.
 
     Args:
-        img_size: size in pixels that the position tables are made for.
-        patch_size: pixels of a patch.
+        img_size: size in pixels for which the position tables are made.
+        patch_size: size of a patch in pixels.
         position: 'shared' is one relative position bias table for all blocks (pretraining),
-            'layerwise' one table a block (fine-tuning), 'absolute' a position embedding
+            'layerwise' one table for each block (fine-tuning), 'absolute' a position embedding
             (tokenizer).
-        layer_scale: start of gamma_1 and gamma_2; None for none.
-        drop_path_rate: rate of the last block; it grows linearly from 0 at the first.
-        with_mask_token: own a mask token, so that ``mask`` may be given.
+        layer_scale: initial value of gamma_1 and gamma_2; None or 0 leaves them out.
+        drop_path_rate: rate of the last block; rates grow linearly from 0 in the first.
+        with_mask_token: whether there is a mask token; `embed` needs it for a mask.
         with_cp: True or 'selective' saves memory in training, see `Block`.
     """
 
@@ -121,11 +122,11 @@ class VisionTransformer(nn.Module):
         )
 
     def embed(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
-        """Tokens before the first block and their grid.
+        """Computes the tokens before the first block and their grid.
 
         Args:
             image: (B, C, H, W).
-            mask: (B, rows, columns) or (B, N), True where the mask token stands in for the patch.
+            mask: (B, rows, columns) or (B, N) bool, True where the mask token replaces the patch.
 
         Returns:
             Tokens (B, 1 + N, D), CLS first, and (rows, columns).
@@ -134,7 +135,8 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f'Images are (B, {self.in_channels}, H, W), but {tuple(image.shape)} was given.'
             )
-        # A compiler's symbols become numbers: positions are constants, a graph for each image size.
+        # index() turns a compiler's symbols into numbers: positions are constants of a graph, so
+        # every image size has its own.
         grid = patch_grid((index(image.shape[2]), index(image.shape[3])), self.patch_size)
         x = self.patch_embed(image)  # (B, N, D)
         if mask is not None:
@@ -146,14 +148,14 @@ class VisionTransformer(nn.Module):
                     f'but {tuple(mask.shape)} was given.'
                 )
             x = torch.where(mask.flatten(1).unsqueeze(-1), self.mask_token, x)
-        # Under autocast x is half precision here: the fp32 tokens make the residual stream fp32.
+        # Under autocast, x is half precision here; the fp32 CLS token makes the result fp32.
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         if self.pos_embed is not None:
             x = x + resize_pos_embed(self.pos_embed, self.grid, grid)
         return self.pos_drop(x), grid
 
     def shared_bias(self, grid: Grid) -> Tensor | None:
-        """The bias that every block adds, (heads, 1 + N, 1 + N); None where there is none."""
+        """The bias (heads, 1 + N, 1 + N) that all blocks add; None unless positions are shared."""
         return None if self.rel_pos_bias is None else self.rel_pos_bias(grid)
 
     def iterate_blocks(
@@ -161,21 +163,21 @@ class VisionTransformer(nn.Module):
         x: Tensor,
         grid: Grid,
         bias: Tensor | None,
-        read: Read = None,
+        queries: Queries = None,
         depth: int | None = None,
     ) -> Iterator[Tensor]:
-        """The tokens (B, 1 + N, D) after each block in turn, not normalised.
+        """Runs the first ``depth`` blocks, by default all, and yields the tokens after each.
 
-        ``depth`` blocks are run, by default all; after the last of them only those tokens exist
-        that are ``read``.
+        Tokens are (B, 1 + N, D), not normalised; after the last block only the ``queries`` are
+        left, (B, M, D).
         """
         blocks = self.blocks[:depth]
         for i, block in enumerate(blocks, 1):
-            x = block(x, grid, bias, read if i == len(blocks) else None)
+            x = block(x, grid, bias, queries if i == len(blocks) else None)
             yield x
 
     def init_transformer(self, std: float = 0.02) -> None:
-        """BEiT's initialisation: truncated normal, branches rescaled by depth, zero biases."""
+        """Initialises as BEiT does: truncated normal, branches rescaled by depth, zero biases."""
         nn.init.trunc_normal_(self.patch_embed.proj.weight, std=std)
         nn.init.zeros_(self.patch_embed.proj.bias)
         for token in (self.cls_token, self.mask_token, self.pos_embed):

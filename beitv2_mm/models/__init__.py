@@ -2,7 +2,7 @@
 
 from beitv2_mm.layers.arch import ARCHS, Arch, get_arch
 from beitv2_mm.models.aggregation_neck import PatchAggregationNeck
-from beitv2_mm.models.backbone import BEiTV2Backbone, MaskedFeatures
+from beitv2_mm.models.backbone import BEiTV2Backbone, Features
 from beitv2_mm.models.feature_extractor import FeatureExtractor
 from beitv2_mm.models.mim_head import MIMHead
 from beitv2_mm.models.pretrainer import BEiTV2Pretrainer
@@ -15,8 +15,8 @@ __all__ = [
     'BEiTV2Backbone',
     'BEiTV2Pretrainer',
     'FeatureExtractor',
+    'Features',
     'MIMHead',
-    'MaskedFeatures',
     'PatchAggregationNeck',
     'TimmTeacher',
     'VQKDTokenizer',

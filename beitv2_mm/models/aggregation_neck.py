@@ -5,41 +5,48 @@ from torch import Tensor, nn
 
 from beitv2_mm.layers import Block
 from beitv2_mm.layers.arch import Arch, get_arch
-from beitv2_mm.layers.attention import Read
-from beitv2_mm.layers.block import LAYER_NORM_EPS, WithCp
+from beitv2_mm.layers.attention import Queries
+from beitv2_mm.layers.block import LAYER_NORM_EPS
+from beitv2_mm.layers.recompute import WithCp
 from beitv2_mm.layers.vision_transformer import drop_path_schedule
-from beitv2_mm.models.backbone import MaskedFeatures
-from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.backbone import Features
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
 from beitv2_mm.registry import MODELS
 
 
 @MODELS.register_module()
 class PatchAggregationNeck(PretrainedModule):
-    """Extra blocks that see the image through the CLS token alone (paper section 2.3).
+    """Extra blocks that see the later layers only through the CLS token (paper section 2.3).
 
-    They are thrown away after pretraining.
+    The neck is thrown away after pretraining.
 
     Args:
-        arch: that of the backbone.
-        early_layer: blocks, counted from 1, whose patch tokens enter; 9 of 12, 21 of 24.
-        num_layers: extra blocks.
-        drop_path_rate: that of the backbone; the extra blocks continue from the early layer.
-        separate_norm: own final norm (`separate_head` of the MIM head); else the backbone's.
+        arch: size of the backbone; `BEiTV2Pretrainer` fills it in where a config leaves it out.
+        early_layer: block, counted from 1, whose patch tokens enter the neck. None takes the
+            third before the last: 9 of 12, 21 of 24.
+        num_layers: number of extra blocks.
+        layer_scale_init_value: None for the value of ``arch``.
+        drop_path_rate: rate of the backbone; the extra blocks continue from the early layer.
+        separate_norm: own a final norm (with `separate_head` of the MIM head); otherwise the norm
+            of the backbone is applied.
+        with_cp: True or 'selective' saves memory in training, see `Block`.
     """
 
     def __init__(
         self,
-        arch: str | dict | Arch = 'base',
-        early_layer: int = 9,
+        arch: str | Config | Arch = 'base',
+        early_layer: int | None = None,
         num_layers: int = 2,
         layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         separate_norm: bool = False,
         with_cp: WithCp = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(init_cfg)
         size = get_arch(arch)
+        if early_layer is None:
+            early_layer = max(1, size.num_layers - 3)
         if not 0 < early_layer < size.num_layers:
             raise ValueError(
                 f'early_layer is a block from 1 to {size.num_layers - 1}, the one before the last, '
@@ -72,12 +79,17 @@ class PatchAggregationNeck(PretrainedModule):
         if self.cls_pt_norm is not None:
             self.cls_pt_norm.reset_parameters()
 
-    def forward(self, features: MaskedFeatures, read: Read = None) -> Tensor:
-        """Tokens after the extra blocks, CLS first, not normalised; of the last block only those
-        that are ``read``."""
-        assert features.early is not None
-        x = torch.cat([features.tokens[:, :1], features.early], dim=1)
-        for block in self.cls_pt_layers:
-            last = read if block is self.cls_pt_layers[-1] else None
-            x = block(x, features.grid, features.bias, last)
+    def forward(self, features: Features, queries: Queries = None) -> Tensor:
+        """Tokens after the extra blocks, not normalised: (B, 1 + N, D), or (B, M, D) for queries.
+
+        Args:
+            features: the backbone's, with the early layer among ``layers`` and CLS first in
+                ``tokens``.
+            queries: tokens of the last block that are needed; CLS is token 0, the first patch 1.
+        """
+        early = features.layers[self.early_layer][:, 1:]  # (B, N, D)
+        x = torch.cat([features.tokens[:, :1], early], dim=1)  # (B, 1 + N, D)
+        for i, block in enumerate(self.cls_pt_layers, start=1):
+            is_last = i == len(self.cls_pt_layers)
+            x = block(x, features.grid, features.bias, queries if is_last else None)
         return x

@@ -8,26 +8,35 @@ from torch import Tensor, nn
 
 from beitv2_mm.layers import VisionTransformer
 from beitv2_mm.layers.arch import Arch, get_arch
-from beitv2_mm.layers.attention import Read, read_tokens
-from beitv2_mm.layers.block import LAYER_NORM_EPS, WithCp
+from beitv2_mm.layers.attention import Queries, select_tokens
+from beitv2_mm.layers.block import LAYER_NORM_EPS
 from beitv2_mm.layers.position import Grid
+from beitv2_mm.layers.recompute import WithCp
 from beitv2_mm.layers.vision_transformer import Position, Size
-from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
 from beitv2_mm.registry import MODELS
 
 OutType = Literal['raw', 'featmap', 'avg_featmap', 'cls_token']
-READ_BY_OUT_TYPE: dict[str, Read] = dict(
+QUERIES_BY_OUT_TYPE: dict[str, Queries] = dict(
     raw=None, featmap=slice(1, None), avg_featmap=slice(1, None), cls_token=slice(0, 1)
 )
 
 
-class MaskedFeatures(NamedTuple):
-    """What masked image modelling reads of the backbone; no tensor is normalised."""
+class Features(NamedTuple):
+    """Result of `BEiTV2Backbone.forward_features`; no tensor is normalised."""
 
-    tokens: Tensor  # (B, 1 + N, D) after the last block, or (B, M, D) where M tokens are read
-    early: Tensor | None  # (B, N, D), patch tokens after the early block
+    tokens: Tensor  # (B, 1 + N, D) after the last block, or (B, M, D) for M query tokens
+    layers: dict[int, Tensor]  # by block, counted from 1: (B, 1 + N, D)
     grid: Grid
-    bias: Tensor | None  # (heads, 1 + N, 1 + N)
+    bias: Tensor | None  # (heads, 1 + N, 1 + N), shared by all blocks
+
+
+def _checked_indices(out_indices: int | Sequence[int], num_layers: int) -> tuple[int, ...]:
+    """Sorted indices from 0 without duplicates; negative ones count from the end."""
+    indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    if not all(-num_layers <= i < num_layers for i in indices):
+        raise ValueError(f'out_indices {indices} name blocks that a network of {num_layers} lacks.')
+    return tuple(sorted({i % num_layers for i in indices}))
 
 
 @MODELS.register_module()
@@ -42,20 +51,22 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         position: 'layerwise' bias tables (fine-tuning), one 'shared' table (pretraining) or an
             'absolute' embedding (tokenizer).
         out_indices: blocks whose outputs are returned, from 0; negative ones count from the end.
-            Blocks after the last of them exist, so that checkpoints fit, but are not run and get
-            no gradient: to train with several processes, set find_unused_parameters=True.
-        out_type: 'raw' all tokens (B, 1 + N, D); 'featmap' (B, D, rows, columns); 'avg_featmap'
-            fc_norm of the mean patch token (B, D); 'cls_token' (B, D).
-        final_norm: normalise the last block's output; None does so for 'raw' and 'cls_token'.
-        layer_scale_init_value: None for the arch's own, 0 for no layer scale.
-        frozen_stages: 0 freezes patch embedding, tokens and positions, k also the first k blocks,
-            the number of blocks everything; -1 nothing.
-        with_mask_token: own a mask token, so that ``mask`` may be given.
+            Blocks after the last of them exist, so that checkpoints fit, but they do not run and
+            get no gradient: to train with several processes, set find_unused_parameters=True.
+        out_type: 'raw' for all tokens (B, 1 + N, D), 'featmap' for (B, D, rows, columns),
+            'avg_featmap' for the fc_norm of the mean patch token (B, D), 'cls_token' for (B, D).
+        final_norm: whether the last block's output is normalised; None means yes for 'raw' and
+            'cls_token', no for the others.
+        layer_scale_init_value: None for the value of ``arch``, 0 for no layer scale.
+        frozen_stages: -1 freezes nothing; 0 freezes patch embedding, tokens and positions; k also
+            freezes the first k blocks; the number of blocks freezes everything.
+        with_mask_token: whether there is a mask token; forward passes with a mask need it.
+        with_cp: True or 'selective' saves memory in training, see `Block`.
     """
 
     def __init__(
         self,
-        arch: str | dict | Arch = 'base',
+        arch: str | Config | Arch = 'base',
         img_size: Size = 224,
         patch_size: Size = 16,
         in_channels: int = 3,
@@ -70,40 +81,36 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         frozen_stages: int = -1,
         with_mask_token: bool = False,
         with_cp: WithCp = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
         size = get_arch(arch)
-        if out_type not in READ_BY_OUT_TYPE:
+        if out_type not in QUERIES_BY_OUT_TYPE:
             raise ValueError(
-                f'out_type is one of {list(READ_BY_OUT_TYPE)}, but {out_type!r} was given.'
+                f'out_type is one of {list(QUERIES_BY_OUT_TYPE)}, but {out_type!r} was given.'
             )
+        if layer_scale_init_value is None:
+            layer_scale_init_value = size.layer_scale_init_value
         super().__init__(
-            img_size,
-            patch_size,
-            in_channels,
-            size.embed_dims,
-            size.num_layers,
-            size.num_heads,
-            size.mlp_ratio,
-            position,
-            size.layer_scale_init_value
-            if layer_scale_init_value is None
-            else layer_scale_init_value,
-            drop_path_rate,
-            attn_drop_rate,
-            drop_rate,
-            with_mask_token,
-            with_cp,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            embed_dims=size.embed_dims,
+            num_layers=size.num_layers,
+            num_heads=size.num_heads,
+            mlp_ratio=size.mlp_ratio,
+            position=position,
+            layer_scale=layer_scale_init_value,
+            drop_path_rate=drop_path_rate,
+            attn_drop_rate=attn_drop_rate,
+            drop_rate=drop_rate,
+            with_mask_token=with_mask_token,
+            with_cp=with_cp,
         )
         self.init_cfg = copy.deepcopy(init_cfg)
+        self.arch = size
         self.num_layers = size.num_layers
         self.out_type = out_type
-        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if not all(-self.num_layers <= i < self.num_layers for i in indices):
-            raise ValueError(
-                f'out_indices {indices} name blocks that a network of {self.num_layers} lacks.'
-            )
-        self.out_indices = tuple(sorted(i % self.num_layers for i in indices))
+        self.out_indices = _checked_indices(out_indices, size.num_layers)
         if final_norm is None:
             final_norm = out_type in ('raw', 'cls_token')
         pooled = out_type == 'avg_featmap'
@@ -116,73 +123,66 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         self.frozen_stages = frozen_stages
         self._freeze()
 
-    def forward(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """One output for each of ``out_indices``.
+    def forward_features(
+        self,
+        image: Tensor,
+        mask: Tensor | None = None,
+        queries: Queries = None,
+        layers: Sequence[int] = (),
+        depth: int | None = None,
+    ) -> Features:
+        """Runs the blocks and returns the tokens after the last one and after any others.
 
         Args:
             image: (B, C, H, W), normalised.
-            mask: (B, rows, columns) or (B, N) bool, True where the mask token stands in.
+            mask: (B, rows, columns) or (B, N) bool, True where the mask token replaces the patch.
+            queries: tokens of the last block that are needed; CLS is token 0, the first patch 1.
+            layers: blocks, counted from 1, after which all tokens are returned as well.
+            depth: number of blocks to run, by default all.
         """
         x, grid = self.embed(image, mask)
-        read, depth = READ_BY_OUT_TYPE[self.out_type], self.out_indices[-1] + 1
-        blocks = self.iterate_blocks(x, grid, self.shared_bias(grid), read, depth)
-        outputs = []
+        bias = self.shared_bias(grid)
+        blocks = self.iterate_blocks(x, grid, bias, queries, depth)
+        outputs = {}
         for i, x in enumerate(blocks, 1):
-            if i - 1 in self.out_indices:
-                outputs.append(
-                    self._format(
-                        x if i == depth else read_tokens(x, read), grid, i == self.num_layers
-                    )
-                )
-        return tuple(outputs)
+            if i in layers:
+                outputs[i] = x
+        return Features(x, outputs, grid, bias)
 
-    def _format(self, x: Tensor, grid: Grid, is_last: bool) -> Tensor:
-        """The tokens that ``out_type`` reads, in its form."""
-        if is_last and self.norm is not None:
-            x = self.norm(x)
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """One output for each of ``out_indices``; arguments as in `forward_features`."""
+        queries = QUERIES_BY_OUT_TYPE[self.out_type]
+        *inner, last = (index + 1 for index in self.out_indices)
+        features = self.forward_features(image, mask, queries, inner, depth=last)
+        outputs = [select_tokens(features.layers[i], queries) for i in inner]
+        tokens = features.tokens
+        if last == self.num_layers and self.norm is not None:
+            tokens = self.norm(tokens)
+        return tuple(self._format(x, features.grid) for x in (*outputs, tokens))
+
+    def _format(self, x: Tensor, grid: Grid) -> Tensor:
+        """Brings the selected tokens into the form of ``out_type``."""
         if self.out_type == 'featmap':
             return x.transpose(1, 2).unflatten(2, grid).contiguous()  # (B, D, rows, columns)
         if self.out_type == 'cls_token':
-            return x[:, 0]
+            return x[:, 0]  # (B, D)
         return x if self.fc_norm is None else self.fc_norm(x.mean(dim=1))
 
     def forward_patches(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
-        """Patch tokens of the last block after the norm that this network has.
+        """Patch tokens of the last block after the final norm, if the network has one.
 
-        (B, N, D), or (B, M, D) for the ``patches`` (B, M) alone.
+        (B, N, D), or (B, M, D) for only the ``patches`` (B, M).
         """
-        x, grid = self.embed(image)
-        bias = self.shared_bias(grid)
-        read = slice(1, None) if patches is None else patches + 1
-        for x in self.iterate_blocks(x, grid, bias, read):  # noqa: B007, B020
-            pass
+        queries = slice(1, None) if patches is None else patches + 1
+        tokens = self.forward_features(image, queries=queries).tokens
         norm = self.fc_norm if self.fc_norm is not None else self.norm
-        return x if norm is None else norm(x)
-
-    def forward_masked(
-        self,
-        image: Tensor,
-        mask: Tensor | None,
-        early_layer: int | None = None,
-        read: Read = None,
-    ) -> MaskedFeatures:
-        """What the MIM heads read; ``early_layer`` counts blocks from 1 (9 of 12, 21 of 24).
-
-        Of the last block, only the tokens that are ``read`` (CLS is 0, the first patch 1).
-        """
-        x, grid = self.embed(image, mask)
-        bias = self.shared_bias(grid)
-        early = None
-        for i, x in enumerate(self.iterate_blocks(x, grid, bias, read), 1):  # noqa: B020
-            if i == early_layer:
-                early = x[:, 1:]
-        return MaskedFeatures(x, early, grid, bias)
+        return tokens if norm is None else norm(tokens)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter and number of depths, for layer-wise learning-rate decay.
 
-        Depth 0 is what comes before the blocks, n is block n, and everything else, the shared
-        bias table too, counts as the top.
+        Patch embedding, tokens and position embedding have depth 0, and block n, counted from 1,
+        has depth n. Everything else has the largest depth, including the shared bias table.
         """
         num_depths = self.num_layers + 2
         name = param_name.removeprefix(prefix) if param_name.startswith(prefix) else ''
@@ -207,7 +207,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
                 parameter.requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'BEiTV2Backbone':
-        """Frozen blocks stay in eval mode."""
+        """Sets the mode of the backbone; frozen blocks stay in eval mode."""
         super().train(mode)
         for block in self.blocks[: max(self.frozen_stages, 0)]:
             block.eval()

@@ -1,32 +1,35 @@
-"""What every module of this package does when a runner initialises it."""
+"""Base class of the registered modules: initialisation and pretrained weights."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from mmengine.model import BaseModule, PretrainedInit, initialize
 from torch import nn
 
 from beitv2_mm.checkpoint import load
 
-OPTIONS = ('prefix', 'source_grid', 'ema')  # of an init_cfg beside its checkpoint
+Config: TypeAlias = dict[str, Any]
+InitCfg: TypeAlias = Config | list[Config] | None
+
+OPTIONS = ('prefix', 'source_grid', 'ema')  # keys of an init_cfg that are passed on to `load`
 
 
-def load_pretrained(module: nn.Module, init_cfg: dict[str, Any]) -> None:
-    """Loads what an ``init_cfg`` of type 'Pretrained' names."""
+def load_pretrained(module: nn.Module, init_cfg: Config) -> None:
+    """Loads the checkpoint of an ``init_cfg`` of type 'Pretrained' into the module."""
     load(module, init_cfg['checkpoint'], **{k: init_cfg[k] for k in OPTIONS if k in init_cfg})
 
 
 class PretrainedModule(BaseModule):
-    """A BaseModule whose ``init_cfg`` of type 'Pretrained' reads any known checkpoint format, with
-    the options prefix, source_grid and ema of `load`; its checkpoint may be None, for none.
+    """A BaseModule whose ``init_cfg`` of type 'Pretrained' loads any known checkpoint format.
 
-    Subclasses put their own initialisation in `reset_parameters`; what ``init_cfg`` says of other
-    types comes on top of it.
+    Such an ``init_cfg`` takes the options prefix, source_grid and ema of `load`; with a checkpoint
+    of None, nothing is loaded. Subclasses implement `reset_parameters`. Initialisers of other types
+    in ``init_cfg`` run after it, and pretrained weights are loaded last.
     """
 
     _is_init: bool
 
     def reset_parameters(self) -> None:
-        """The network's own initialisation."""
+        """Initialises the parameters as the paper does, without ``init_cfg``."""
         raise NotImplementedError
 
     def init_weights(self) -> None:
@@ -40,6 +43,6 @@ class PretrainedModule(BaseModule):
                 pretrained = config['checkpoint'] and config
             else:
                 initialize(self, dict(config))
-        if pretrained:  # last: it has the last word
+        if pretrained:  # last, so that no other initialiser overwrites the weights
             load_pretrained(self, pretrained)
         self._is_init = True

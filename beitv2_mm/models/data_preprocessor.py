@@ -1,7 +1,7 @@
-"""From the batch of a data loader to the device: images (B, C, H, W) in [0, 1] and masked patches.
+"""Moves a batch to the device: images (B, C, H, W) in [0, 1] and the masked patches.
 
-What follows from the masks alone is computed on the host, before they are copied: on the device,
-the host would have to wait for the result in every step.
+The indices of the masked patches are computed on the host before the copy: if the device computed
+them, the host would have to wait for their number in every step.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,24 @@ from beitv2_mm.registry import MODELS
 
 
 class Masked(NamedTuple):
-    """Which patches are masked, in a number that is the same for all images of a batch."""
+    """The masked patches of a batch, as many indices for every image."""
 
     mask: Tensor  # (B, rows, columns) or (B, N) bool
-    patches: Tensor  # (B, M), row by row; an image with fewer masked patches is padded with others
-    valid: Tensor | None  # (B, M), False at the padding; None where there is none
+    patches: Tensor  # (B, M) indices, row by row; images with fewer masked patches are padded
+    valid: Tensor | None  # (B, M), False at the padding; None without padding
 
     def to(self, device: torch.device, non_blocking: bool = False) -> 'Masked':
-        """A copy on a device."""
+        """Copies the tensors to a device."""
         return Masked(*(x if x is None else x.to(device, non_blocking=non_blocking) for x in self))
 
 
 def find_masked(mask: Tensor, num_masked: int | None = None) -> Masked:
-    """Masks (B, rows, columns) or (B, N) bool -> the masked patches.
+    """Finds the masked patches of masks (B, rows, columns) or (B, N) bool.
 
     Args:
-        mask: on the CPU, or the host waits for the device.
-        num_masked: M, or more where an image has more masked patches; None for their maximum.
+        mask: on the CPU; otherwise the host waits for the device.
+        num_masked: smallest M; it grows if an image has more masked patches. None takes the
+            largest number of any image.
     """
     flat = mask.flatten(1)
     counts = flat.sum(dim=1)
@@ -42,22 +43,23 @@ def find_masked(mask: Tensor, num_masked: int | None = None) -> Masked:
 
 
 def stack_masks(data_samples: Sequence[Any]) -> Tensor:
-    """The masks of data samples as one tensor: (B, rows, columns) or (B, N) bool."""
+    """Stacks the masks of data samples: (B, rows, columns) or (B, N) bool."""
     return torch.stack([torch.as_tensor(sample.mask) for sample in data_samples]).bool()
 
 
 @MODELS.register_module()
 class UnitRGBPreprocessor(ImgDataPreprocessor):
-    """BGR pixels, as OpenCV decodes them, to RGB in [0, 1]; data samples stay on the host.
+    """Converts BGR pixels, as OpenCV decodes them, to RGB in [0, 1].
 
-    ``mean`` and ``std`` say how pixels 0 to 255 come back: 0 and 255.
+    Data samples stay on the host. ``mean`` 0 and ``std`` 255 describe the conversion to tools that
+    invert it.
 
     Args:
-        channels: of an image; other numbers than 3 keep their order.
+        channels: number of channels of an image; only three channels are reversed.
     """
 
     def __init__(self, non_blocking: bool = True, channels: int = 3) -> None:
-        values = 3 if channels == 3 else 1  # mmengine allows no other number; one serves all
+        values = 3 if channels == 3 else 1  # mmengine accepts 3 values, or 1 for all channels
         super().__init__(
             [0.0] * values,
             [255.0] * values,
@@ -66,7 +68,7 @@ class UnitRGBPreprocessor(ImgDataPreprocessor):
         )
         self.channels = channels
 
-    def forward(self, data: dict, training: bool = False) -> dict:
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Images are bytes or floats (B, C, H, W) or a list of (C, H, W), from 0 to 255."""
         inputs = data['inputs']
         if not isinstance(inputs, Tensor):
@@ -76,7 +78,7 @@ class UnitRGBPreprocessor(ImgDataPreprocessor):
                 return dict(super().forward(data, training))  # pads the smaller ones
             inputs = torch.stack([*inputs])
         self._check(inputs)
-        # Bytes are copied and flipped, a quarter of what floats would be.
+        # Bytes are copied and flipped before they become floats, which are four times as large.
         inputs = inputs.to(self.device, non_blocking=self._non_blocking)
         inputs = (inputs.flip(1) if self.channels == 3 else inputs).float() / 255
         return {**data, 'inputs': inputs, 'data_samples': data.get('data_samples')}
@@ -96,8 +98,8 @@ class MaskedImagePreprocessor(UnitRGBPreprocessor):
     """Adds ``masked``, the `Masked` of the data samples, for `BEiTV2Pretrainer`.
 
     Args:
-        num_masked: masked patches of the recipe, to which images with fewer are padded, so that a
-            compiled step sees one shape. Padding takes part in no loss.
+        num_masked: number of masked patches of the recipe. Images with fewer are padded to it, so
+            that a compiled step sees one shape; padding does not contribute to the loss.
         channels: see `UnitRGBPreprocessor`.
     """
 
@@ -107,10 +109,12 @@ class MaskedImagePreprocessor(UnitRGBPreprocessor):
         super().__init__(non_blocking, channels)
         self.num_masked = num_masked
 
-    def forward(self, data: dict, training: bool = False) -> dict:
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         batch = super().forward(data, training)
         samples = batch['data_samples']
-        if samples and all('mask' in sample for sample in samples):  # features need no masks
+        if samples and all(
+            'mask' in sample for sample in samples
+        ):  # feature extraction has no masks
             masked = find_masked(stack_masks(samples), self.num_masked)
             batch['masked'] = masked.to(self.device, self._non_blocking)
         return batch

@@ -1,18 +1,21 @@
 """Networks that run but are never trained: teachers and finished tokenizers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 class Frozen:
-    """A network outside its owner's modules: built on first use, always in eval mode, without
-    gradients, and in no state dict, optimizer or DDP bucket of the owner.
+    """Holds a network that its owner uses but does not train.
+
+    The network is built on first use, is always in eval mode and has no gradients. It is not a
+    submodule of the owner, so it is in no state dict, optimizer or DDP bucket.
 
     Args:
-        build: makes the network, weights included; a function that can be pickled, if its owner is
-            to be.
+        build: builds the network with its weights. To pickle the owner, this function must be
+            picklable as well.
     """
 
     def __init__(self, build: Callable[[], nn.Module]) -> None:
@@ -21,22 +24,22 @@ class Frozen:
         self._place: tuple[torch.device, torch.dtype] | None = None
 
     def like(self, tensor: Tensor) -> nn.Module:
-        """The network with the device and type of ``tensor``, which is one of its owner's."""
+        """Returns the network on the device and in the dtype of the owner's ``tensor``."""
         if self._module is None:
-            # Its random start must not shift the owner's random numbers: a resumed run builds it
-            # at another moment than an uninterrupted one.
+            # Its initialisation must not shift the random numbers of the owner: a resumed run
+            # builds the network at another step than an uninterrupted run.
             with torch.random.fork_rng(devices=[]):
                 self._module = self._build().requires_grad_(False).eval()
-        if torch.compiler.is_compiling():  # a graph cannot move weights: it finds them in place
+        if torch.compiler.is_compiling():  # a graph cannot move weights; they are in place by now
             return self._module
         place = tensor.device, tensor.dtype
-        if place != self._place:  # to ask every weight of base where it is costs 4 ms
+        if place != self._place:  # calling `to` for every weight of base costs 4 ms, moved or not
             self._module, self._place = self._module.to(*place), place
         return self._module.eval() if self._module.training else self._module
 
-    def __getstate__(self) -> dict:
-        # Whoever reads the pickle may map its tensors to another device.
+    def __getstate__(self) -> dict[str, Any]:
+        # Unpickling may map the tensors to another device, so their place is not pickled.
         return vars(self) | {'_place': None}
 
-    def __deepcopy__(self, memo: dict) -> 'Frozen':
-        return self  # it never changes, so copies of the owner (model EMA) share it
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'Frozen':
+        return self  # the network never changes, so copies of the owner (model EMA) share it

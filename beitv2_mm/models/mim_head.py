@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.base import InitCfg, PretrainedModule
 from beitv2_mm.registry import MODELS
 
-IGNORED = -100  # a code that no loss and no accuracy counts, as F.cross_entropy has it
+IGNORED = -100  # a code that loss and accuracy leave out; the default of F.cross_entropy
 
 
 @MODELS.register_module()
@@ -17,7 +17,7 @@ class MIMHead(PretrainedModule):
     Args:
         embed_dims: D.
         num_codes: K, the size of the tokenizer's codebook.
-        separate_head: give the aggregation branch a classifier of its own.
+        separate_head: whether the aggregation branch has its own classifier.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class MIMHead(PretrainedModule):
         embed_dims: int = 768,
         num_codes: int = 8192,
         separate_head: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(init_cfg)
         self.num_codes = num_codes
@@ -39,19 +39,26 @@ class MIMHead(PretrainedModule):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, main: Tensor, aggregation: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits of each branch from its normalised tokens at masked positions."""
+        """Normalised tokens (M, D) of each branch at masked positions -> logits (M, K)."""
         if aggregation is None:
             return dict(main=self.lm_head(main))
         if self.cls_pt_lm_head is not None:
             return dict(main=self.lm_head(main), aggregation=self.cls_pt_lm_head(aggregation))
-        # One product of twice the rows, not two: the gradient of the large weight is made once.
+        # One product with twice the rows computes the gradient of the large weight only once.
         both = self.lm_head(torch.cat([main, aggregation]))
         first, second = both.split([len(main), len(aggregation)])
         return dict(main=first, aggregation=second)
 
     def loss(self, logits: dict[str, Tensor], codes: Tensor) -> dict[str, Tensor]:
-        """Cross entropy and accuracy (percent) of each branch against codes (M,), of which
-        `IGNORED` ones take no part; the runner adds the losses of both branches."""
+        """Cross entropy and accuracy (percent) of each branch.
+
+        Args:
+            logits: of each branch, (M, K).
+            codes: (M,); positions with the code `IGNORED` are left out.
+
+        Returns:
+            A loss and an accuracy of each branch; the runner adds the losses.
+        """
         losses, count = {}, (codes != IGNORED).sum()
         for branch, scores in logits.items():
             losses[f'loss_{branch}'] = F.cross_entropy(scores.float(), codes, ignore_index=IGNORED)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from beitv2_mm.layers.block import LAYER_NORM_EPS
 from beitv2_mm.layers.vision_transformer import patch_grid
-from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
 from beitv2_mm.models.data_preprocessor import (
     Masked,
     MaskedImagePreprocessor,
@@ -26,7 +27,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def _build_tokenizer(config: dict, num_codes: int) -> nn.Module:
+def _build_tokenizer(config: Config, num_codes: int) -> nn.Module:
     tokenizer = MODELS.build({'type': VQKDTokenizer, **config})
     if tokenizer.quantize.num_codes != num_codes:
         raise ValueError(
@@ -39,17 +40,19 @@ def _build_tokenizer(config: dict, num_codes: int) -> nn.Module:
 
 @MODELS.register_module()
 class BEiTV2Pretrainer(PretrainedModule, BaseModel):
-    """Backbone, aggregation neck and head against the codes of a frozen tokenizer.
+    """Trains backbone, aggregation neck and head to predict the codes of a frozen tokenizer.
 
-    One view serves both networks: it is normalised here, with ``mean`` and ``std`` for the backbone
-    and by the tokenizer for itself. The tokenizer is always in eval mode and in no checkpoint.
+    Backbone and tokenizer receive the same view. The pretrainer normalises it with ``mean`` and
+    ``std`` for the backbone; the tokenizer has a normalisation of its own. The tokenizer is always
+    in eval mode and is in no checkpoint.
 
     Args:
         backbone: config of a `BEiTV2Backbone` with ``with_mask_token`` and a final norm.
-        head: config of a `MIMHead`.
-        tokenizer: config of a `VQKDTokenizer`, its ``init_cfg`` naming the trained weights.
-        neck: config of a `PatchAggregationNeck`; None trains BEiT v1 style, without aggregation.
-        mean, std: of the backbone's images, for pixels in [0, 1]: a value for each channel.
+        head: config of a `MIMHead`; ``embed_dims`` is the backbone's unless given.
+        tokenizer: config of a `VQKDTokenizer`, whose ``init_cfg`` names the trained weights.
+        neck: config of a `PatchAggregationNeck`; ``arch`` is the backbone's unless given. None
+            trains without aggregation, as BEiT v1 does.
+        mean, std: normalisation of the backbone's images in [0, 1], one value for each channel.
     """
 
     mean: Tensor
@@ -57,14 +60,14 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
 
     def __init__(
         self,
-        backbone: dict,
-        head: dict,
-        tokenizer: dict,
-        neck: dict | None = None,
+        backbone: Config,
+        head: Config,
+        tokenizer: Config,
+        neck: Config | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        data_preprocessor: dict | nn.Module | None = None,
-        init_cfg: dict | list | None = None,
+        data_preprocessor: Config | nn.Module | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
         channels = backbone.get('in_channels', 3)
         if not len(mean) == len(std) == channels:
@@ -76,8 +79,10 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         usual = dict(type=MaskedImagePreprocessor, channels=channels)
         super().__init__(data_preprocessor or usual, init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.neck = None if neck is None else MODELS.build(neck)
-        self.head = MODELS.build(head)
+        self.neck = None
+        if neck is not None:
+            self.neck = MODELS.build({'arch': self.backbone.arch, **neck})
+        self.head = MODELS.build({'embed_dims': self.backbone.embed_dims, **head})
         if self.backbone.mask_token is None or self.backbone.norm is None:
             raise ValueError(
                 'Masked image modelling needs a backbone with with_mask_token=True and '
@@ -94,18 +99,25 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
 
     @property
     def tokenizer(self) -> nn.Module:
-        """The frozen tokenizer, built on first use."""
+        """The frozen tokenizer; it is built on first use."""
         return self._tokenizer.like(self.mean)
 
     def reset_parameters(self) -> None:
         for module in (self.backbone, self.neck, self.head):
             if module is not None:
                 module.init_weights()
-        self.tokenizer  # noqa: B018  a missing tokenizer is an error now, not after the first batch
+        self.tokenizer  # noqa: B018  built now, so that missing weights are reported at the start
 
     def masked_tokens(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """`tokens_at` the masked patches of ``mask``, (B, rows, columns) or (B, N) bool, without
-        padding: as many rows as patches are masked in all."""
+        """Tokens of each branch, as `tokens_at` returns them, but without padding.
+
+        Args:
+            image: (B, C, H, W), normalised.
+            mask: (B, rows, columns) or (B, N) bool.
+
+        Returns:
+            One row for every masked patch of the batch: (patches, D) for each branch.
+        """
         masked = find_masked(mask)
         tokens = self.tokens_at(image, masked)
         if masked.valid is None:
@@ -119,57 +131,63 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
             image: (B, C, H, W), normalised.
 
         Returns:
-            'main' and, with a neck, 'aggregation': (B * M, D) each, the padding included.
+            'main' and, with a neck, 'aggregation': (B * M, D) each, including the padding.
         """
-        read = masked.patches + 1
-        early_layer = None if self.neck is None else self.neck.early_layer
-        with_cls = F.pad(read, (1, 0))  # CLS, token 0, feeds the neck
-        features = self.backbone.forward_masked(image, masked.mask, early_layer, with_cls)
+        queries = masked.patches + 1  # (B, M); token 0 is CLS
+        with_cls = F.pad(queries, (1, 0))  # (B, 1 + M); the neck needs CLS
+        layers = () if self.neck is None else (self.neck.early_layer,)
+        features = self.backbone.forward_features(image, masked.mask, with_cls, layers)
         tokens = dict(main=self.backbone.norm(features.tokens[:, 1:].flatten(0, 1)))
         if self.neck is not None:
             norm = self.backbone.norm if self.neck.cls_pt_norm is None else self.neck.cls_pt_norm
-            tokens['aggregation'] = norm(self.neck(features, read).flatten(0, 1))
+            tokens['aggregation'] = norm(self.neck(features, queries).flatten(0, 1))
         return tokens
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor]:
-        """What a classifier on the frozen backbone would see of whole images: ((B, D),).
+        """Features of unmasked images for a classifier on the frozen backbone: ((B, D),).
 
-        The mean patch token of the last block, normalised as a new fc_norm would.
+        The feature is the mean patch token of the last block, normalised as by a new fc_norm.
         """
         image = self.normalize(inputs)
-        pooled = self.backbone.forward_masked(image, None, read=slice(1, None)).tokens.mean(dim=1)
+        patches = self.backbone.forward_features(image, queries=slice(1, None)).tokens
+        pooled = patches.mean(dim=1)  # (B, D)
         return (F.layer_norm(pooled, pooled.shape[-1:], eps=LAYER_NORM_EPS),)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """What the backbone sees of images in [0, 1] or bytes."""
+        """Normalises images in [0, 1] or bytes for the backbone: (B, C, H, W) -> the same."""
         return (unit_float(image) - self.mean) / self.std
 
     def logits_at(self, image: Tensor, masked: Masked) -> tuple[dict[str, Tensor], Tensor]:
-        """Logits of each branch (B * M, K) and target codes (B * M,), `IGNORED` at the padding.
+        """Logits of each branch (B * M, K) and target codes (B * M,).
 
         Args:
             image: (B, C, H, W) in [0, 1].
+            masked: its padding gets the code `IGNORED`.
         """
         return self._predict_codes(image, masked)
 
     def _predict_codes(self, image: Tensor, masked: Masked) -> tuple[dict[str, Tensor], Tensor]:
-        # Both callers may be compiled: neither may find the compiled other one inside itself.
+        # `logits_at` and `losses_at` are compiled separately, so neither calls the other.
         codes = self.tokenizer.get_codes(image, masked.patches)
         if masked.valid is not None:
             codes = codes.masked_fill(~masked.valid, IGNORED)
         return self.head(**self.tokens_at(self.normalize(image), masked)), codes.flatten()
 
     def losses_at(self, image: Tensor, masked: Masked) -> dict[str, Tensor]:
-        """Loss and accuracy of each branch: all that a training step computes, without a look at
-        values, so that it compiles to one graph."""
-        return self.head.loss(*self._predict_codes(image, masked))
+        """Loss and accuracy of each branch, from images in [0, 1] (B, C, H, W).
+
+        This is the whole computation of a training step. Its control flow does not depend on
+        tensor values, so it compiles to one graph.
+        """
+        losses: dict[str, Tensor] = self.head.loss(*self._predict_codes(image, masked))
+        return losses
 
     def _prepare(
-        self, inputs: Tensor, data_samples: Sequence, masked: Masked | None
+        self, inputs: Tensor, data_samples: Sequence[Any], masked: Masked | None
     ) -> tuple[Tensor, Masked]:
-        """Images in [0, 1] and masked patches, which must lie on one grid."""
+        """Converts images to [0, 1], finds the masked patches and checks that the grids agree."""
         image = unit_float(inputs)
-        if masked is None:  # of another data preprocessor
+        if masked is None:  # the data preprocessor is not `MaskedImagePreprocessor`
             masked = find_masked(stack_masks(data_samples)).to(image.device)
         rows, columns = patch_grid(image.shape[2:], self.tokenizer.encoder.patch_size)
         shape = masked.mask.shape[1:]
@@ -181,21 +199,26 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         return image, masked
 
     def loss(
-        self, inputs: Tensor, data_samples: Sequence = (), masked: Masked | None = None
+        self, inputs: Tensor, data_samples: Sequence[Any] = (), masked: Masked | None = None
     ) -> dict[str, Tensor]:
-        """Loss and accuracy of each branch; the masks of the data samples unless ``masked``."""
+        """Loss and accuracy of each branch; without ``masked``, the data samples hold the masks."""
         return self.losses_at(*self._prepare(inputs, data_samples, masked))
 
-    def predict(self, inputs: Tensor, data_samples: list, masked: Masked | None = None) -> list:
-        """Writes ``accuracy_main`` (and ``accuracy_aggregation``), percent, into each sample, and
-        ``code_shares`` (K,), the percentage of its masked patches that has each code."""
+    def predict(
+        self, inputs: Tensor, data_samples: list[Any], masked: Masked | None = None
+    ) -> list[Any]:
+        """Writes the accuracy and the distribution of the codes into each data sample.
+
+        These are ``accuracy_main`` and, with a neck, ``accuracy_aggregation``, in percent, and
+        ``code_shares`` (K,), the percentage of the masked patches that have each code.
+        """
         image, masked = self._prepare(inputs, data_samples, masked)
         logits, codes = self.logits_at(image, masked)
         known = (codes != IGNORED).view_as(masked.patches)
         counts = known.sum(dim=1)
         shares = torch.zeros(len(known), self.head.num_codes, device=codes.device)
         weights = 100 * known / counts[:, None]
-        shares.scatter_add_(1, codes.clamp(min=0).view_as(known), weights)  # padding weighs nothing
+        shares.scatter_add_(1, codes.clamp(min=0).view_as(known), weights)  # 0 for padding
         for sample, share in zip(data_samples, shares, strict=True):
             sample.set_field(share, 'code_shares')
         for branch, scores in logits.items():
@@ -207,13 +230,17 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
     def forward(
         self,
         inputs: Tensor,
-        data_samples: list | None = None,
+        data_samples: list[Any] | None = None,
         mode: str = 'tensor',
         masked: Masked | None = None,
-    ) -> dict[str, Tensor] | list | tuple[Tensor, ...]:
-        """'tensor' gives the backbone's outputs for unmasked images, the others their method's."""
+    ) -> dict[str, Tensor] | list[Any] | tuple[Tensor, ...]:
+        """Mode 'tensor' returns the backbone's outputs for unmasked images.
+
+        Modes 'loss' and 'predict' call the method of that name.
+        """
         if mode == 'tensor':
-            return self.backbone(self.normalize(inputs))
+            outputs: tuple[Tensor, ...] = self.backbone(self.normalize(inputs))
+            return outputs
         if mode == 'loss':
             return self.loss(inputs, data_samples or (), masked)
         if mode == 'predict':

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import timm
 import torch
@@ -18,9 +19,9 @@ from beitv2_mm.registry import MODELS
 class TimmTeacher(BaseModule):
     """Patch features of any timm network, frozen (paper section 2.2: CLIP or DINO ViT-B/16).
 
-    A plain transformer gives its normalised patch tokens, a convolutional or hierarchical network
-    (Swin) its last feature map of at most ``stride``; either is resampled to the tokens' grid where
-    it differs.
+    The features of a plain transformer are its normalised patch tokens. The features of a
+    convolutional or hierarchical network (Swin) are its last feature map of at most ``stride``.
+    Both are resampled to the grid of the tokens if theirs differs.
 
     Args:
         model: timm name, e.g. 'vit_base_patch16_clip_quickgelu_224.openai' or
@@ -29,16 +30,17 @@ class TimmTeacher(BaseModule):
             takes timm's hub weights.
         projection: apply the network's linear head to every patch token (CLIP's 512-d space).
         stride: pixels of the teacher's image for one cell of a convolutional feature map.
-        input_size: pixels of the square image that the teacher sees; None for its own.
-        mean, std: normalisation of the [0, 1] image; None for the model's own.
-        resample: allow a feature grid other than the tokens' grid.
-        channels: those of the image that the teacher sees, as its red, green and blue, e.g.
-            (0, 1, 2); None where it sees all.
+        input_size: side in pixels of the square image that the teacher receives; None for the
+            model's default.
+        mean, std: normalisation of the [0, 1] image; None for the model's default.
+        resample: whether the feature grid may differ from the grid of the tokens.
+        channels: channels of the image that the teacher receives as its red, green and blue, e.g.
+            (0, 1, 2); None if it receives all.
         model_kwargs: more arguments of ``timm.create_model``.
 
     Raises:
-        ValueError: timm knows no such model, or it has no head to project with.
-        RuntimeError: the checkpoint is of another network.
+        ValueError: timm has no such model, or the model has no head to project with.
+        RuntimeError: the checkpoint belongs to another network.
     """
 
     mean: Tensor
@@ -55,7 +57,7 @@ class TimmTeacher(BaseModule):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         resample: bool = True,
-        model_kwargs: dict | None = None,
+        model_kwargs: dict[str, Any] | None = None,
         channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -67,16 +69,17 @@ class TimmTeacher(BaseModule):
             )
         kwargs = dict(model_kwargs or {})
         if checkpoint is not None:
-            # Said too, or timm throws away a head whose size is not that of its hub weights.
+            # Without num_classes, timm drops a head whose size differs from its hub weights.
             head = {key: kwargs[key] for key in ('num_classes',) if key in kwargs}
             kwargs['pretrained_cfg_overlay'] = dict(state_dict=read(checkpoint), **head)
-        with torch.device('meta'):  # only to see what it is
+        with torch.device('meta'):  # without weights, only to find the kind of network
             probe = timm.create_model(model, pretrained=False, **(model_kwargs or {}))
         self.is_transformer = hasattr(probe, 'num_prefix_tokens')
-        if not self.is_transformer:  # up to the stage that is read, and no further
+        if not self.is_transformer:  # built up to the last stage that is needed
             info = timm.create_model(model, features_only=True, pretrained=False).feature_info
             stages = [i for i, r in enumerate(info.reduction()) if r <= stride] or [0]
-            if checkpoint is not None:  # of a network cut short, timm takes any weights silently
+            if checkpoint is not None:
+                # For a truncated network timm accepts any weights silently, so try the whole one.
                 timm.create_model(model, pretrained=True, **kwargs)
             kwargs.update(features_only=True, out_indices=(stages[-1],))
         elif input_size is not None:
@@ -84,7 +87,7 @@ class TimmTeacher(BaseModule):
         self.network = timm.create_model(model, pretrained=True, **kwargs)
         if projection and not (self.is_transformer and self.network.num_classes):
             raise ValueError(f'{model} has no linear head to project patch tokens with.')
-        if not self.is_transformer:  # four times as fast on CPUs where convolutions are depthwise
+        if not self.is_transformer:  # makes depthwise convolutions four times as fast on CPUs
             self.network.to(memory_format=torch.channels_last)
         config = self.network.pretrained_cfg
         self.name = model
@@ -108,8 +111,8 @@ class TimmTeacher(BaseModule):
         """Features for a token grid (rows, columns): (B, rows * columns, Dt).
 
         Raises:
-            ValueError: the teacher's grid differs and ``resample`` is off, or the image has other
-                channels than the teacher sees.
+            ValueError: the teacher's grid differs and ``resample`` is off, or the number of
+                channels of the image is not the teacher's.
         """
         if self.channels is not None:
             image = image.index_select(1, self.channels)
@@ -137,10 +140,11 @@ class TimmTeacher(BaseModule):
         return features.flatten(2).transpose(1, 2)  # (B, N, Dt)
 
     def _map(self, image: Tensor) -> Tensor:
+        """Last feature map of a convolutional or hierarchical network: (B, Dt, rows, columns)."""
         features, width = self.network(image)[-1], self.network.feature_info.channels()[-1]
         if features.ndim == 4 and features.shape[1] == width:
             return features  # (B, Dt, rows, columns)
-        if features.ndim == 4 and features.shape[-1] == width:  # Swin and its kin
+        if features.ndim == 4 and features.shape[-1] == width:  # Swin and similar networks
             return features.permute(0, 3, 1, 2)  # (B, Dt, rows, columns)
         raise ValueError(
             f'{self.name} gives {tuple(features.shape)} where a map of {width} channels was '
@@ -148,6 +152,7 @@ class TimmTeacher(BaseModule):
         )
 
     def _tokens(self, image: Tensor) -> Tensor:
+        """Patch tokens of a plain transformer as a map: (B, Dt, rows, columns)."""
         tokens = self.network.forward_features(image)[:, self.network.num_prefix_tokens :]
         if self.projection:
             tokens = self.network.head(tokens)

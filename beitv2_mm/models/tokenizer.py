@@ -1,6 +1,7 @@
 """VQ-KD visual tokenizer: images in [0, 1] (B, C, H, W) -> codes (B, N) (paper section 2.2)."""
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +11,13 @@ from torch import Tensor, nn
 from beitv2_mm.layers import Quantized, Standardize, VectorQuantizer
 from beitv2_mm.layers.position import Grid
 from beitv2_mm.models.backbone import BEiTV2Backbone
-from beitv2_mm.models.base import PretrainedModule
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
 from beitv2_mm.models.data_preprocessor import UnitRGBPreprocessor
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.registry import MODELS
 
 
-def _build_teacher(config: dict) -> nn.Module:
+def _build_teacher(config: Config) -> nn.Module:
     return MODELS.build(config)
 
 
@@ -25,7 +26,7 @@ def _task_layer(in_dims: int, out_dims: int) -> nn.Sequential:
 
 
 def unit_float(image: Tensor) -> Tensor:
-    """Bytes become floats in [0, 1]; floats are in [0, 1] by contract, whatever their maximum."""
+    """Converts bytes to floats in [0, 1]; floats must be in [0, 1] already and are not scaled."""
     return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
@@ -33,30 +34,31 @@ def unit_float(image: Tensor) -> Tensor:
 class VQKDTokenizer(PretrainedModule, BaseModel):
     """Encoder, quantizer and decoder that regress a frozen teacher's patch features.
 
-    A trained tokenizer needs no teacher: it is built when the first loss asks for it, and never
-    stored in checkpoints.
+    Only training needs the teacher: it is built for the first loss and is in no checkpoint.
 
     Args:
-        encoder: config of a `BEiTV2Backbone`; absolute position and no layer scale unless said.
+        encoder: config of a `BEiTV2Backbone`; by default with absolute positions and no layer
+            scale.
         decoder: the same; it runs on the encoder's grid with patch size 1.
         quantizer: arguments of `VectorQuantizer`.
         target_dims: width of the teacher's features.
-        teacher: config of a `TimmTeacher`; may be left out where the tokenizer is only used.
-        standardize_target: remove mean and scale of every teacher channel (statistics of the
-            batch over all ranks in training, their average later). The paper does not; it helps
-            teachers whose channels are all positive, as a convolutional network's are.
+        teacher: config of a `TimmTeacher`; None for a tokenizer that is not trained.
+        standardize_target: whether every channel of the teacher is standardised, in training with
+            the statistics of the batch over all ranks and in evaluation with their average. The
+            paper does not do this; it helps with teachers whose channels are all positive, such
+            as convolutional networks.
     """
 
     def __init__(
         self,
-        encoder: dict,
-        decoder: dict,
-        quantizer: dict | None = None,
+        encoder: Config,
+        decoder: Config,
+        quantizer: Config | None = None,
         target_dims: int = 512,
-        teacher: dict | None = None,
+        teacher: Config | None = None,
         standardize_target: bool = False,
-        data_preprocessor: dict | nn.Module | None = None,
-        init_cfg: dict | list | None = None,
+        data_preprocessor: Config | nn.Module | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
         usual = dict(type=UnitRGBPreprocessor, channels=encoder.get('in_channels', 3))
         super().__init__(data_preprocessor or usual, init_cfg)
@@ -82,9 +84,9 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
                 nn.init.zeros_(layer.bias)
 
     def encode(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
-        """Latents, not normalised, in fp32 under autocast too.
+        """Latents of the quantizer, not normalised; they are fp32 under autocast, too.
 
-        (B, C, H, W) in [0, 1] or uint8 -> (B, N, d), or (B, M, d) for the ``patches`` (B, M) alone.
+        (B, C, H, W) in [0, 1] or uint8 -> (B, N, d), or (B, M, d) for only the ``patches`` (B, M).
         """
         tokens = self.encoder.forward_patches(unit_float(image) * 2 - 1, patches)
         layer = self.encode_task_layer
@@ -93,8 +95,10 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
 
     @torch.no_grad()
     def get_codes(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
-        """Codes of the patches, row by row: (B, C, H, W) in [0, 1] or uint8 -> (B, N), or (B, M)
-        for the ``patches`` (B, M) alone."""
+        """Codes of the patches, row by row.
+
+        (B, C, H, W) in [0, 1] or uint8 -> (B, N), or (B, M) for only the ``patches`` (B, M).
+        """
         return self.quantize.encode(self.encode(image, patches))
 
     def decode(self, quantized: Tensor, grid: Grid) -> Tensor:
@@ -120,8 +124,12 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         return target
 
     def distill(self, image: Tensor) -> tuple[Quantized, Tensor, Tensor]:
-        """What the quantizer returns, the cosine to the teacher for every patch, (B, N), and the
-        teacher's features in fp32, (B, N, target_dims)."""
+        """Encodes, quantizes and decodes images, and compares the result with the teacher.
+
+        Returns:
+            The quantizer's result, the cosine similarity of every patch (B, N), and the teacher's
+            features in fp32 (B, N, target_dims).
+        """
         image = unit_float(image)
         rows, columns = self.encoder.patch_size
         grid = image.shape[-2] // rows, image.shape[-1] // columns
@@ -130,17 +138,20 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         target = self.target(image, grid).float()
         return quantized, F.cosine_similarity(prediction.float(), target, dim=-1), target
 
-    def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
-        """Commitment and cosine loss (equation 3), and the cosine itself for the log."""
+    def loss(self, inputs: Tensor, data_samples: list[Any] | None = None) -> dict[str, Tensor]:
+        """Commitment and cosine loss (equation 3), and the mean cosine similarity for the log."""
         quantized, cosine, _ = self.distill(inputs)
         mean = cosine.mean()
         return dict(
             loss_commitment=quantized.commitment_loss, loss_cosine=1 - mean, cosine=mean.detach()
         )
 
-    def predict(self, inputs: Tensor, data_samples: list) -> list:
-        """Writes ``pred_codes`` (N,), ``cosine``, the image's mean, and ``target``, the teacher's
-        features as unit vectors (N, target_dims), into the data samples."""
+    def predict(self, inputs: Tensor, data_samples: list[Any]) -> list[Any]:
+        """Writes three results into each data sample.
+
+        These are ``pred_codes`` (N,), ``cosine``, the mean over the image, and ``target``, the
+        teacher's features as unit vectors (N, target_dims).
+        """
         quantized, cosine, target = self.distill(inputs)
         columns = quantized.codes, cosine.mean(dim=1), F.normalize(target, dim=-1)
         for sample, *values in zip(data_samples, *columns, strict=True):
@@ -149,9 +160,9 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         return data_samples
 
     def forward(
-        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
-    ) -> dict[str, Tensor] | list | Tensor:
-        """'tensor' gives codes (B, N), 'loss' and 'predict' what the methods of that name do."""
+        self, inputs: Tensor, data_samples: list[Any] | None = None, mode: str = 'tensor'
+    ) -> dict[str, Tensor] | list[Any] | Tensor:
+        """Mode 'tensor' returns codes (B, N); 'loss' and 'predict' call the method of that name."""
         if mode == 'tensor':
             return self.get_codes(inputs)
         if mode == 'loss':

@@ -36,14 +36,12 @@ model = dict(
         with_cp='selective',  # the output of GELU is not kept, see docs/performance.md
     ),
     neck=dict(
-        type=PatchAggregationNeck,
-        arch='base',
-        early_layer=9,
+        type=PatchAggregationNeck,  # sizes and early layer (depth - 3) follow the backbone
         num_layers=2,
         drop_path_rate=0.0,
         with_cp='selective',
     ),
-    head=dict(type=MIMHead, embed_dims=768, num_codes=8192),
+    head=dict(type=MIMHead, num_codes=8192),
     tokenizer=dict(
         type=VQKDTokenizer,
         encoder=dict(arch='base', img_size=224, patch_size=16),

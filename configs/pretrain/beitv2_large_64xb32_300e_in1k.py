@@ -13,8 +13,7 @@ with read_base():
 
 model.update(
     backbone=dict(arch='large', drop_path_rate=0.0),
-    neck=dict(arch='large', early_layer=21, drop_path_rate=0.0),
-    head=dict(embed_dims=1024),
+    neck=dict(drop_path_rate=0.0),
 )
 train_dataloader.update(batch_size=32)
 optim_wrapper.update(optimizer=dict(betas=(0.9, 0.98)))

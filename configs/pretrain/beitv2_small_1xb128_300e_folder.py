@@ -15,8 +15,8 @@ with read_base():
 
 model.update(
     backbone=dict(arch='small', drop_path_rate=0.1),
-    neck=dict(arch='small', drop_path_rate=0.1),
-    head=dict(embed_dims=384, num_codes=2048),
+    neck=dict(drop_path_rate=0.1),
+    head=dict(num_codes=2048),
     tokenizer=dict(
         encoder=dict(arch='small'),
         decoder=dict(arch=dict(embed_dims=384, num_layers=3, num_heads=6)),

@@ -14,8 +14,7 @@ with read_base():
 
 model.update(
     backbone=dict(arch='tiny'),
-    neck=dict(arch='tiny'),
-    head=dict(embed_dims=192, num_codes=1024),
+    head=dict(num_codes=1024),
     tokenizer=dict(
         encoder=dict(arch='tiny'),
         decoder=dict(arch=dict(embed_dims=192, num_heads=3)),

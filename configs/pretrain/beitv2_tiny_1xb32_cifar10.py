@@ -30,13 +30,12 @@ with read_base():
     from .._base_.cifar10_data import *
     from .._base_.default_runtime import *
 
-arch = dict(embed_dims=128, num_layers=4, num_heads=4)
 wide = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.1)  # 0.02 is for width 768
 model = dict(
     type=BEiTV2Pretrainer,
     backbone=dict(
         type=BEiTV2Backbone,
-        arch=arch,
+        arch=dict(embed_dims=128, num_layers=4, num_heads=4),
         img_size=32,
         patch_size=4,
         position='shared',
@@ -44,8 +43,8 @@ model = dict(
         with_mask_token=True,
         init_cfg=wide,
     ),
-    neck=dict(type=PatchAggregationNeck, arch=arch, early_layer=3, num_layers=1, init_cfg=wide),
-    head=dict(type=MIMHead, embed_dims=128, num_codes=512),
+    neck=dict(type=PatchAggregationNeck, early_layer=3, num_layers=1, init_cfg=wide),
+    head=dict(type=MIMHead, num_codes=512),
     tokenizer=dict(
         type=VQKDTokenizer,
         encoder=dict(

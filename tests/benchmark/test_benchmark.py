@@ -24,7 +24,7 @@ from beitv2_mm.benchmark.products import Products
 from beitv2_mm.benchmark.segment import Segment
 from beitv2_mm.benchmark.work import OURS, Step, Work
 from beitv2_mm.benchmark.workers import Loader
-from beitv2_mm.layers.vector_quantizer import nearest_codes
+from beitv2_mm.layers.nearest_codes import nearest_codes
 from beitv2_mm.models import BEiTV2Pretrainer
 
 pytestmark = pytest.mark.cpu_only(reason='it measures the CPU, unless told otherwise')

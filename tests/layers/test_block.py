@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from beitv2_mm.benchmark.memory import MIB, allocated_on_cpu
 from beitv2_mm.layers import Attention, Block, VisionTransformer
-from beitv2_mm.layers.block import COMPILES_SELECTIVE
+from beitv2_mm.layers.recompute import COMPILES_SELECTIVE
 from support.tiny import randomize
 
 GRID = (2, 3)
@@ -34,17 +34,19 @@ def test_attention_is_the_formula_with_and_without_bias():
 
 @pytest.mark.parametrize('grid', [None, GRID])
 @pytest.mark.parametrize(
-    'read', [slice(0, 1), slice(1, None), torch.tensor([[0, 4, 6], [2, 1, 5], [0, 3, 1]])]
+    'queries', [slice(0, 1), slice(1, None), torch.tensor([[0, 4, 6], [2, 1, 5], [0, 3, 1]])]
 )
-def test_tokens_that_are_read_do_not_need_the_others(grid, read):
+def test_queries_do_not_need_the_output_of_other_tokens(grid, queries):
     torch.manual_seed(0)
     block = randomize(Block(16, 4, layer_scale=0.1, grid=grid)).train()
     inputs = torch.randn(3, 7, 16, requires_grad=True), torch.randn(4, 7, 7, requires_grad=True)
-    whole, part = block(inputs[0], GRID, inputs[1]), block(inputs[0], GRID, inputs[1], read)
-    rows = torch.arange(3)[:, None] if isinstance(read, torch.Tensor) else slice(None)
-    torch.testing.assert_close(part, whole[rows, read])
+    whole, part = block(inputs[0], GRID, inputs[1]), block(inputs[0], GRID, inputs[1], queries)
+    rows = torch.arange(3)[:, None] if isinstance(queries, torch.Tensor) else slice(None)
+    torch.testing.assert_close(part, whole[rows, queries])
     leaves = [inputs[0], *([] if grid else inputs[1:]), *block.parameters()]
-    grads = [torch.autograd.grad(out.square().sum(), leaves) for out in (whole[rows, read], part)]
+    grads = [
+        torch.autograd.grad(out.square().sum(), leaves) for out in (whole[rows, queries], part)
+    ]
     torch.testing.assert_close(*grads)
 
 
@@ -55,15 +57,15 @@ def test_keys_have_no_bias():
     assert (q != 0).any() and (v != 0).any()
 
 
-@pytest.mark.parametrize('read', [None, torch.tensor([[0, 4], [2, 1]])])
-def test_bias_with_and_without_gradient_give_the_same(read):
+@pytest.mark.parametrize('queries', [None, torch.tensor([[0, 4], [2, 1]])])
+def test_bias_with_and_without_gradient_give_the_same(queries):
     """On a CPU the fused kernel serves the second alone."""
     torch.manual_seed(0)
     attention, grads = randomize(Attention(16, 4)).train(), []
     x, bias = torch.randn(2, 7, 16), torch.randn(4, 7, 7)
     for given in (bias, bias.clone().requires_grad_()):
         attention.zero_grad()
-        out = attention(x, GRID, given, read)
+        out = attention(x, GRID, given, queries)
         out.square().sum().backward()
         grads.append([out.detach(), *(p.grad for p in attention.parameters())])
     torch.testing.assert_close(*grads)
@@ -84,7 +86,7 @@ def test_own_bias_is_kept_while_it_is_small(monkeypatch):
     assert attention.position_bias((4, 5)) is kept
     attention.relative_position_bias_table.mul_(2)
     torch.testing.assert_close(attention.position_bias((4, 5)), 2 * kept)
-    monkeypatch.setattr('beitv2_mm.layers.attention.MAX_KEPT_BIAS', 4 * 21**2 - 1)
+    monkeypatch.setattr('beitv2_mm.layers.attention.MAX_CACHED_BIAS', 4 * 21**2 - 1)
     made = attention.position_bias((4, 5))
     assert attention.position_bias((4, 5)) is not made
     torch.testing.assert_close(made, 2 * kept)
@@ -96,8 +98,8 @@ def test_width_and_heads_must_fit():
 
 
 @pytest.mark.parametrize('layer_scale', [None, 1.0])
-@pytest.mark.parametrize('read', [None, torch.tensor([[3, 0, 5]]).expand(4000, -1)])
-def test_peer_bug_drop_path_once_a_branch(layer_scale, read):
+@pytest.mark.parametrize('queries', [None, torch.tensor([[3, 0, 5]]).expand(4000, -1)])
+def test_peer_bug_drop_path_once_a_branch(layer_scale, queries):
     """An image keeps a branch with 1 - rate, scaled by 1 / (1 - rate); twice would square both."""
     rate, images = 0.4, 4000
     block = Block(8, 2, layer_scale=layer_scale, drop_path=rate).train()
@@ -111,7 +113,7 @@ def test_peer_bug_drop_path_once_a_branch(layer_scale, read):
         block.mlp.fc2.weight.zero_()
         block.mlp.fc2.bias.fill_(100.0)
     torch.manual_seed(0)
-    out = block(torch.zeros(images, 7, 8), GRID, read=read)
+    out = block(torch.zeros(images, 7, 8), GRID, queries=queries)
     assert len(draws) == 2
     keep = 1 - rate
     per_image = out[:, 0, 0].detach()
@@ -164,27 +166,27 @@ def test_peer_bug_no_layer_scale(layer_scale):
     assert block(torch.randn(2, 7, 16), GRID).isfinite().all()
 
 
-READS = [None, slice(1, None), torch.tensor([[0, 2], [1, 6], [3, 3]])]
+QUERIES = [None, slice(1, None), torch.tensor([[0, 2], [1, 6], [3, 3]])]
 
 
 @pytest.mark.parametrize('with_cp', [True, 'selective'])
-@pytest.mark.parametrize('read', READS, ids=['all', 'slice', 'indices'])
+@pytest.mark.parametrize('queries', QUERIES, ids=['all', 'slice', 'indices'])
 @pytest.mark.parametrize('settings', [dict(layer_scale=0.1, grid=GRID), dict()])
-def test_recomputation_equals_keeping(with_cp, read, settings):
+def test_recomputation_equals_keeping(with_cp, queries, settings):
     """Output and every gradient, random numbers included."""
-    check_recomputation(with_cp, read, settings)
+    check_recomputation(with_cp, queries, settings)
 
 
 @pytest.mark.parametrize(
-    ('read', 'settings'),
-    [(READS[0], dict()), (READS[1], dict(layer_scale=0.1, grid=GRID)), (READS[2], dict())],
+    ('queries', 'settings'),
+    [(QUERIES[0], dict()), (QUERIES[1], dict(layer_scale=0.1, grid=GRID)), (QUERIES[2], dict())],
     ids=['all', 'slice', 'indices'],
 )
-def test_compiled_recomputation_equals_keeping(read, settings):
-    check_recomputation('selective', read, settings, backend='aot_eager')
+def test_compiled_recomputation_equals_keeping(queries, settings):
+    check_recomputation('selective', queries, settings, backend='aot_eager')
 
 
-def check_recomputation(with_cp, read, settings, backend=None):
+def check_recomputation(with_cp, queries, settings, backend=None):
     x, found = torch.randn(3, 7, 16), []
     drops = dict(drop_path=0.5, attn_drop=0.1, proj_drop=0.1)
     for mode in (False, with_cp):
@@ -195,7 +197,7 @@ def check_recomputation(with_cp, read, settings, backend=None):
             block.compile(backend=backend, fullgraph=True)
         image = x.clone().requires_grad_()
         bias = torch.randn(2, 7, 7).requires_grad_()
-        out = block(image, GRID, bias, read)
+        out = block(image, GRID, bias, queries)
         out.square().sum().backward()
         found.append([out.detach(), image.grad, *(p.grad for p in block.parameters())])
         found[-1] += [] if settings else [bias.grad]

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from beitv2_mm.layers import VectorQuantizer, spherical_kmeans
-from beitv2_mm.layers.vector_quantizer import MAX_SCORES, nearest_codes, search_codes
+from beitv2_mm.layers.nearest_codes import MAX_SCORES, nearest_codes, search_codes
 from support.tiny import parameters_of
 
 
@@ -78,7 +78,7 @@ def test_search_in_chunks_is_the_search_at_once(monkeypatch, codes):
     z, codebook = (F.normalize(torch.randn(n, 8), dim=1) for n in (101, codes))
     codebook[codes // 2 :] = codebook[: codes // 2]  # of equal codes, the first
     expected = (z @ codebook.T).argmax(1)
-    monkeypatch.setattr('beitv2_mm.layers.vector_quantizer.MAX_SCORES', codes * 7)
+    monkeypatch.setattr('beitv2_mm.layers.nearest_codes.MAX_SCORES', codes * 7)
     assert torch.equal(nearest_codes(z, codebook), expected)
 
 

@@ -8,9 +8,9 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement
 
-from beitv2_mm.layers.block import COMPILES_SELECTIVE
+from beitv2_mm.layers.recompute import COMPILES_SELECTIVE
 from beitv2_mm.models import BEiTV2Pretrainer, PatchAggregationNeck
-from beitv2_mm.models.backbone import MaskedFeatures
+from beitv2_mm.models.backbone import Features
 from beitv2_mm.models.data_preprocessor import MaskedImagePreprocessor, find_masked
 from support.tiny import (
     ARCH,
@@ -78,7 +78,8 @@ def test_tail_on_masked_tokens_alone_equals_all_of_it(settings, mask):
     """Losses and every gradient; the tokenizer's codes too."""
     model, image = randomize(build_pretrainer(**settings)).train(), cifar_images(4)
     codes = model.tokenizer.get_codes(image)[mask.flatten(1)]
-    features = model.backbone.forward_masked(image, mask, model.neck and model.neck.early_layer)
+    layers = (model.neck.early_layer,) if model.neck else ()
+    features = model.backbone.forward_features(image, mask, layers=layers)
     norm, tokens = model.backbone.norm, dict(main=features.tokens)
     if model.neck:
         tokens['aggregation'] = model.neck(features)
@@ -243,23 +244,37 @@ def test_without_neck_it_is_beit_v1():
 def test_aggregation_sees_the_image_through_the_cls_token_alone():
     neck = randomize(PatchAggregationNeck(ARCH, early_layer=2)).eval()
     torch.manual_seed(0)
-    tokens, early = torch.randn(2, 17, 16), torch.randn(2, 16, 16)
+    tokens, layers = torch.randn(2, 17, 16), {2: torch.randn(2, 17, 16)}
     other = tokens.clone()
     other[:, 1:] = 0
-    out = neck(MaskedFeatures(tokens, early, (4, 4), None))
-    torch.testing.assert_close(neck(MaskedFeatures(other, early, (4, 4), None)), out)
+    out = neck(Features(tokens, layers, (4, 4), None))
+    torch.testing.assert_close(neck(Features(other, layers, (4, 4), None)), out)
     other[:, 0] = 0
-    assert not torch.allclose(neck(MaskedFeatures(other, early, (4, 4), None)), out, atol=1e-3)
+    assert not torch.allclose(neck(Features(other, layers, (4, 4), None)), out, atol=1e-3)
 
 
 def test_early_tokens_are_those_after_the_early_block():
     model = randomize(build_pretrainer().backbone).eval()
-    features = model.forward_masked(cifar_images(2), masks(2), 2)
+    features = model.forward_features(cifar_images(2), masks(2), layers=[2])
     x, grid = model.embed(cifar_images(2), masks(2))
     bias = model.shared_bias(grid)
     x = model.blocks[1](model.blocks[0](x, grid, bias), grid, bias)
-    torch.testing.assert_close(features.early, x[:, 1:])
+    torch.testing.assert_close(features.layers, {2: x})
     torch.testing.assert_close(features.tokens, model.blocks[2](x, grid, bias))
+
+
+def test_neck_and_head_take_their_sizes_from_the_backbone():
+    """Unless the config gives them; the early layer is the third before the last."""
+    config = pretrainer_config()
+    config['backbone'].update(arch={**ARCH, 'num_layers': 5})
+    for part, key in (('neck', 'arch'), ('neck', 'early_layer'), ('head', 'embed_dims')):
+        del config[part][key]
+    model = BEiTV2Pretrainer(**config)
+    assert (model.neck.early_layer, model.neck.embed_dims) == (2, 16)
+    assert model.head.lm_head.in_features == 16
+    config['neck'].update(arch={**ARCH, 'num_layers': 5, 'mlp_ratio': 2.0}, early_layer=4)
+    neck = BEiTV2Pretrainer(**config).neck
+    assert (neck.early_layer, neck.cls_pt_layers[0].mlp.fc1.out_features) == (4, 32)
 
 
 def test_peer_bug_custom_neck_arch():

@@ -9,7 +9,7 @@ from torch import nn
 
 from beitv2_mm.engine.hooks.compiled_part import CompiledPart
 from beitv2_mm.engine.unwrap import unwrapped_model
-from beitv2_mm.layers.block import COMPILES_SELECTIVE
+from beitv2_mm.layers.recompute import COMPILES_SELECTIVE
 from beitv2_mm.registry import HOOKS
 
 # What a step spends its time in, by the names that the models of this package give it.
