@@ -68,7 +68,6 @@ def pretrain(
     the transformer starts from."""
     cfg = Config.fromfile(root / PRETRAIN)
     codes = num_codes(arch, found.num_images, size)
-    dims = get_arch(arch)
     cfg.merge_from_dict(
         {
             'model.backbone.arch': arch,
