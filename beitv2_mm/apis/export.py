@@ -123,7 +123,7 @@ def export(
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ExportError(f'{path} should end with {" or ".join(FORMATS)}.')
-    if model.mean.device.type != 'cpu':  # the file shall run anywhere; the model stays where it is
+    if model.mean.device.type != 'cpu':  # the copy goes to the CPU, so the file runs anywhere
         model = copy.deepcopy(model).cpu()
     images = torch.rand(batch or 2, 3, *(size or model.input_size))
     with torch.no_grad():  # caches of constants are filled by real tensors, not by the tracer's

@@ -103,7 +103,7 @@ def get_model(
 
     Raises:
         ValueError: unknown name, or True for a model without published weights.
-        CheckpointError: the weights cannot be had, or are of another model.
+        CheckpointError: the weights cannot be downloaded, or belong to another model.
     """
     info = None
     if isinstance(model, Config):

@@ -1,4 +1,4 @@
-"""The network alone: forward, and forward with backward, against timm and mmpretrain."""
+"""Only the network: forward, and forward with backward, against timm and mmpretrain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

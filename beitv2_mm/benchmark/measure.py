@@ -24,7 +24,7 @@ class Row:
     implementation: str
     median_seconds: float | None  # of one run, or of an image; None where only memory is meant
     peak_memory_mb: float | None  # on top of weights, inputs and the optimizer's state
-    share_of_limit: float | None  # median over rounds of its matrix products alone / the run
+    share_of_limit: float | None  # median over rounds of only its matrix products / the run
     speed_ratio: float | None = None  # its time / this package's time
     memory_ratio: float | None = None  # this package's memory / its memory
 
@@ -33,7 +33,7 @@ def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[R
     """Rows of one piece of work, this package's first.
 
     Every implementation runs once to compare its results and record its products, once or more to
-    warm up, once for its memory, then once in every round, between two runs of its products alone.
+    warm up, once for its memory, then once in every round, between two runs of only its products.
 
     Args:
         work: what is compared.
@@ -124,7 +124,7 @@ def _take_turns(
     products: dict[str, Products],
     progress: Callable[[], object],
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Medians of the time of each implementation, and of the share that its products alone take.
+    """Medians of the time of each implementation, and of the share that its matrix products take.
 
     The speed of a machine that others use changes from second to second: a share is that of a run
     and of the products right before and after it.

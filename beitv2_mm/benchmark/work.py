@@ -69,7 +69,7 @@ class Work:
 
     @property
     def name(self) -> str:
-        """As it stands in the table."""
+        """The text of the table."""
         raise NotImplementedError
 
     @property
@@ -78,7 +78,7 @@ class Work:
         return get_arch(self.settings.arch)
 
     def build(self, implementation: str) -> Step:
-        """An implementation with weights of its own."""
+        """An implementation with its own weights."""
         raise NotImplementedError
 
     def share_weights(self, modules: Mapping[str, nn.Module | None]) -> None:

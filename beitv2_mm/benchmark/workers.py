@@ -74,7 +74,7 @@ class Loader(Work):
         return Step(first_batch)
 
     def peak_memory(self, implementation: str, step: Step) -> float | None:
-        # Of a process of its own: pages shared with the one that asks would count in part.
+        # Measured in a separate process: pages shared with this one would count only in part.
         context = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(self.memory_after_an_epoch, implementation).result()

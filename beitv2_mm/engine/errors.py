@@ -1,4 +1,4 @@
-"""Errors that end a training for a reason the user can act on; the tools show the message alone."""
+"""Errors that end a run for a reason that the user can act on; tools print only their message."""
 
 
 class TrainingError(RuntimeError):

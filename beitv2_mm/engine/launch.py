@@ -23,7 +23,7 @@ from beitv2_mm.engine.hooks import AdaptCheckpointHook
 from beitv2_mm.engine.hooks.shared_weights import SharedWeightsHook
 from beitv2_mm.engine.quiet import quiet_terminal
 
-# The tools show the message alone: a traceback would say nothing more.
+# Tools print only the message of these errors: a traceback would say nothing more.
 USER_ERRORS = (LaunchError, TrainingError, CheckpointError)
 
 
@@ -83,7 +83,7 @@ def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Ru
 def _unset_static_graph(cfg: Config) -> None:
     """DDP's static graph fails an assertion of PyTorch where its first gradients are not exchanged.
 
-    Exchanging those alone would round otherwise after a resume, so the graph is not static then.
+    Exchanging only those would round differently after a resume, so the graph is not static then.
     """
     wrapper, optim = cfg.get('model_wrapper_cfg') or {}, cfg.get('optim_wrapper') or {}
     if wrapper.get('static_graph') and optim.get('accumulative_counts', 1) > 1:

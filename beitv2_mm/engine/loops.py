@@ -122,13 +122,13 @@ class ResumableLoader(DataLoader):
         yield from super().__iter__()
 
     def skip(self, batches: int, drop: bool = False) -> None:
-        """Leave ``batches`` out of the next pass; with ``drop``, None stands for each of them."""
+        """Leave ``batches`` out of the next pass; with ``drop``, yield None in place of each."""
         self.sampler.start = batches * self.batch_size
         self.dropped = batches if drop else 0
 
 
 def _without_idle_workers(dataloader: DataLoader | dict) -> DataLoader | dict:
-    """Lets ``num_workers=0`` be said alone: PyTorch refuses it beside ``persistent_workers``."""
+    """Drops ``persistent_workers`` where ``num_workers=0``, a combination that PyTorch refuses."""
     if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
         return {**dataloader, 'persistent_workers': False}
     return dataloader

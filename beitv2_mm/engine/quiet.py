@@ -1,4 +1,4 @@
-"""A terminal that shows the training: what is the same in every run goes to the log file alone."""
+"""A terminal that shows the training: what every run logs alike goes only to the log file."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""mmengine's runner and strategy for sharded training, mended for today's PyTorch."""
+"""mmengine's runner and strategy for sharded training, repaired for today's PyTorch."""
 
 from typing import Any
 

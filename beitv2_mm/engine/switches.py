@@ -14,7 +14,7 @@ from beitv2_mm.registry import type_name
 def set_resume(cfg: Config, source: str) -> None:
     """Resume from a checkpoint path, or with 'auto' from the last checkpoint of the work directory.
 
-    'auto' without checkpoint starts anew and then keeps the config's ``load_from``.
+    'auto' without a checkpoint starts a new training and keeps the config's ``load_from``.
 
     Raises:
         LaunchError: the checkpoint does not exist.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def let_threads_sleep() -> None:
-    """Threads of PyTorch that wait shall soon sleep; to be called before PyTorch is imported.
+    """Lets waiting threads of PyTorch sleep soon; to be called before PyTorch is imported.
 
     Threads that spin while they wait make steps three to ten times as long when other programs use
     the cores as well; threads that sleep at once make steps of a small network half as long again,

@@ -28,7 +28,7 @@ class Options:
     batch_size: int | None = None  # of each device
     image_size: int | None = None
     gpus: int | None = None
-    resume: bool = False  # refuse to start anew
+    resume: bool = False  # refuse to start a new run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ class Plan(NamedTuple):
     """The stages, in the order in which they run."""
 
     preparation: list[Stage]  # one after the other
-    composites: Stage  # may fail: Fashion-MNIST cannot be had everywhere
+    composites: Stage  # may fail: Fashion-MNIST cannot be downloaded everywhere
     from_nothing: list[Stage]  # together: the pretraining, and the trainings from scratch
     pretrained: list[Stage]  # together: the trainings that start from the pretraining
 
@@ -170,7 +170,7 @@ class Trainings:
             changes: to the config.
             uses: option that takes a file -> stage that makes the file.
             images: to train and to validate on.
-            alone: it has all cores.
+            alone: whether it has all cores.
             later: see `training_stage`.
         """
 

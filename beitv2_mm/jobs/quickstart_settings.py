@@ -120,7 +120,7 @@ SUMMARY = (
 LIMITS = [
     'Settings come from few trials of one seed each, judged on 5,000 training images held back; '
     'three trials from scratch, and earlier runs, showed figures on test images.',
-    'One tokenizer and one pretraining were trained: the spread is that of fine-tuning alone.',
+    'One tokenizer and one pretraining were trained: the spread is only that of fine-tuning.',
     'The teacher was trained on ImageNet labels, so the pretraining is not free of supervision.',
     'Small images, few labels and a small network: the gain says little about full-size training.',
     'A longer or differently tuned training from scratch would narrow the gap.',

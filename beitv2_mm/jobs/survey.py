@@ -32,7 +32,7 @@ class Survey:
     classes: dict[str, int] = field(default_factory=dict)  # name -> number of images
     channels: int = COLOURS  # of an image
     white: float | None = None  # of files with 16 bits, where there are some
-    mean: tuple[float, ...] = ()  # of each channel, from 0 to 1; of other than colours alone
+    mean: tuple[float, ...] = ()  # from 0 to 1; only for images that are not colours
     std: tuple[float, ...] = ()
 
     def describe(self) -> str:

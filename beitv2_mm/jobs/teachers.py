@@ -79,7 +79,7 @@ def find_teacher(source: str, folder: Path, grid: int) -> Teacher:
 
 @contextmanager
 def _offline_if_it_is() -> Iterator[None]:
-    """Lets the hub's client look in its cache alone where the hub cannot be reached.
+    """Lets the hub's client look only into its cache where the hub cannot be reached.
 
     It would try five times for each name that the file may have, with a warning each time.
     """

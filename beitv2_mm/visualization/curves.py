@@ -55,7 +55,7 @@ def read_scalars(work_dir: str | Path) -> Scalars:
             except json.JSONDecodeError:
                 continue
             step = entry.pop('step', None)
-            # mmengine drops the mode from the names; the learning rate only stands in training's.
+            # mmengine drops the mode from the names; only lines of training have a learning rate.
             mode = '' if 'lr' in entry else 'val/'
             for name, value in entry.items():
                 if step is not None and isinstance(value, int | float):
@@ -148,7 +148,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         strong = np.asarray(values, dtype=float)
         if len(values) > NOISY:
             axes.plot(steps, strong, color=colour, alpha=0.3, linewidth=0.8)
-            # There and back: a mean of past values alone would lag behind a falling curve.
+            # In both directions: a mean of only past values would lag behind a falling curve.
             strong = (smooth(strong, 0.8) + smooth(strong[::-1], 0.8)[::-1]) / 2
         marker = 'o' if len(values) < 12 else None
         axes.plot(

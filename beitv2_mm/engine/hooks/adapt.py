@@ -41,7 +41,7 @@ class AdaptCheckpointHook(Hook):
         self.require_head = require_head
 
     def before_run(self, runner: Runner) -> None:
-        """Initialises a model of others' from its ``init_cfg``; the runner finds that done."""
+        """Initialises a model of another package from its ``init_cfg``, before the runner would."""
         model = _own_model(runner)
         config = getattr(model, 'init_cfg', None)
         if model is None or isinstance(model, PretrainedModule) or not isinstance(config, dict):

@@ -38,7 +38,7 @@ class DivergenceGuardHook(Hook):
     a guard of its own.
     """
 
-    priority = 'HIGHEST'  # RuntimeInfoHook shall find the logged values on the host
+    priority = 'HIGHEST'  # before RuntimeInfoHook, which then finds the logged values on the host
 
     def __init__(self, patience: int = 20) -> None:
         if patience < 1:

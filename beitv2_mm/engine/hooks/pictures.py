@@ -78,7 +78,8 @@ class PicturesHook(Hook):
 
     @torch.no_grad()
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
-        """Draws and hands over; the step is the epoch, in iteration-based runs the iteration."""
+        """Draws the pictures for the visualizer; their step is the epoch, or the iteration in
+        iteration-based runs."""
         if not self._is_due or not self._inputs:
             return
         model = unwrapped_model(runner)

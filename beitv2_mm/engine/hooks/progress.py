@@ -19,9 +19,9 @@ EVERY = 2.0  # seconds between two versions of that file
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Logs position and remaining time wherever `LoggerHook`, which counts steps, is silent for
-    longer than ``seconds``. The main process also keeps them in ``work_dir/progress.json`` (mode,
-    step, total, seconds_left) for programs that wait for the run.
+    """Logs position and remaining time when `LoggerHook`, which counts steps, has been silent
+    for longer than ``seconds``. The main process also keeps both in ``work_dir/progress.json``
+    (mode, step, total, seconds_left), for programs that wait for the run.
 
     It does not look at losses, so it costs no synchronisation with the device.
     """

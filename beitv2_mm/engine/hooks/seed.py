@@ -1,4 +1,5 @@
-"""Random states from (seed, epoch or iteration, rank) alone, which a resumed run repeats."""
+"""Random states that depend only on seed, epoch or iteration, and rank, so a resumed run repeats
+them."""
 
 from functools import partial
 

@@ -30,7 +30,7 @@ class StopSignals:
                 self._before[number] = signal.signal(number, self._note)
 
     def release(self) -> None:
-        """Give the signals back to who had them before."""
+        """Install the previous handlers again."""
         while self._before:
             signal.signal(*self._before.popitem())
 

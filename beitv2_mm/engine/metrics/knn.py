@@ -105,7 +105,7 @@ class KNNMetric(SumMetric):
     def fill(self, model: nn.Module) -> None:
         """Features and labels of the bank from ``model``, which is put into eval mode."""
         model.eval()
-        # Built anew: workers that wait for the next evaluation would hold memory meanwhile.
+        # A new loader each time: idle workers would hold memory until the next evaluation.
         loader = Runner.build_dataloader(self.bank)
         features, labels = [], []
         for batch in loader:
