@@ -11,13 +11,14 @@ from beitv2_mm import config_root
 from beitv2_mm.jobs import recipes
 from beitv2_mm.jobs.choices import Size, schedule, this_machine
 from beitv2_mm.jobs.options import FinetuneOptions, is_new, record_command
-from beitv2_mm.jobs.pictures import CHOSEN, curves_pictures, describe_machine, records
+from beitv2_mm.jobs.pictures import ONE_TRAINING, RULES, curves_pictures, describe_machine, records
 from beitv2_mm.jobs.quickstart_settings import FINETUNE_METRICS
 from beitv2_mm.jobs.stages import Metrics, Results, Stage, Stages, artifact
 from beitv2_mm.jobs.survey import FolderError, Survey, require_classes, survey
 from beitv2_mm.jobs.training import train, training_stage
 from beitv2_mm.jobs.weights import find_weights
 from beitv2_mm.jobs.writing import write_config
+from beitv2_mm.registry import DATASETS
 from beitv2_mm.visualization.accuracy import accuracy
 from beitv2_mm.visualization.curves import Panel, Scalars, read_scalars
 from beitv2_mm.visualization.outcomes import ClassifierReport
@@ -25,6 +26,7 @@ from beitv2_mm.visualization.report_page import publish
 
 # Images held out: all of them are read before the training, to leave unreadable ones out.
 MOST = 5000
+ONE_SPLIT = 'One split and one set of weights to start from: the spread is only that of the seeds.'
 FIRST_SEED = 'Curves are of the first seed.'
 
 
@@ -109,7 +111,7 @@ def finetuning_report(
 ) -> ClassifierReport:
     """Figures of a fine-tuned classifier, or of a probe; beside it those from scratch."""
     cfg = Config.fromfile(config)
-    held_out = (cfg.get('val_dataloader') or cfg.test_dataloader).dataset.val_per_class
+    held_out = DATASETS.build((cfg.get('val_dataloader') or cfg.test_dataloader).dataset)
     ways = {
         way: accuracy([r.metrics['accuracy/top1'] for n, r in results.items() if _way(n) == way])
         for way in dict.fromkeys(map(_way, results))
@@ -143,14 +145,15 @@ def finetuning_report(
         title=f'Classifier of {found.folder.resolve().name}',
         summary=f'{label if trained else names["probe"]}, from {options.source}.',
         results={names[way]: value for way, value in ways.items()},
-        num_images=held_out * len(found.classes),
+        num_images=len(held_out),
         num_classes=len(found.classes),
         largest_class=100 * max(found.classes.values()) / sum(found.classes.values()),
         stages=records(results),
         machine=describe_machine('auto'),
         settings=[('finetune', str(config), {})],
         limits=[
-            *CHOSEN,
+            RULES,
+            ONE_SPLIT if len(results) > len(ways) else ONE_TRAINING,
             'The images held out come from the same folders: new ones may look different.',
         ],
         commands=usage,

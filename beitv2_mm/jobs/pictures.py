@@ -26,10 +26,8 @@ from beitv2_mm.visualization.curves import (
 )
 from beitv2_mm.visualization.report import Picture, SegmentationScore, StageRecord
 
-CHOSEN = (
-    'Sizes, batch and schedule follow rules of thumb, not trials on these images.',
-    'One training of each kind: another seed gives other figures.',
-)
+RULES = 'Sizes, batch and schedule follow rules of thumb, not trials on these images.'
+ONE_TRAINING = 'One training of each kind: another seed gives other figures.'
 BRANCHES = {'main': 'main branch', 'aggregation': 'aggregation branch'}
 GUESS = 'baseline: commonest class everywhere'
 

@@ -16,7 +16,8 @@ from beitv2_mm.jobs import recipes
 from beitv2_mm.jobs.choices import Size, exact_size, image_size, schedule, this_machine
 from beitv2_mm.jobs.options import PretrainOptions, is_new, record_command
 from beitv2_mm.jobs.pictures import (
-    CHOSEN,
+    ONE_TRAINING,
+    RULES,
     curves_pictures,
     describe_machine,
     pictures_of_codes,
@@ -144,7 +145,8 @@ def pretraining_report(
         machine=describe_machine('auto'),
         settings=[(name, str(path), {}) for name, path in configs.items()],
         limits=[
-            *CHOSEN,
+            RULES,
+            ONE_TRAINING,
             'Accuracy on codes tells how well training goes, not how useful the features are: '
             'fine-tune, or probe, to learn that.',
         ],

@@ -12,7 +12,8 @@ from beitv2_mm.jobs.choices import Machine, Schedule, Size, learning_rate, sched
 from beitv2_mm.jobs.mask_survey import MaskSurvey, survey_masks
 from beitv2_mm.jobs.options import LISTS, SegmentOptions, is_new, record_command
 from beitv2_mm.jobs.pictures import (
-    CHOSEN,
+    ONE_TRAINING,
+    RULES,
     count_classes,
     curves_pictures,
     describe_machine,
@@ -179,7 +180,7 @@ def segmenting_report(results: Results, config: Path, folder: Path) -> Segmentor
         stages=records(results),
         machine=describe_machine('auto'),
         settings=[('segment', str(config), {})],
-        limits=[*CHOSEN, 'The images held out come from the same folder.'],
+        limits=[RULES, ONE_TRAINING, 'The images held out come from the same folder.'],
         commands=[
             ('Segment other images', f'python -m beitv2_mm predict IMAGES --from {out}'),
             (

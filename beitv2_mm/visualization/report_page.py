@@ -86,12 +86,13 @@ def _segmentation(report: Report) -> str:
 
 
 def _details(report: Report) -> str:
-    """Stages, machine and limits in two columns of about one height."""
+    """Stages and machine in two columns of about one height; the limits where there is room."""
     stages, machine = _stages(report), _machine(report)
     limits = section('What these figures do not show', _list(report.limits))
-    long = len(report.stages) > 8
-    columns = (stages, machine + limits) if long else (stages + limits, machine)
-    return '<div class="two">' + ''.join(f'<div>{column}</div>' for column in columns) + '</div>'
+    many = len(report.stages) > 8
+    columns = (stages, machine + limits if many else machine)
+    two = ''.join(f'<div>{column}</div>' for column in columns)
+    return f'<div class="two">{two}</div>' + ('' if many else limits)
 
 
 def _stages(report: Report) -> str:
