@@ -24,7 +24,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for config, name in ((TOKENIZER, 'tokenizer'), (PRETRAINING, 'pretraining')):
         model = randomize(MODELS.build(Config.fromfile(config).model))
         torch.save(model.state_dict(), folder / f'{name}.pth')
-    settings = dict(arch=Config.fromfile(PRETRAINING).arch, patch_size=4)
+    settings = dict(arch=Config.fromfile(PRETRAINING).model.backbone.arch, patch_size=4)
     torch.save(backbone(**settings).state_dict(), folder / 'classifier.pth')
     return folder
 
