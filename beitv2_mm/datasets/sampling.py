@@ -15,11 +15,10 @@ from beitv2_mm.datasets.bands import read_bands, stored_values
 from beitv2_mm.datasets.reading import (
     UnreadableImageError,
     check_content,
-    is_deep,
     read_bytes,
     read_image,
 )
-from beitv2_mm.datasets.samples import FULL, white_level
+from beitv2_mm.datasets.samples import FULL, is_deep, white_level
 from beitv2_mm.datasets.tiff import is_tiff, read_layout
 
 T = TypeVar('T')

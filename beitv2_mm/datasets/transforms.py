@@ -12,16 +12,14 @@ from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.registry import TRANSFORMS
 
 
-@TRANSFORMS.register_module()
+@TRANSFORMS.register_module(name=['LoadImageFromFile', 'LoadImage'])
 class LoadImageFromFile(BaseTransform):
-    """Takes the place, and the name, of mmcv's: 'img' (H, W, C) uint8 from 'img_path'.
+    """Reads 'img' (H, W, C) uint8 from 'img_path'; it replaces mmcv's transform of this name.
 
-    Three channels are colours, in BGR; other numbers are in the order of the file. What the data
-    set says of its pixels ('channels' and 'white', see `beitv2_mm.datasets.pixel_rules`) holds
-    where nothing is given here.
+    Three channels are colours, in BGR; other numbers of channels keep the order of the file.
 
     Args:
-        channels, white: of the data set where None.
+        channels, white: see `beitv2_mm.datasets.pixel_rules`; None takes those of the data set.
         to_float32: floats from 0 to 255, which keep more than 256 levels of files with 16 bits.
 
     Raises:
@@ -52,6 +50,9 @@ class LoadImageFromFile(BaseTransform):
         given = dict(channels=self.channels, white=self.white, to_float32=self.to_float32 or None)
         words = (f'{key}={value}' for key, value in given.items() if value is not None)
         return f'{type(self).__name__}({", ".join(words)})'
+
+
+LoadImage = LoadImageFromFile  # the name of a faster loader that both are now
 
 
 @TRANSFORMS.register_module()
