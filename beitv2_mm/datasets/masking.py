@@ -73,7 +73,7 @@ class BlockwiseMaskGenerator:
         return mask
 
     def _add_block(self, mask: np.ndarray, missing: int) -> int:
-        """Masks a rectangle and returns the number of new patches, at most ``missing``; 0 if none."""
+        """Masks a rectangle; returns the number of new patches, at most ``missing``, 0 if none."""
         height, width = self.grid
         largest = min(missing, self.max_block)
         low, high = self._log_aspect
