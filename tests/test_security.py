@@ -16,7 +16,8 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mm_checkpoint
 
-from beitv2_mm.checkpoint import CheckpointError, download, read, write
+from beitv2_mm.checkpoint import CheckpointError, read, write
+from beitv2_mm.compat import download
 from beitv2_mm.engine import launch, switches
 
 pytestmark = pytest.mark.cpu_only(reason='any bytes of files, no computation')

@@ -63,7 +63,7 @@ class BlockwiseMaskGenerator:
 
     def __call__(self) -> np.ndarray:
         """One mask, (H, W) bool."""
-        mask = np.zeros(self.grid, bool)
+        mask: np.ndarray = np.zeros(self.grid, bool)
         missing = self.num_masked
         while missing and (added := self._add_block(mask, missing)):
             missing -= added
