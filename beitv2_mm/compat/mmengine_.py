@@ -115,8 +115,8 @@ def launch_without_gpu() -> bool:
 
     Why: no multi-process run starts without GPU (or with CUDA_VISIBLE_DEVICES=-1). mmengine always
     calls ``torch.cuda.set_device``, its default backend, nccl, does not run on CPUs, and it gives
-    DistributedDataParallel the number of a GPU, which is an error for modules on a CPU. The fix also
-    ignores ``sync_bn`` there, because PyTorch's SyncBatchNorm refuses CPU tensors.
+    DistributedDataParallel the number of a GPU, an error for modules on a CPU. The fix also ignores
+    ``sync_bn`` there, because PyTorch's SyncBatchNorm refuses CPU tensors.
     Until: an mmengine (> 0.10.7) that names a device only where there is one.
     """
     if has_accelerator():

@@ -88,7 +88,7 @@ def naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _drop_config(checkpoint: Any, filename: str) -> None:
-    """Removes the text ``meta.config`` of old versions, which mmengine would run when it resumes."""
+    """Removes the text ``meta.config`` of old files, which mmengine would run when it resumes."""
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     if isinstance(meta, dict) and meta.pop('config', None) is not None:
         print_log(f'{filename}: its config, which is code, is left out', 'current')
