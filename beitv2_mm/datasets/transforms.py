@@ -60,9 +60,9 @@ class BlockwiseMask(BaseTransform):
     """Adds ``results['mask']``: (H, W) bool over patches, True where a patch is masked.
 
     Args:
-        patch_size: pixels of a patch, an int or (height, width): the grid follows from the
+        patch_size: pixels of a patch, an int or (height, width); the grid then follows from the
             image, ``results['img']`` (H, W, C).
-        grid: the number of patches instead, an int or (height, width).
+        grid: the number of patches, an int or (height, width), instead of ``patch_size``.
         settings: of :class:`~beitv2_mm.datasets.masking.BlockwiseMaskGenerator`.
     """
 
@@ -79,7 +79,7 @@ class BlockwiseMask(BaseTransform):
         self.patch_size = None if patch_size is None else to_grid(patch_size, 'patch_size')
         self.settings = settings
         self._generators: dict[tuple[int, int], BlockwiseMaskGenerator] = {}
-        if grid is not None:  # wrong settings fail when the config is built
+        if grid is not None:  # now, so that wrong settings fail when the config is built
             self.generator = BlockwiseMaskGenerator(grid, **settings)
 
     def transform(self, results: dict) -> dict:
