@@ -106,10 +106,10 @@ def find_prefix(
 ) -> tuple[str, list[str]]:
     """The prefix with most of the official names ``wanted`` below it, or ''.
 
-    Ordinary weights are preferred to moving averages (EMA), unless ``ema`` asks for these. Of nested
-    prefixes ('model.' and 'model.backbone.') the outer one is taken if it has as many names, and of
-    a tokenizer's encoder and decoder the encoder. The caller has to choose between other networks,
-    such as a student and a teacher.
+    Ordinary weights are preferred to moving averages (EMA), unless ``ema`` asks for these. Of
+    nested prefixes ('model.' and 'model.backbone.') the outer one is taken if it has as many names,
+    and of a tokenizer's encoder and decoder the encoder. The caller has to choose between other
+    networks, such as a student and a teacher.
 
     Returns:
         The prefix, and the prefixes of moving averages in the file.

@@ -236,10 +236,7 @@ def _check_end(path: str | os.PathLike, content: bytes, image: ImageFile.ImageFi
 
 
 def _say_upper_bits(path: str | os.PathLike, values: np.ndarray) -> None:
-    """Warns once in a process that a file is read without a white level.
-
-    A data set finds its white level when it lists its files, and logs it.
-    """
+    """Warns once in a process that a file outside of a data set is read without a white level."""
     global _said_upper_bits
     if not _said_upper_bits:
         _said_upper_bits = True

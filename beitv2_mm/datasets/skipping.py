@@ -51,7 +51,7 @@ class SkipUnreadable(BaseDataset):
         return found + len(self._left_out)
 
     def unreadable(self, faults: torch.Tensor | None = None) -> dict[str, Reason]:
-        """Path -> reason of unreadable files; ``faults`` are those of all ranks, None of this one."""
+        """Path -> reason of unreadable files, from ``faults`` of all ranks or else of this rank."""
         faults = self.faults if faults is None else faults
         found = {
             self.get_data_info(int(i))['img_path']: REASONS[int(faults[i]) - 1]

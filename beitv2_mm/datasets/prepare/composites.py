@@ -31,7 +31,6 @@ DEBIAN_PACKAGE = 'dataset-fashion-mnist'
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # where that package puts the files
 MARKER = 'composites.json'
 OWN = ('images', 'masks', 'classes.txt', '.fashion')  # what an interrupted preparation leaves
-MAX_BYTES = 1 << 26  # of an unpacked idx file; the largest has 47 MB
 ITEM = 28  # pixels
 VISIBLE = 16  # grey values from which a pixel belongs to the item: below is the scan's noise
 
@@ -43,27 +42,6 @@ class Items(NamedTuple):
     labels: np.ndarray
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of an idx file, compressed or not.
-
-    Raises:
-        ValueError: another format, or fewer bytes than its header says.
-    """
-    try:
-        with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
-            content = file.read(MAX_BYTES + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f'{path} is not a complete gzip file ({error}).') from error
-    start = 4 + 4 * content[3] if len(content) > 3 else 4
-    if content[:3] != b'\0\0\x08' or not start <= len(content) <= MAX_BYTES:
-        raise ValueError(f'{path} is not an idx file of at most {MAX_BYTES} bytes.')
-    shape = np.frombuffer(content[4:start], '>u4').tolist()
-    values = np.frombuffer(content[start:], np.uint8)
-    if values.size != prod(shape):
-        raise ValueError(f'{path} holds {values.size} bytes; its header announces {shape}.')
-    return values.reshape(shape)
-
-
 def read_items(folder: str | Path, split: str) -> Items:
     """Fashion-MNIST's 'train' or 'test' items from a folder of its idx(.gz) files.
 
@@ -71,24 +49,30 @@ def read_items(folder: str | Path, split: str) -> Items:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, or not Fashion-MNIST's.
     """
-    arrays = []
-    for kind in ('images-idx3', 'labels-idx1'):
-        name = f'{"train" if split == "train" else "t10k"}-{kind}-ubyte'
-        candidates = [Path(folder, name + suffix) for suffix in ('', '.gz')]
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
-            raise FileNotFoundError(
-                f'There is no {name}(.gz) in {folder}. Install the Debian package '
-                'dataset-fashion-mnist, or give --fashion download.'
-            )
-        arrays.append(read_idx(found))
-    images, labels = arrays
-    if images.shape != (COUNTS[split], ITEM, ITEM) or labels.shape != (COUNTS[split],):
-        raise ValueError(
-            f'{folder} holds {images.shape} {split} images and {labels.shape} labels; '
-            f'Fashion-MNIST has {COUNTS[split]} of {ITEM} x {ITEM}.'
+    part, count = ('train' if split == 'train' else 't10k'), COUNTS[split]
+    images = _read_idx(Path(folder), f'{part}-images-idx3-ubyte', (count, ITEM, ITEM))
+    return Items(images, _read_idx(Path(folder), f'{part}-labels-idx1-ubyte', (count,)))
+
+
+def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    path = folder / name
+    if not path.is_file():
+        path = folder / f'{name}.gz'
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'There is no {name}(.gz) in {folder}. Install the Debian package '
+            'dataset-fashion-mnist, or give --fashion download.'
         )
-    return Items(images, labels)
+    header = bytes([0, 0, 8, len(shape)]) + np.array(shape, '>u4').tobytes()
+    size = len(header) + prod(shape)
+    try:
+        with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
+            content = file.read(size + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f'{path} is not a complete gzip file ({error}).') from error
+    if not content.startswith(header) or len(content) != size:
+        raise ValueError(f'{path} is not an idx file of {shape} bytes, as Fashion-MNIST has it.')
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
 def compose(
