@@ -48,20 +48,19 @@ PIXELS_SHA256 = {
 
 
 class Split(NamedTuple):
-    """Images (N, 32, 32, 3) uint8 RGB, labels (N,) uint8, positions in the source (N,)."""
+    """Images (N, 32, 32, 3) uint8 RGB and labels (N,) uint8."""
 
     images: np.ndarray
     labels: np.ndarray
-    position: np.ndarray
 
     def digest(self) -> str:
         """SHA-256 of the pixels, then the labels."""
         return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
 
-    def limited(self, limit: int) -> 'Split':
-        """The first ``limit`` images of every class, in the order of the source."""
+    def rows(self, limit: int | None) -> np.ndarray:
+        """The rows of the first ``limit`` images of every class, sorted."""
         rows = [np.flatnonzero(self.labels == label)[:limit] for label in range(len(CLASSES))]
-        return Split(*(column[np.sort(np.concatenate(rows))] for column in self))
+        return np.sort(np.concatenate(rows))
 
 
 def prepare(out: str | Path, source: str = 'auto', limit: int | None = None) -> dict:
@@ -85,14 +84,13 @@ def prepare(out: str | Path, source: str = 'auto', limit: int | None = None) -> 
     if done := _finished(out, limit):
         print_log(f'CIFAR-10 in {out} is complete already ({done["counts"]}).', 'current')
         return done
-    splits = read_source(find_source(source, out / '.source'))
-    if limit is not None:
-        splits = {name: split.limited(limit) for name, split in splits.items()}
-    for name, split in splits.items():
-        print_log(f'Writing {len(split.labels)} images to {out / name}', 'current')
-        _write_split(out / name, split)
-    counts = {name: len(split.labels) for name, split in splits.items()}
-    record = dict(limit=limit, counts=counts, sha256={n: s.digest() for n, s in splits.items()})
+    counts = {}
+    for name, split in read_source(find_source(source, out / '.source')).items():
+        rows = split.rows(limit)
+        counts[name] = len(rows)
+        print_log(f'Writing {len(rows)} images to {out / name}', 'current')
+        _write_split(out / name, split, rows)
+    record = dict(limit=limit, counts=counts)
     write_atomic(out / MARKER, json.dumps(record, indent=2).encode())
     print_log(f'CIFAR-10 is ready in {out}: {counts}.', 'current')
     return record
@@ -169,7 +167,7 @@ def read_source(path: Path) -> dict[str, Split]:
             images, labels = parse(files, name, batches)
         except (KeyError, OSError, SyntaxError, ValueError) as error:  # Pillow's, too
             raise ValueError(f'{path} is damaged ({error}). Download it again.') from error
-        splits[name] = Split(images, labels, np.arange(len(labels)))
+        splits[name] = Split(images, labels)
         if len(labels) != COUNTS[name] or splits[name].digest() != PIXELS_SHA256[name]:
             raise ValueError(
                 f'{path}: the {len(labels)} {name} images are not the {COUNTS[name]} of CIFAR-10 '
@@ -218,23 +216,19 @@ def _parse_python(files: dict[str, bytes], split: str, batches: list) -> tuple:
     return planes.transpose(0, 2, 3, 1), labels
 
 
-def _write_split(folder: Path, split: Split) -> None:
-    """Writes the images that the folder does not hold yet."""
+def _write_split(folder: Path, split: Split, rows: np.ndarray) -> None:
+    """Writes those of the rows that the folder does not hold yet."""
     for name in CLASSES:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    paths = [
-        folder / CLASSES[label] / f'{index:05d}.png'
-        for label, index in zip(split.labels, split.position, strict=True)
-    ]
-    if others := set(folder.rglob('[!.]*.png')) - set(paths):
+    paths = {folder / CLASSES[split.labels[row]] / f'{row:05d}.png': row for row in rows}
+    if others := set(folder.rglob('[!.]*.png')) - paths.keys():
         raise ValueError(
             f'{folder} holds {len(others)} files that do not belong, e.g. {min(others)}. '
             f'Remove them or choose another --out.'
         )
-    pairs = zip(paths, split.images, strict=True)
-    for path, image in progress(pairs, f'{folder.name}: write ', len(paths)):
-        if not _holds(path, image):
-            Image.fromarray(image).save(path)
+    for path, row in progress(paths.items(), f'{folder.name}: write ', len(paths)):
+        if not _holds(path, split.images[row]):
+            Image.fromarray(split.images[row]).save(path)
 
 
 def _holds(path: Path, image: np.ndarray) -> bool:

@@ -43,7 +43,7 @@ def packages(tmp_path, monkeypatch):
             content = pickle.dumps({'data': planes, 'labels': labels[rows].tolist()})
             (python / Path(name).stem).write_bytes(content)
             lists[split].append([Path(name).stem, hashlib.md5(content).hexdigest()])
-        pixels[split] = cifar10.Split(images, labels.astype(np.uint8), np.arange(size)).digest()
+        pixels[split] = cifar10.Split(images, labels.astype(np.uint8)).digest()
     monkeypatch.setattr(cifar10, 'COUNTS', SIZE)
     monkeypatch.setattr(cifar10, 'PIXELS_SHA256', pixels)
     monkeypatch.setattr(CIFAR10, 'train_list', lists['train'])
