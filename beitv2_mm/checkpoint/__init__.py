@@ -1,10 +1,10 @@
-"""The one adapter between checkpoints and modules.
+"""The adapter between checkpoints and modules.
 
     report = load(module, 'beitv2_base_patch16_224_pt1k.pth')
     convert_file('vit.pth', 'vit.safetensors', to='timm')
 
-Names are compared in one common form, the official flat one, so that a backbone, a classifier, a
-pretrainer and the official, timm, mmpretrain and mmseg files all read each other.
+Names are compared in one common form, the official flat one. So a backbone, a classifier and a
+pretrainer read the files of each other and of the official code, timm, mmpretrain and mmseg.
 """
 
 from beitv2_mm.checkpoint.adapter import Report, adapt, load

@@ -1,14 +1,14 @@
-"""Checkpoint files from any known layout to the one that somebody else loads strictly.
+"""Checkpoint files from any known layout to another one, which its package loads strictly.
 
     conversion = convert_file('beitv2_base_patch16_224_pt1k_ft1k.pth', 'vit.safetensors', to='timm')
     print(conversion)
 
-Tensors are renamed, never computed, unless another grid is asked for: there and back is exact.
+Tensors are renamed, and computed only for another grid, so converting there and back is exact.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -17,16 +17,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from beitv2_mm.checkpoint.adapter import check_grid, grid_of, resize, table_grid
-from beitv2_mm.checkpoint.atomic import atomic
+from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.checkpoint.files import Source, read, write
+from beitv2_mm.checkpoint.grids import check_grid, grid_of, resize, table_grid
+from beitv2_mm.checkpoint.layouts import Format, target_tensors
 from beitv2_mm.checkpoint.mismatch import arch_of
 from beitv2_mm.checkpoint.names import (
     BIAS_TABLE,
     CODEBOOK,
     INITIALIZED,
-    SEGMENTATION_HEADS,
-    SHARED_TABLE,
     Kind,
     StateDict,
     check_plain,
@@ -36,13 +35,12 @@ from beitv2_mm.checkpoint.names import (
     to_official,
 )
 from beitv2_mm.checkpoint.network import network_in
-from beitv2_mm.checkpoint.transformers_names import config_of, from_transformers, to_transformers
+from beitv2_mm.checkpoint.transformers_names import config_of, from_transformers
 from beitv2_mm.compat.safe_load import CheckpointError
 from beitv2_mm.layers.arch import get_arch
 from beitv2_mm.layers.position import Grid, relative_position_index, table_size
 
-Format = Literal['beitv2_mm', 'official', 'timm', 'mmpretrain', 'transformers']
-# Where weights sit in a .pth of each format.
+# The key of the weights in a .pth of each format.
 WRAPPER: dict[str, str | None] = dict(
     beitv2_mm='state_dict',
     official='model',
@@ -56,10 +54,10 @@ _TABLE = re.compile(rf'(^|\.){BIAS_TABLE}$')
 
 
 class Row(NamedTuple):
-    """What became of a tensor; no source: it was made, no target: it was left out.
+    """A tensor in both layouts; without source it was made, without target it was left out.
 
-    'split' is one of several tensors that hold a part each, 'derived' is what follows from the
-    settings and the new layout does not store, 'dropped' what it has no place for.
+    A 'split' tensor is one of several that hold a part each. A 'derived' one follows from the
+    settings, so the new layout does not store it; a 'dropped' one has no place there.
     """
 
     action: Literal['kept', 'renamed', 'copied', 'split', 'resized', 'made', 'derived', 'dropped']
@@ -70,7 +68,7 @@ class Row(NamedTuple):
 
 @dataclass
 class Conversion:
-    """Weights in the new layout and what became of each tensor; ``str`` gives a table."""
+    """Weights in the new layout and a row for each tensor; ``str`` gives a table."""
 
     kind: Kind
     to: Format
@@ -79,7 +77,7 @@ class Conversion:
 
     @property
     def dropped(self) -> list[str]:
-        """Names in the source that the new layout has no place for."""
+        """Names in the source that have no place in the new layout."""
         return [row.source for row in self.rows if row.action == 'dropped']
 
     def add(self, source: str, target: str, value: Tensor, action: str = '') -> None:
@@ -110,85 +108,6 @@ class Conversion:
         return '\n'.join([f'{self.kind} -> {self.to}', *table])
 
 
-def _beitv2_mm_name(name: str, kind: Kind) -> str | None:
-    if kind == 'tokenizer':
-        return 'quantize.initialized' if name == INITIALIZED else name
-    if kind == 'segmentor' and name.startswith('fpn'):
-        return f'decode_head.{name}'
-    if kind == 'backbone' or re.match(SEGMENTATION_HEADS, name):
-        return name
-    if name.startswith(('lm_head.', 'cls_pt_lm_head.')):
-        return f'head.{name}'
-    if name.startswith('head.'):
-        return name.replace('head.', 'head.fc.', 1)
-    if name.startswith(('cls_pt_layers.', 'cls_pt_norm.')):
-        return f'neck.{name}'
-    return f'backbone.{name}'
-
-
-def _official_name(name: str, kind: Kind) -> str | None:
-    if name == 'quantize.idle_steps' or name.startswith('target_norm.'):
-        return None  # state of our own training
-    if kind == 'segmentor' and not re.match(SEGMENTATION_HEADS, name):
-        return f'backbone.{name}'
-    return name
-
-
-def _timm_name(name: str, kind: Kind) -> str | None:
-    pretraining = ('mask_token', 'lm_head.', 'cls_pt_')
-    segmentation = ('fpn', 'decode_head.', 'auxiliary_head.')
-    return None if name.startswith(pretraining + segmentation) else name
-
-
-_TO_MMPRETRAIN = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r'(blocks|cls_pt_layers)\.(\d+)\.norm([12])\.', r'\1.\2.ln\3.'),
-        (r'(blocks|cls_pt_layers)\.(\d+)\.mlp\.fc1\.', r'\1.\2.ffn.layers.0.0.'),
-        (r'(blocks|cls_pt_layers)\.(\d+)\.mlp\.fc2\.', r'\1.\2.ffn.layers.1.'),
-        (r'^((encoder|decoder)\.)?blocks\.', r'\1layers.'),
-        (r'^((encoder|decoder)\.)?patch_embed\.proj\.', r'\1patch_embed.projection.'),
-        (r'^(encoder|decoder)\.(fc_)?norm\.', r'\1.ln1.'),
-        (r'^norm\.', 'ln1.'),
-        (r'^fc_norm\.', 'ln2.'),
-    )
-)
-
-
-_NOT_IN_MMPRETRAIN = (
-    'auxiliary_head.',
-    'cls_pt_lm_head.',
-    'cls_pt_norm.',
-    'decode_',
-    'decoder.',
-    'fpn',
-    'quantize.idle_steps',
-    'target_norm.',
-)
-
-
-def _mmpretrain_name(name: str, kind: Kind) -> str | None:
-    if name.startswith(_NOT_IN_MMPRETRAIN):
-        return None
-    if name.startswith('lm_head.'):
-        return name.replace('lm_head.', 'head.cls_head.', 1)
-    if name.startswith('head.'):
-        return name.replace('head.', 'head.fc.', 1)
-    for pattern, replacement in _TO_MMPRETRAIN:
-        name = pattern.sub(replacement, name)
-    if name.startswith('cls_pt_layers.'):
-        return name.replace('cls_pt_layers.', 'neck.patch_aggregation.', 1)
-    return name if kind in ('tokenizer', 'backbone') else f'backbone.{name}'
-
-
-_NAMES: dict[str, Callable[[str, Kind], str | None]] = dict(
-    beitv2_mm=_beitv2_mm_name,
-    official=_official_name,
-    timm=_timm_name,
-    mmpretrain=_mmpretrain_name,
-)
-
-
 def convert(
     state_dict: Mapping[str, Tensor],
     to: Format,
@@ -201,7 +120,7 @@ def convert(
     Args:
         source_grid: (rows, columns) of the source's patches; needed only where it is not square.
         grid: resize bias tables and position embeddings to it.
-        prefix: take only tensors whose names start so; None finds the prefix.
+        prefix: take only tensors whose names start with it; None finds the prefix.
 
     Raises:
         CheckpointError: no BEiT v2 weights, or the layout has no such model.
@@ -220,36 +139,19 @@ def convert(
         raise CheckpointError(f'{names[CODEBOOK]} is no table of codes.')
     if to in ('timm', 'transformers') and result.kind == 'tokenizer':
         raise CheckpointError(f'This is a tokenizer, and {to} has none.')
-    aggregates = any(name.startswith('cls_pt_layers.') for name in names)
     for official, source in names.items():
-        value, action = state_dict[source], ''
-        if grid is not None:
-            value = resize(official, value, grid, source_grid)
-            action = '' if value is state_dict[source] else 'resized'
-        if to == 'timm' and official == SHARED_TABLE:
-            blocks = dict.fromkeys(m[1] for n in names if (m := re.match(r'blocks\.(\d+)\.', n)))
-            for i in blocks:
-                result.add(source, f'blocks.{i}.attn.{BIAS_TABLE}', value, action or 'copied')
-            continue
-        if to == 'transformers':
-            pieces = to_transformers(official, value, result.kind)
-            for name, piece in pieces:
-                result.add(source, name, piece, action or ('split' if pieces[1:] else ''))
-            if not pieces:
-                result.leave(source, value)
-            continue
-        target = _NAMES[to](official, result.kind)
-        if to == 'mmpretrain' and target and aggregates:  # its neck has the final norm
-            target = target.replace('backbone.ln1.', 'neck.norm.')
-        if official == INITIALIZED:
-            if value.numel() != 1:
-                raise CheckpointError(f'{source} has {value.numel()} values; expected one.')
-            flag = value.flatten()[0]
-            value = flag.bool() if to == 'beitv2_mm' else flag.float().reshape(1)
-        if target is None:
+        value = (
+            state_dict[source]
+            if grid is None
+            else resize(official, state_dict[source], grid, source_grid)
+        )
+        pieces = target_tensors(official, value, result.kind, to, names)
+        for target, piece in pieces:
+            several = 'copied' if to == 'timm' else 'split'
+            action = 'resized' if value is not state_dict[source] else several if pieces[1:] else ''
+            result.add(source, target, piece, action)
+        if not pieces:
             result.leave(source, value)
-        else:
-            result.add(source, target, value, action)
     _make_derived(result, grid or source_grid)
     if len(result.state_dict) < sum(bool(row.target) for row in result.rows):
         raise CheckpointError('Two tensors of the checkpoint have one name in the new layout.')
@@ -259,7 +161,7 @@ def convert(
 
 
 def _make_derived(result: Conversion, grid: Grid | None) -> None:
-    """The tensors that strict loading asks for, though they follow from others."""
+    """Adds the tensors that strict loading asks for, though they follow from others."""
     weights = result.state_dict
     if result.to in ('official', 'mmpretrain'):
         for name in [name for name in weights if _TABLE.search(name)]:
@@ -294,8 +196,8 @@ def convert_file(
 ) -> Conversion:
     """`convert` of a file or URL, written as .pth or .safetensors, whole or not at all.
 
-    With ``ema`` the moving average is taken where it lies beside the ordinary weights.
-    For 'transformers' the destination may be a folder, which then gets config.json and
+    With ``ema`` the moving average is taken where the file has one beside the ordinary weights. For
+    'transformers' the destination may be a folder, which then gets config.json and
     model.safetensors, as ``from_pretrained`` reads them.
 
     Raises:
@@ -310,8 +212,7 @@ def convert_file(
         config = config_of(weights, result.kind, get_arch(arch), grid_of(weights))
         destination.mkdir(parents=True, exist_ok=True)
         write(result.state_dict, destination / 'model.safetensors')
-        with atomic(destination / 'config.json') as temporary:
-            Path(temporary).write_text(json.dumps(config, indent=2))
+        write_atomic(destination / 'config.json', json.dumps(config, indent=2).encode())
     else:
         write(result.state_dict, destination, WRAPPER[to])
     return result

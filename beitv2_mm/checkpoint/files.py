@@ -1,4 +1,4 @@
-"""Checkpoint files: .pth and .safetensors, read without running anything, written atomically."""
+"""Checkpoint files, .pth and .safetensors: read without running code, written atomically."""
 
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -17,12 +17,12 @@ from beitv2_mm.compat.safe_load import CheckpointError
 Source = str | PathLike[str] | Mapping[str, Any]
 WRAPPERS = ('state_dict', 'model', 'module')
 EMA_WRAPPERS = ('model_ema', 'state_dict_ema', 'ema_state_dict')
-MAX_WRAPPERS = 8  # one in another
+MAX_WRAPPERS = 8  # nested
 MAX_TENSORS = 100_000
 
 
 class Content(NamedTuple):
-    """Tensors of a file, and what is to be said of their moving average (EMA)."""
+    """Tensors of a file, and a note on their moving average (EMA)."""
 
     tensors: StateDict
     note: str = ''
@@ -30,12 +30,12 @@ class Content(NamedTuple):
 
 
 def read(source: Source, ema: bool = False) -> StateDict:
-    """Tensors of a file (.pth, .pt, .ckpt, .safetensors), URL or mapping, wrappers taken off.
+    """Tensors of a file (.pth, .pt, .ckpt, .safetensors), URL or mapping, without wrappers.
 
-    Files are read by mmengine's loader as `beitv2_mm.compat` hardens it: nothing in them is run.
+    mmengine's loader, which `beitv2_mm.compat` hardens, reads the file and runs no code in it.
 
     Args:
-        ema: the moving average where it lies beside the ordinary weights.
+        ema: take the moving average where the file has one beside the ordinary weights.
 
     Raises:
         CheckpointError: the file is missing or damaged, holds code, or holds no tensors.
@@ -44,7 +44,7 @@ def read(source: Source, ema: bool = False) -> StateDict:
 
 
 def open_checkpoint(source: Source, ema: bool = False) -> Content:
-    """`read`, and what it did about moving averages."""
+    """`read`, with a note on moving averages."""
     if isinstance(source, Mapping):
         checkpoint, name = source, 'the given mapping'
     else:
@@ -71,14 +71,14 @@ def open_checkpoint(source: Source, ema: bool = False) -> Content:
 def _choose_weights(
     checkpoint: Mapping[str, Any], ema: bool
 ) -> tuple[Mapping[str, Any], str, bool]:
-    """The mapping that holds the weights, a note on moving averages, and whether it is one."""
+    """The mapping that holds the weights, a note, and whether they are a moving average."""
     note, is_average = '', False
     for _ in range(MAX_WRAPPERS):  # a mapping may hold itself
         averages, ordinary = (
             [key for key in keys if isinstance(checkpoint.get(key), Mapping)]
             for keys in (EMA_WRAPPERS, WRAPPERS)
         )
-        # mmengine exchanges the two when it saves, so that state_dict holds the average.
+        # mmengine exchanges the two when it saves: state_dict holds the average.
         exchanged = 'ema_state_dict' in averages and 'mmengine_version' in _meta(checkpoint)
         if exchanged and ordinary:
             key, is_average = ordinary[0], True
@@ -102,8 +102,7 @@ def _meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _tensors(checkpoint: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors; those of mappings within, such as a student and a teacher, get its key as
-    prefix."""
+    """Names and tensors; the key of an inner mapping, such as a teacher, becomes a prefix."""
     waiting: list[tuple[str, Mapping[Any, Any], int]] = [('', checkpoint, 0)]
     count = 0
     while waiting:
@@ -121,10 +120,10 @@ def _tensors(checkpoint: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def dataset_meta(source: str | PathLike[str]) -> dict[str, Any]:
-    """What mmengine notes about the data in a checkpoint, empty where there is nothing.
+    """The metainfo of the data set that mmengine stores in a checkpoint, or an empty dict.
 
-    Keys are 'classes', a list of str, 'palette', a list of (R, G, B), and how images were read,
-    'white', a number, and 'channels', an int; others are left out.
+    Keys are 'classes', a list of str, 'palette', a list of (R, G, B), and the settings by which
+    images were read: 'white', a number, and 'channels', an int. Other keys are left out.
 
     Raises:
         CheckpointError: see `read`.
@@ -161,7 +160,7 @@ def _is_color(value: object) -> bool:
 def write(state_dict: StateDict, path: str | PathLike[str], wrapper: str | None = None) -> None:
     """Writes .safetensors, or a .pth with the tensors under ``wrapper``.
 
-    The file appears at once and whole: an interruption leaves what was there before.
+    An interruption leaves the file that was there before.
 
     Raises:
         CheckpointError: the folder does not exist or cannot be written.

@@ -1,4 +1,4 @@
-"""What a checkpoint that does not fit a module is of, in the words of a config."""
+"""The settings of a config that would fit a checkpoint, for errors."""
 
 from collections.abc import Container, Mapping
 from typing import Any
@@ -21,9 +21,10 @@ def num_blocks(names: Container[str], part: str = '') -> int:
 
 
 def arch_of(weights: Mapping[str, Tensor], part: str = '') -> str | dict[str, Any] | None:
-    """The arch of a transformer from its tensors: a name where there is one, None without blocks.
+    """The arch of a transformer from its tensors: its name, or a dict; None without blocks.
 
-    Heads show in bias tables; without one they are taken to have 64 channels, as all published.
+    The number of heads follows from the bias tables; without tables, heads are assumed to have 64
+    channels, as in all published models.
     """
     depth = num_blocks(weights, part)
     fc1 = weights.get(f'{part}blocks.0.mlp.fc1.weight')
@@ -40,7 +41,7 @@ def arch_of(weights: Mapping[str, Tensor], part: str = '') -> str | dict[str, An
 
 
 def proposal(weights: Mapping[str, Tensor], module: nn.Module) -> str:
-    """Settings that fit tensors of other shapes, as ": set arch='large'"; '' where none would."""
+    """Settings that fit tensors of other shapes, such as ": set arch='large'", or ''."""
     own = to_official(module.state_dict())
     settings = []
     for part in PARTS:
@@ -59,11 +60,11 @@ def proposal(weights: Mapping[str, Tensor], module: nn.Module) -> str:
 def check_structure(
     weights: Mapping[str, Tensor], wanted: Container[str], module: nn.Module
 ) -> None:
-    """Refuses weights that fit by their shapes but would compute something else in ``module``.
+    """Refuses weights whose shapes fit, but with which ``module`` would compute something else.
 
     Raises:
         CheckpointError: blocks are missing, or positions, layer scale or the attention's biases are
-            of another kind. It names the settings that fit.
+            of another kind. The message names the settings that fit.
     """
     for part in PARTS:
         there, here = num_blocks(weights, part), num_blocks(wanted, part)
@@ -73,13 +74,13 @@ def check_structure(
         if f'{first}attn.q_bias' in wanted and f'{first}attn.q_bias' not in weights:
             raise CheckpointError(
                 'The checkpoint is of another network: its attention has no q_bias and v_bias '
-                f'({first}attn), which that of BEiT has.'
+                f'({first}attn), which BEiT needs.'
             )
         settings = []
         if there < here:
             settings.append(f'arch={arch_of(weights, part)!r}')
         fitting = position_of(weights, part)
-        if fitting and not _fitsposition_of(fitting, position_of(wanted, part)):
+        if fitting and not _fits_position(fitting, position_of(wanted, part)):
             settings.append(f'position={fitting!r}')
         scaled = [f'{first}gamma_1' in names for names in (weights, wanted)]
         if scaled == [False, True]:
@@ -104,6 +105,6 @@ def position_of(names: Container[str], part: str) -> str | None:
     return next((kind for kind, name in kinds.items() if name in names), None)
 
 
-def _fitsposition_of(theirs: str, ours: str | None) -> bool:
-    """One table for all blocks can be copied to each of them."""
+def _fits_position(theirs: str, ours: str | None) -> bool:
+    """Whether the positions can be loaded; a table for all blocks can be copied to each block."""
     return ours is None or theirs == ours or (theirs, ours) == ('shared', 'layerwise')

@@ -1,7 +1,6 @@
-"""What the same weights are called in official, timm, mmpretrain, mmseg and our own files.
+"""The names of the same weights in official, timm, mmpretrain, mmseg and our own files.
 
-The official flat names are the common form: every other layout is compared, and converted, through
-them.
+The official flat names are the common form, in which layouts are compared and converted.
 """
 
 import re
@@ -23,7 +22,7 @@ INITIALIZED = 'quantize.embedding.initted'
 MAX_EXPANDED = 1 << 30  # bytes of a tensor that repeats its storage
 SEGMENTATION_HEADS = r'(decode_head|auxiliary_head)\.'
 HEADS = re.compile(rf'^(head|lm_head|cls_pt_lm_head|{SEGMENTATION_HEADS}conv_seg)\.')
-# What follows from the settings, or is written by the reference quantizer and never read.
+# Buffers that follow from the settings, or that the reference quantizer writes and never reads.
 DERIVED = re.compile(
     r'(^|\.)(relative_position_index|k_bias)$|^quantize\.embedding\.(cluster_size|embed_avg)$'
 )
@@ -31,16 +30,16 @@ DERIVED = re.compile(
 _TO_OFFICIAL = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # where mm models nest what the official files keep flat
+        # mm models nest what is flat in the official files
         (r'^module\.', ''),
         (r'^backbone\.', ''),
         (r'^neck\.', ''),
         (r'^head\.(fc|layers\.fc)\.', 'head.'),
         (r'^head\.((cls_pt_)?lm_head)\.', r'\1.'),
         (r'^quantize\.initialized$', INITIALIZED),
-        # the head rescales here, the backbone there
+        # the head rescales here, and the backbone in the official code
         (r'^decode_head\.(fpn[12])\.', r'\1.'),
-        # mmpretrain's and mmseg's words
+        # names of mmpretrain and mmseg
         (r'^head\.cls_head\.', 'lm_head.'),
         (r'^patch_aggregation\.', 'cls_pt_layers.'),
         (r'^((encoder|decoder)\.)?layers\.(\d+)\.', r'\1blocks.\3.'),
@@ -56,7 +55,7 @@ _TO_OFFICIAL = tuple(
 
 
 def shown(names: Iterable[object], count: int = 3) -> str:
-    """The first names, for a message: a hostile file's may be long, or control a terminal."""
+    """The first names, shortened and quoted, as a hostile file may control a terminal by them."""
     names = list(names)
     first = [repr(str(name)[:80]) for name in names[:count]]
     return ', '.join(first) + (f' and {len(names) - count} more' if len(names) > count else '')
@@ -70,10 +69,10 @@ def official_name(name: str) -> str:
 
 
 def official_names(state_dict: Mapping[str, object]) -> dict[str, str]:
-    """Official name -> name in ``state_dict``; what follows from the settings is left out.
+    """Official name -> name in ``state_dict``, without derived buffers.
 
     Raises:
-        CheckpointError: two names mean the same.
+        CheckpointError: two names mean the same parameter.
     """
     names: dict[str, str] = {}
     for name in state_dict:
@@ -90,7 +89,7 @@ def official_names(state_dict: Mapping[str, object]) -> dict[str, str]:
 
 
 def check_plain(state_dict: Mapping[str, Tensor]) -> None:
-    """Raises a CheckpointError for tensors that others could not be computed with or written."""
+    """Raises a CheckpointError for tensors that cannot be computed with or written."""
     for name, value in state_dict.items():
         if value.is_nested or value.layout is not torch.strided or value.is_quantized:
             raise CheckpointError(f'{shown([name])} is sparse, nested or quantized.')
@@ -109,7 +108,7 @@ def to_official(state_dict: Mapping[str, Tensor]) -> StateDict:
 
 
 def kind_of(names: Mapping[str, object]) -> Kind:
-    """What a checkpoint is, from its official names."""
+    """The kind of a checkpoint, from its official names."""
     if CODEBOOK in names:
         return 'tokenizer'
     if any(re.match(SEGMENTATION_HEADS, name) for name in names):

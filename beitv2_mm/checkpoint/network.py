@@ -1,4 +1,4 @@
-"""The tensors of one network in a file: under which prefix they lie, and between which wrappers."""
+"""The tensors of one network in a file, without wrappers and prefix."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from beitv2_mm.checkpoint.names import StateDict, official_name, shown, to_offic
 from beitv2_mm.checkpoint.transformers_names import from_transformers
 from beitv2_mm.compat.safe_load import CheckpointError
 
-# What DDP, torch.compile, FSDP and activation checkpointing put into names, anywhere.
+# Parts that DDP, torch.compile, FSDP and activation checkpointing insert into names, anywhere.
 _WRAPPER = re.compile(
     r'(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.'
 )
@@ -23,14 +23,14 @@ _OF_BEIT = re.compile(
 
 
 class _AnyBEiT:
-    """Holds every official name, whatever the size of the network."""
+    """Contains every official name of networks of any size."""
 
     def __contains__(self, name: object) -> bool:
         return _OF_BEIT.match(str(name)) is not None
 
 
 class Network(NamedTuple):
-    """Tensors without wrappers and prefix, the prefix, and what is to be said of an average."""
+    """Tensors without wrappers and prefix, the prefix, and a note on moving averages."""
 
     tensors: StateDict
     prefix: str
@@ -46,12 +46,12 @@ def network_in(
     """The tensors of one network of a file.
 
     Args:
-        wanted: official names of the network that is looked for; by default any BEiT v2's.
-        prefix: take only tensors whose names start so; None finds the prefix.
-        ema: take the moving average where names say that there is one.
+        wanted: official names of the network; by default those of any BEiT v2.
+        prefix: take only tensors whose names start with it; None finds the prefix.
+        ema: take the moving average that the names show.
 
     Raises:
-        CheckpointError: see `find_prefix`; nothing has the prefix.
+        CheckpointError: see `find_prefix`, or no tensor has the prefix.
     """
     tensors = from_transformers(unwrap(state_dict))
     note = ''
@@ -69,7 +69,7 @@ def network_in(
 def below(tensors: StateDict, prefix: str) -> StateDict:
     """The tensors whose names start with ``prefix``, without it, under official names."""
     prefix = unwrap_name(prefix.removesuffix('.') + '.')
-    last = prefix[:-1].rpartition('.')[2] + '.'  # 'encoder.' tells what its norm is called
+    last = prefix[:-1].rpartition('.')[2] + '.'  # 'encoder.' decides the name of its norm
     inner = {
         last + name.removeprefix(prefix): value
         for name, value in tensors.items()
@@ -91,7 +91,7 @@ def unwrap(state_dict: Mapping[str, Tensor]) -> StateDict:
     """The tensors without wrappers in their names.
 
     Raises:
-        CheckpointError: two names are then the same.
+        CheckpointError: two names become the same.
     """
     names: dict[str, str] = {}
     for name in state_dict:
@@ -104,18 +104,18 @@ def unwrap(state_dict: Mapping[str, Tensor]) -> StateDict:
 def find_prefix(
     names: Iterable[str], wanted: Container[str], ema: bool = False
 ) -> tuple[str, list[str]]:
-    """The prefix below which most of the official names ``wanted`` lie, '' for none.
+    """The prefix with most of the official names ``wanted`` below it, or ''.
 
-    Of a student and a teacher both lie in the file; the caller has to choose. Moving averages
-    (EMA) give way to ordinary weights unless ``ema`` asks for them. Of prefixes within each other
-    ('model.' and 'model.backbone.') the outer one wins where it reaches as many names, and of a
-    tokenizer's encoder and decoder the encoder.
+    Ordinary weights are preferred to moving averages (EMA), unless ``ema`` asks for these. Of
+    nested prefixes ('model.' and 'model.backbone.') the outer one is taken if it has as many names,
+    and of a tokenizer's encoder and decoder the encoder. The caller has to choose between other
+    networks, such as a student and a teacher.
 
     Returns:
         The prefix, and the prefixes of moving averages in the file.
 
     Raises:
-        CheckpointError: several networks fit, or ``ema`` and there is no moving average.
+        CheckpointError: several networks fit.
     """
     counts: Counter[str] = Counter()
     for name in names:

@@ -1,4 +1,4 @@
-"""A patch embedding for other channels and patch sizes: (D, C, h, w) -> (D, C', h', w')."""
+"""Patch embeddings for other channels and patch sizes: (D, C, h, w) -> (D, C', h', w')."""
 
 from math import ceil
 
@@ -7,11 +7,10 @@ from torch import Tensor
 
 
 def fit_channels(weight: Tensor, channels: int) -> Tensor:
-    """Weights for another number of input channels: a grey image, whose channels are all equal,
-    gives the same output as before.
+    """Weights for another number of input channels, with the same output for equal channels.
 
-    The channels are repeated in their order and scaled by C / C', as timm does it. Where C does not
-    divide C', each new channel also gets an equal share of what is then missing of the sum.
+    The channels are repeated in their order and scaled by C / C', as in timm. Where C does not
+    divide C', each new channel also gets an equal share of the rest of the sum.
     """
     old = weight.shape[1]
     repeated = weight.repeat(1, ceil(channels / old), 1, 1)[:, :channels] * (old / channels)
@@ -20,7 +19,7 @@ def fit_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def fit_patch_embed(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Weights of ``shape``, whose first size must be that of ``weight``.
+    """Weights of ``shape``, which has the first size of ``weight``.
 
     The patch size changes by the pseudo-inverse of resizing an image (FlexiViT, section 3.4): a
     patch that is enlarged gives the same token as before.

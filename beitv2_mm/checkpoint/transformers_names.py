@@ -1,7 +1,7 @@
-"""Hugging Face's BEiT and Data2VecVision: their names, with q, k and v apart.
+"""The names of Hugging Face's BEiT and Data2VecVision, where q, k and v are separate tensors.
 
-The layout written is that of the files on its hub, which every version of transformers reads;
-`from_transformers` also takes the names that modules have from transformers 5 on.
+Files are written in the layout of those on its hub, which every version of transformers reads;
+`from_transformers` also takes the names of the modules of transformers 5.
 """
 
 import re
@@ -41,7 +41,7 @@ _HEADS = {
     'decode_head.conv_seg.': 'decode_head.classifier.',
     'auxiliary_head.conv_seg.': 'auxiliary_head.classifier.',
 }
-# What modules of transformers 5 call it, where that is not the hub's name.
+# Names of transformers 5 that differ from those on the hub.
 _NEWER = {
     f'shared_position_bias.{BIAS_TABLE}': SHARED_TABLE,
     f'relative_position_bias.{BIAS_TABLE}': f'attn.{BIAS_TABLE}',
@@ -63,7 +63,7 @@ _ARCHITECTURES: dict[Kind, str] = dict(
 
 
 def from_transformers(tensors: StateDict) -> StateDict:
-    """Official names, with what stands before 'beit.' as prefix; other files stay as they are.
+    """Official names, with the part before 'beit.' as prefix; other files stay as they are.
 
     Raises:
         CheckpointError: a block lacks a part of q, k and v.
@@ -85,7 +85,7 @@ def from_transformers(tensors: StateDict) -> StateDict:
             found[prefix + _renamed(block[3], _inverse(_IN_BLOCK) | _NEWER)] = value
         elif projection[2] == 'weight':
             projections.setdefault(prefix, {})[projection[1]] = value
-        else:  # that of the keys changes no attention: it adds one number to all scores of a query
+        else:  # the bias of the keys has no effect: it adds one number to all scores of a query
             found[f'{prefix}attn.{projection[1]}_bias'] = value
     for prefix, parts in projections.items():
         if parts.keys() != {'q', 'k', 'v'} or len({p.shape for p in parts.values()}) > 1:
@@ -99,7 +99,7 @@ def _inverse(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
-    """Its start replaced by what ``names`` says."""
+    """The name with its start replaced by that in ``names``."""
     for start, replacement in names.items():
         if name.startswith(start):
             return replacement + name[len(start) :]
@@ -107,7 +107,7 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
 
 
 def to_transformers(name: str, value: Tensor, kind: Kind) -> list[tuple[str, Tensor]]:
-    """The tensors on the hub that hold one under its official name; none where it has no place.
+    """The names and tensors of the hub that hold one official tensor; none if it has no place.
 
     Raises:
         CheckpointError: q, k and v cannot be told apart.
@@ -128,7 +128,9 @@ def to_transformers(name: str, value: Tensor, kind: Kind) -> list[tuple[str, Ten
             part = 'query' if block[2] == 'attn.q_bias' else 'value'
             return [(f'{attention}{part}.bias', value)]
         return [(start + _renamed(block[2], _IN_BLOCK), value)]
-    if kind == 'pretraining' and name.startswith('norm.'):  # there it is a part of the head
+    if kind == 'pretraining' and name.startswith(
+        'norm.'
+    ):  # in transformers it is a part of the head
         return [(_renamed(name, _IN_MODEL), value)]
     inside = _renamed(name, _IN_MODEL)
     return [(root + inside, value)] if inside != name else [(_renamed(name, _HEADS), value)]

@@ -1,8 +1,8 @@
-"""What today's PyTorch, setuptools, transformers and mmcv-lite need from the OpenMMLab libraries.
+"""Fixes of the OpenMMLab libraries beside today's PyTorch, setuptools, transformers and mmcv-lite.
 
-One module a host, one function a fix. A function first probes whether the installed stack needs
-the fix and returns True when it took effect, so that `active` can be shown in a bug report; a
-second call finds nothing to do. ``import beitv2_mm`` applies them as soon as mmengine is imported.
+There is one module for each fixed library and one function for each fix. A function first probes
+whether the installed versions need the fix, and returns whether it took effect; a second call does
+nothing. ``import beitv2_mm`` applies all fixes as soon as mmengine is imported.
 """
 
 from beitv2_mm.compat.after_import import after_import
@@ -11,17 +11,17 @@ _active: dict[str, str] = {}
 
 
 def active() -> list[str]:
-    """Names of the fixes that this process runs with, in the order of their application."""
+    """Names of the applied fixes, in the order of their application."""
     return list(_active)
 
 
 def reasons() -> dict[str, str]:
-    """What each fix at work does, in a line."""
+    """The name of each applied fix and a line that says what it does."""
     return dict(_active)
 
 
 def apply() -> list[str]:
-    """Apply every fix that the stack needs and is not yet applied; return ``active()``."""
+    """Apply every fix that is needed and not yet applied; return ``active()``."""
     from beitv2_mm.compat import mmcv_ops, mmengine_, mmpretrain_  # they import mmengine
 
     fixes = (

@@ -1,14 +1,16 @@
-"""Act on a module as soon as it is imported, without importing it."""
+"""Act on modules as they are imported, and stand in for modules that are missing."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
+Action = Callable[[ModuleType], None]
 
-def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
+
+def after_import(name: str, action: Action) -> None:
     """Call ``action(module)``: now if the module is imported already, else as soon as it is."""
     if name in sys.modules:
         action(sys.modules[name])
@@ -19,10 +21,10 @@ def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
 class _Once(MetaPathFinder):
     """Finds one module as Python would, and calls the action when it has been executed.
 
-    Some only look whether a module is there, so that it is found several times.
+    A module may be found several times, because some code only looks whether it exists.
     """
 
-    def __init__(self, name: str, action: Callable[[ModuleType], None]) -> None:
+    def __init__(self, name: str, action: Action) -> None:
         self.name, self.action = name, action
         self._looking = False
 
@@ -37,20 +39,36 @@ class _Once(MetaPathFinder):
         finally:
             self._looking = False
         if spec is not None and spec.loader is not None:
-            _run_after(spec.loader, self._found)
+            loader, execute = spec.loader, spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                    self.action(module)
+
+            loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
-    def _found(self, module: ModuleType) -> None:
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-            self.action(module)
+
+class StandIn(MetaPathFinder, Loader):
+    """Provides modules that ``fill`` makes, in ``sys.meta_path``.
+
+    Code that only looks whether a module exists does not call ``fill``, which may raise.
+    """
+
+    def __init__(self, names: Collection[str], fill: Action) -> None:
+        self.names, self.fill = names, fill
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in self.names else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.fill(module)
 
 
-def _run_after(loader: Loader, action: Callable[[ModuleType], None]) -> None:
-    execute = loader.exec_module
-
-    def exec_module(module: ModuleType) -> None:
-        execute(module)
-        action(module)
-
-    loader.exec_module = exec_module  # type: ignore[method-assign]
+def stands_in(name: str) -> bool:
+    """Whether a stand-in for a module is installed."""
+    return any(isinstance(found, StandIn) and name in found.names for found in sys.meta_path)

@@ -1,4 +1,4 @@
-"""Downloads that time out and are hash checked: checkpoints from URLs, once, into torch's cache."""
+"""Checkpoints from URLs, in torch's cache: downloads time out, and their hash is checked."""
 
 import hashlib
 import logging
@@ -19,9 +19,9 @@ TIMEOUT = 60  # seconds without a byte
 
 @contextmanager
 def timeouts() -> Iterator[None]:
-    """Connections made inside of it give up after `TIMEOUT`; most libraries' would wait for ever.
+    """Connections that are made inside give up after `TIMEOUT`; by default they wait for ever.
 
-    It holds for the whole process, threads included.
+    The limit holds for the whole process, threads included.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
@@ -39,14 +39,14 @@ def load_url(
     *,
     load: Callable[[str, Any], Any],
 ) -> Any:
-    """What ``load(file, map_location)`` makes of the file at ``url``, whatever its suffix.
+    """Downloads the file at ``url`` once and returns ``load(file, map_location)``.
 
-    The SHA-256 is that of ``url#sha256=...``, or its start is in the file's name, as in
-    name-d5036aa7.pth. Where neither says it, a warning does, with the hash of what came.
+    The expected SHA-256 stands in ``url#sha256=...``, or its beginning in the name of the file, as
+    in name-d5036aa7.pth. Without either, a warning gives the hash of the downloaded file.
 
     Raises:
-        RuntimeError: no network, no such file, or another hash; the message tells what to do by
-            hand. Or the copy in the cache cannot be read.
+        RuntimeError: no network, no such file, another hash, or a copy in the cache that cannot be
+            read; the message says what to do by hand.
     """
     address, fragment = urldefrag(url)
     name = os.path.basename(urlparse(address).path)

@@ -1,4 +1,4 @@
-"""What is installed, and what is missing for which task: for people and for bug reports."""
+"""A page of the installed versions, and of what is missing for each task, for bug reports."""
 
 import platform
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 class Task(NamedTuple):
-    """What a person wants to do, the modules it needs and the extra that brings them."""
+    """A task of the user, the modules that it needs and the extra that installs them."""
 
     name: str
     modules: Sequence[str]

@@ -1,12 +1,13 @@
-"""What mmseg needs beside mmcv-lite, which has no compiled operators."""
+"""A stand-in for the compiled operators that mmcv-lite lacks and mmseg imports."""
 
 import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Callable
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NoReturn
+
+from beitv2_mm.compat.after_import import StandIn, stands_in
 
 
 def _missing_op(name: str) -> Callable[..., NoReturn]:
@@ -23,33 +24,24 @@ def _missing_op(name: str) -> Callable[..., NoReturn]:
     return missing
 
 
-class _CompiledOps(MetaPathFinder, Loader):
-    """Finds ``mmcv._ext`` where no other finder does; any op is there and fails when called."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self) if fullname == 'mmcv._ext' else None
-
-    def exec_module(self, module: ModuleType) -> None:
-        # Diagnostics (mmcv.collect_env) ask these two: an answer, not an error.
-        for name in ('get_compiler_version', 'get_compiling_cuda_version'):
-            setattr(module, name, lambda: 'n/a (mmcv-lite)')
-        module.__getattr__ = _missing_op  # type: ignore[method-assign]
+def _fill(module: ModuleType) -> None:
+    # Diagnostics (mmcv.collect_env) call these two and need an answer, not an error.
+    for name in ('get_compiler_version', 'get_compiling_cuda_version'):
+        setattr(module, name, lambda: 'n/a (mmcv-lite)')
+    module.__getattr__ = _missing_op  # type: ignore[method-assign]
 
 
 def missing_compiled_ops() -> bool:
     """Make ``mmcv.ops`` (and so all of mmseg) importable beside mmcv-lite.
 
     Why: mmseg's models import ``mmcv.ops`` eagerly, mmcv-lite has no compiled ``mmcv._ext``, and
-    full mmcv is a source build of half an hour. A stand-in module is found last, after any real
-    one, and its ops raise by name when called. mmcv itself is not imported here.
+    full mmcv is a source build of half an hour. Python finds the stand-in last, after any real
+    module, and its ops raise an error that names them when they are called. This function does not
+    import mmcv.
     Until: mmseg (> 1.2.2) imports compiled ops lazily, or mmcv ships wheels for current PyTorch.
     """
-    if any(isinstance(finder, _CompiledOps) for finder in sys.meta_path):
-        return False
-    mmcv = find_spec('mmcv')
+    mmcv = None if stands_in('mmcv._ext') else find_spec('mmcv')
     if mmcv is None or PathFinder.find_spec('mmcv._ext', mmcv.submodule_search_locations):
         return False
-    sys.meta_path.append(_CompiledOps())
+    sys.meta_path.append(StandIn({'mmcv._ext'}, _fill))
     return True

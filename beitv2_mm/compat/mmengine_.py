@@ -1,4 +1,4 @@
-"""What mmengine needs beside today's PyTorch, setuptools and DeepSpeed."""
+"""Fixes of mmengine beside today's PyTorch, setuptools and DeepSpeed."""
 
 import argparse
 import contextlib
@@ -8,9 +8,8 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NoReturn
@@ -23,6 +22,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import checkpoint, runner
 
+from beitv2_mm.compat.after_import import StandIn, stands_in
 from beitv2_mm.compat.download import load_url
 from beitv2_mm.compat.safe_load import load_from_local, naming_the_file, weights_only_torch
 
@@ -38,7 +38,7 @@ def has_accelerator() -> bool:
 
 
 def _history_buffer_method(owner: Any, name: str) -> Any:
-    """Stand in for ``builtins.getattr`` in checkpoints; everything else is refused."""
+    """Stands in for ``builtins.getattr`` in checkpoints and refuses everything else."""
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise pickle.UnpicklingError(
             f'a checkpoint may ask for {", ".join(_STATISTICS)} of HistoryBuffer, '
@@ -61,46 +61,30 @@ def _loads(checkpoint: object) -> bool:
 def resume_weights_only() -> bool:
     """Let ``weights_only=True`` load the checkpoints that mmengine writes.
 
-    Why: mmengine saves HistoryBuffer objects (its log), torch >= 2.6 loads tensors and plain
-    containers only, so no run can be resumed. The classes of such a file are allow-listed, numbers
-    of NumPy included. The file also calls ``builtins.getattr``, which would open every attribute of
-    every object: a stand-in is listed under its name, which knows HistoryBuffer's four statistics.
+    Why: mmengine saves HistoryBuffer objects (its log), but torch loads only tensors and plain
+    containers, so no run can be resumed. The classes of such a file are allow-listed, numbers of
+    NumPy included. The file also calls ``builtins.getattr``, which would open every attribute of
+    every object. So a stand-in has that name, which knows only HistoryBuffer's four statistics.
     Until: an mmengine (> 0.10.7) that lists these classes, or saves plain lists.
     """
     if _loads([HistoryBuffer([0.5], [1]), np.float64(0.5), np.arange(1)]):
         return False
-    reconstruct: Any = np.empty(0).__reduce__()[0]
-    scalar: Any = np.float64(0).__reduce__()[0]
     allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype]
     allowed += {type(np.dtype(code)) for code in '?bhilqBHILQefdg'}
     for core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 name the same functions differently
-        allowed.append(_under_name(reconstruct, f'{core}.multiarray', '_reconstruct'))
-        allowed.append(_under_name(scalar, f'{core}.multiarray', 'scalar'))
-    allowed.append(_under_name(_history_buffer_method, 'builtins', 'getattr'))
+        allowed.append((np.empty(0).__reduce__()[0], f'{core}.multiarray._reconstruct'))
+        allowed.append((np.float64(0).__reduce__()[0], f'{core}.multiarray.scalar'))
+    allowed.append((_history_buffer_method, 'builtins.getattr'))
     torch.serialization.add_safe_globals(allowed)
     return True
-
-
-def _under_name(function: Callable[..., Any], module: str, name: str) -> Callable[..., Any]:
-    """A function that checkpoints reach as ``module.name``.
-
-    torch >= 2.6 takes (function, name) pairs too; all versions read these attributes.
-    """
-
-    def stand_in(*args: Any) -> Any:
-        return function(*args)
-
-    stand_in.__module__ = module
-    stand_in.__name__ = stand_in.__qualname__ = name
-    return stand_in
 
 
 def refuse_code() -> bool:
     """Load checkpoints from anywhere with ``weights_only=True`` and name the file that is refused.
 
-    Why: mmengine leaves the switch to torch's defaults: off for URLs, and before torch 2.6 for
-    all. On resuming it runs the text ``meta.config`` of a checkpoint. For local files torch's error
-    does not say which file it is about, and advises to switch the check off.
+    Why: mmengine switches the check off for URLs, and it runs the text ``meta.config`` of a
+    checkpoint when it resumes. torch's error for a local file does not name the file, and advises
+    to switch the check off.
     Until: an mmengine (> 0.10.7) that says ``weights_only=True`` in all its loaders, and reads no
     config from a checkpoint.
     """
@@ -129,10 +113,10 @@ def _no_set_device() -> Iterator[None]:
 def launch_without_gpu() -> bool:
     """Start ``--launcher pytorch|slurm|mpi`` over gloo on a machine without accelerator.
 
-    Why: mmengine calls ``torch.cuda.set_device`` whatever the backend, nccl, its default, has no
-    CPU side, and DistributedDataParallel gets a GPU's number, which it refuses for modules on a
-    CPU: no multi-process run starts without GPU (or with CUDA_VISIBLE_DEVICES=-1). Batch norm
-    stays as it is there, whatever ``sync_bn`` says: PyTorch's SyncBatchNorm refuses CPU tensors.
+    Why: no multi-process run starts without GPU (or with CUDA_VISIBLE_DEVICES=-1). mmengine always
+    calls ``torch.cuda.set_device``, its default backend, nccl, does not run on CPUs, and it gives
+    DistributedDataParallel the number of a GPU, an error for modules on a CPU. The fix also ignores
+    ``sync_bn`` there, because PyTorch's SyncBatchNorm refuses CPU tensors.
     Until: an mmengine (> 0.10.7) that names a device only where there is one.
     """
     if has_accelerator():
@@ -167,21 +151,12 @@ def _over_gloo(init: Callable[..., None]) -> Callable[..., None]:
     return launch
 
 
-class _SetuptoolsHelp(MetaPathFinder, Loader):
-    """Says what to do when ``pkg_resources`` is imported and no other finder has it."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        # Who only looks whether it is there must not be stopped: the loader says it.
-        return ModuleSpec(fullname, self) if fullname == 'pkg_resources' else None
-
-    def exec_module(self, module: ModuleType) -> NoReturn:
-        raise ModuleNotFoundError(
-            'mmengine imports pkg_resources, which setuptools 82 and newer lack: '
-            'pip install "setuptools<81"',
-            name=module.__name__,
-        )
+def _refuse_import(module: ModuleType) -> NoReturn:
+    raise ModuleNotFoundError(
+        'mmengine imports pkg_resources, which setuptools 82 and newer lack: '
+        'pip install "setuptools<81"',
+        name=module.__name__,
+    )
 
 
 def explain_setuptools() -> bool:
@@ -191,19 +166,18 @@ def explain_setuptools() -> bool:
     neither, so the import succeeds and only such a call fails, with this help.
     Until: an mmengine (> 0.10.7) on importlib.metadata.
     """
-    if any(isinstance(finder, _SetuptoolsHelp) for finder in sys.meta_path):
+    if stands_in('pkg_resources') or find_spec('pkg_resources') is not None:
         return False
-    if find_spec('pkg_resources') is not None:
-        return False
-    sys.meta_path.append(_SetuptoolsHelp())
+    sys.meta_path.append(StandIn({'pkg_resources'}, _refuse_import))
     return True
 
 
 def deepspeed_without_onebit() -> bool:
     """Let mmengine's DeepSpeedStrategy be built with today's DeepSpeed.
 
-    Why: it registers 1-bit optimizers that DeepSpeed (0.19) no longer has. Empty ones stand in.
-    Until: an mmengine (> 0.10.7) that registers what there is.
+    Why: mmengine registers 1-bit optimizers that DeepSpeed (0.19) no longer has. Empty classes
+    stand in for them.
+    Until: an mmengine (> 0.10.7) that registers only the optimizers that DeepSpeed has.
     """
     name, deepspeed = 'deepspeed.runtime.fp16.onebit', find_spec('deepspeed')
     folders = (deepspeed and deepspeed.submodule_search_locations) or ()

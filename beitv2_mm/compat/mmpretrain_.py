@@ -1,8 +1,8 @@
-"""mmpretrain beside today's transformers, and the models of this package in its own list:
+"""Fixes of mmpretrain beside today's transformers, and the models of this package in its list:
 ``mmpretrain.list_models('beitv2_base')``.
 
-mmpretrain asks no plugin for its models, and importing it takes seconds, so nothing is done before
-it is imported, and no metafile is read before it is asked for a model.
+mmpretrain does not ask plugins for models, and importing it takes seconds. So nothing happens
+before mmpretrain is imported, and no metafile is read before somebody asks it for a model.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Checkpoint files -> plain objects: nothing in them is run, and every failure is one line."""
+"""Checkpoint files -> plain objects, without running their code; every error is one line."""
 
 import functools
 import os
@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, must not be, or is of another model; one line."""
+    """A checkpoint that cannot be read, is refused, or belongs to another model; one line."""
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """mmengine's loader for paths (it logs the function's name); .safetensors files too."""
+    """Replaces mmengine's loader of this name for paths; also reads .safetensors files."""
     filename = os.path.expanduser(filename)
     if filename.endswith('.safetensors'):
         return load_file(filename, device=str(map_location or 'cpu'))
@@ -29,8 +29,8 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def _check_format(filename: str) -> None:
-    """Refuses what ``weights_only`` is no protection from: before torch 2.6 TorchScript and tar
-    files run code (CVE-2025-32434), and compressed records may fill the memory."""
+    """Refuses TorchScript and old tar files, for which torch advises to switch the check off, and
+    compressed records, which may fill the memory."""
     with open(filename, 'rb') as file:
         is_zip = file.read(4) == b'PK\3\4'  # as torch tells them apart
     if is_zip:
@@ -42,12 +42,12 @@ def _check_format(filename: str) -> None:
             raise CheckpointError(f'{filename} is compressed, refused: torch.save never does that')
     elif tarfile.is_tarfile(filename):
         raise CheckpointError(
-            f'{filename} is a tar file of PyTorch before 1.0, refused: save it anew'
+            f'{filename} is a tar file of PyTorch before 1.0, refused: save it again'
         )
 
 
 def weights_only_torch() -> ModuleType:
-    """PyTorch as a module whose ``load`` runs no code, for loaders of others."""
+    """PyTorch as a module whose ``load`` runs no code, for mmengine's other loaders."""
     module = ModuleType('torch')
     module.__dict__.update(torch.__dict__)
     module.__dict__['load'] = functools.partial(torch.load, weights_only=True)
@@ -56,7 +56,7 @@ def weights_only_torch() -> ModuleType:
 
 
 def naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
-    """mmengine's ``load_checkpoint``, every failure a CheckpointError that names the file."""
+    """mmengine's ``load_checkpoint``, whose errors become CheckpointErrors that name the file."""
 
     @functools.wraps(load)
     def load_checkpoint(filename: str, *args: Any, **kwargs: Any) -> Any:
@@ -88,7 +88,7 @@ def naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _drop_config(checkpoint: Any, filename: str) -> None:
-    """mmengine runs the text under ``meta.config``, of old versions' files, when it resumes."""
+    """Removes the text ``meta.config`` of old files, which mmengine would run when it resumes."""
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     if isinstance(meta, dict) and meta.pop('config', None) is not None:
         print_log(f'{filename}: its config, which is code, is left out', 'current')

@@ -3,8 +3,8 @@ from beitv2_mm.datasets.image_folder import ImageFolder
 from beitv2_mm.datasets.masking import BlockwiseMaskGenerator
 from beitv2_mm.datasets.reading import UnreadableImageError, read_image
 from beitv2_mm.datasets.seeding import epoch_worker_init
-from beitv2_mm.datasets.tensor_transforms import LoadImage, TorchvisionTransforms
-from beitv2_mm.datasets.transforms import BlockwiseMask, LoadImageFromFile
+from beitv2_mm.datasets.tensor_transforms import TorchvisionTransforms
+from beitv2_mm.datasets.transforms import BlockwiseMask, LoadImage, LoadImageFromFile
 
 __all__ = [
     'BlockwiseMask',

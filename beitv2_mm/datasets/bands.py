@@ -2,8 +2,8 @@
 
     read_bands('field.tif', 4)   # (H, W, 4) uint8
 
-TIFF of any number of bands, .npy arrays (H, W), (H, W, C) or (C, H, W), and what `read_image`
-reads: there the channels are grey, grey and alpha, red, green and blue, or those and alpha.
+It reads TIFF of any number of bands, .npy arrays (H, W), (H, W, C) or (C, H, W), and the formats of
+`read_image`, whose channels are grey or colours, with alpha or without.
 """
 
 import io
@@ -13,21 +13,17 @@ from math import prod
 import numpy as np
 from numpy.lib import format as npy
 
+from beitv2_mm.datasets.colours import orientation_of
 from beitv2_mm.datasets.reading import (
     MAX_ASPECT,
     MAX_PIXELS,
     check_content,
-    deep_values,
-    is_deep,
     load_content,
-    orientation_of,
     read_bytes,
-    stated_white,
-    turn,
     unreadable,
 )
 from beitv2_mm.datasets.samples import scale
-from beitv2_mm.datasets.tiff import Layout, is_tiff, read_layout, read_tiff
+from beitv2_mm.datasets.tiff import Layout, is_tiff, read_layout, read_tiff, turn
 
 NPY = b'\x93NUMPY'
 MAX_VALUES = 4 * MAX_PIXELS
@@ -36,14 +32,14 @@ MAX_VALUES = 4 * MAX_PIXELS
 def read_bands(
     path: str | os.PathLike, channels: int, white: float | None = None, float32: bool = False
 ) -> np.ndarray:
-    """Pixels (H, W, channels) uint8, or float32 from 0 to 255; upright; the first page.
+    """Pixels (H, W, channels) uint8, or float32 from 0 to 255, of the first page, upright.
 
     Args:
-        channels: how many the image must have.
+        channels: the number of channels that the image must have.
         white, float32: see `beitv2_mm.datasets.samples.scale`.
 
     Raises:
-        UnreadableImageError: there are no pixels, or not those that were expected.
+        UnreadableImageError: the file has no pixels, or another number of channels.
     """
     values, stated = stored_values(path, channels)
     require_channels(path, values, channels)
@@ -67,28 +63,26 @@ def require_channels(path: str | os.PathLike, values: np.ndarray, channels: int)
 def stored_values(
     path: str | os.PathLike, channels: int | None = None
 ) -> tuple[np.ndarray, int | None]:
-    """(H, W, C) as the file stores them, upright, and what the file says is white, if it does.
+    """(H, W, C) as the file stores them, upright, and the white level that the file states, if any.
 
     Args:
-        channels: expected; tells (C, H, W) from (H, W, C).
+        channels: the expected number, which tells (C, H, W) from (H, W, C).
     """
     content = read_bytes(path)
     if content.startswith(NPY):
         return _checked(path, _read_npy(path, content, channels)), None
-    if is_tiff(content) and not _is_grey(path, content, channels):
-        return _checked(path, _read_tiff(path, content, channels)), None
+    if is_tiff(content):
+        layout = _layout(path, content)
+        grey = layout.bands == 1 and channels in (None, 1) and not layout.is_float
+        if not grey:  # Pillow reads grey correctly
+            return _checked(path, _read_tiff(path, content, layout, channels)), None
     image = check_content(path, content)
-    deep = is_deep(image)
-    stated = stated_white(image) if deep else None
-    loaded = load_content(path, content, image)
-    if deep:
-        values, orientation = deep_values(content, loaded)
-    else:
-        kept = {'1': 'L', 'P': 'RGB', 'PA': 'RGBA'}.get(loaded.mode)
-        orientation = orientation_of(loaded)
-        values = np.asarray(loaded.convert(kept) if kept else loaded)
-    values = turn(values, orientation)
-    return (values[..., None] if values.ndim == 2 else values), stated
+    values, stated = load_content(path, content, image)
+    if values is None:
+        mode = {'1': 'L', 'P': 'RGB', 'PA': 'RGBA'}.get(image.mode)
+        orientation = orientation_of(image)
+        values = turn(np.asarray(image.convert(mode) if mode else image), orientation)
+    return np.atleast_3d(values), stated
 
 
 def _checked(path: str | os.PathLike, values: np.ndarray) -> np.ndarray:
@@ -135,20 +129,15 @@ def _layout(path: str | os.PathLike, content: bytes) -> Layout:
         raise unreadable(path, 'damaged', 'the header of TIFF', error) from error
 
 
-def _is_grey(path: str | os.PathLike, content: bytes, channels: int | None) -> bool:
-    """Whether Pillow reads a TIFF whole."""
-    layout = _layout(path, content)
-    return layout.bands == 1 and channels in (None, 1) and not layout.is_float
-
-
-def _read_tiff(path: str | os.PathLike, content: bytes, channels: int | None) -> np.ndarray:
-    layout = _layout(path, content)
+def _read_tiff(
+    path: str | os.PathLike, content: bytes, layout: Layout, channels: int | None
+) -> np.ndarray:
     if layout.height * layout.width * max(layout.bands, channels or 1) > MAX_VALUES:
         raise unreadable(
             path, 'too large', f'{layout.width} x {layout.height} pixels of {layout.bands} bands'
         )
     try:
-        return turn(read_tiff(content, layout, channels), layout.orientation)
+        return read_tiff(content, layout, channels)
     except ImportError as error:
         raise unreadable(path, 'unsupported', str(error)) from error
     except Exception as error:  # decoders raise whatever they like

@@ -1,4 +1,4 @@
-"""Any folder tree, or list, of images as a data set: index -> what the pipeline makes of a file."""
+"""Any folder tree, or list, of images as a data set: index -> the pipeline's result for a file."""
 
 import functools
 import logging
@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-import numpy as np
 from mmengine.fileio import get_file_backend
 from mmengine.logging import print_log
 from mmpretrain.datasets.custom import CustomDataset
@@ -17,6 +16,7 @@ from beitv2_mm.datasets.listing import folders, walk
 from beitv2_mm.datasets.packed import PREFIX, pack_uri
 from beitv2_mm.datasets.pixel_rules import BAND_EXTENSIONS, COLOURS, PixelRules
 from beitv2_mm.datasets.sampling import shown
+from beitv2_mm.datasets.splits import Split
 from beitv2_mm.registry import DATASETS
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
@@ -26,27 +26,27 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', 
 class ImageFolder(PixelRules, CustomDataset):
     """All images below ``data_root``, in sorted order; hidden files and folders are ignored.
 
-    Links are followed. One that leads nowhere is an unreadable image; one to a folder that it is in
-    is left out, and counted like an unreadable image.
+    Links are followed. A link that leads nowhere is an unreadable image; a link to a folder that
+    contains it is not followed, and counted as an unreadable image.
 
     Args:
         data_root: the folder, its pack (``images.tar``, see `beitv2_mm.datasets.packing`), or a
-            list of images (``images.csv``, see `beitv2_mm.datasets.image_list`), whose paths begin
-            at the folder that it is in.
-        ann_file: a list, whose paths begin at ``data_root``; in the order of its lines.
+            list of images (``images.csv``, see `beitv2_mm.datasets.image_list`) with paths relative
+            to the folder of the list.
+        ann_file: a list with paths relative to ``data_root``, whose order is kept.
         with_label: the folders directly below ``data_root`` are the classes, in sorted order; a
             list has labels.
         pipeline: transforms; the first ones load the image (``results['img']``).
-        channels, white: see `PixelRules`; where channels are no colours, .npy files are images.
-        on_error, max_refetch: see `SkipUnreadable`. Of images held out by ``val_images`` the
-            unreadable ones are left out, once, before the first is asked for.
-        subset, val_images: a fixed split without labels: ``val_images`` images, drawn by
-            ``split_seed``, are the 'val' subset (a tenth of a folder that has fewer than ten
-            times as many, at least one); 'train' is the others.
-        val_per_class, samples_per_class: with labels, a fixed split that is disjoint and
-            balanced. ``val_per_class`` images of each class, drawn by ``split_seed``, are the
-            'val' subset; 'train' is the others, at most ``samples_per_class`` of each class (a
-            smaller number gives a subset of a larger one).
+        channels, white: see `PixelRules`; with other than 3 channels, .npy files are images, too.
+        on_error, max_refetch: see `SkipUnreadable`. Unreadable images that ``val_images`` holds out
+            are removed once, before the first image is asked for.
+        subset, val_images: a fixed split without regard to labels. The 'val' subset has
+            ``val_images`` images, drawn by ``split_seed`` (but at most a tenth of the folder, and
+            at least one), and 'train' has the rest.
+        val_per_class, samples_per_class: a fixed, disjoint and balanced split by labels. The 'val'
+            subset has ``val_per_class`` images of each class, drawn by ``split_seed``; 'train' has
+            the rest, at most ``samples_per_class`` of each class (a smaller number gives a subset
+            of a larger one).
         kwargs: of mmpretrain's CustomDataset (``indices``, ``metainfo``, ``lazy_init``, ...).
     """
 
@@ -67,28 +67,9 @@ class ImageFolder(PixelRules, CustomDataset):
         channels: int = COLOURS,
         **kwargs: Any,
     ) -> None:
-        if subset not in ('train', 'val'):
-            raise ValueError(f"subset is {subset!r}; expected 'train' or 'val'.")
-        if (val_per_class or samples_per_class is not None) and not with_label:
-            raise ValueError(
-                'val_per_class and samples_per_class count images of a class: set with_label=True '
-                'as well (and have one folder per class).'
-            )
-        if val_images and (val_per_class or samples_per_class is not None):
-            raise ValueError(
-                f'val_images={val_images} splits the folder as a whole: leave val_per_class and '
-                'samples_per_class out.'
-            )
-        if subset == 'val' and val_per_class < 1 and val_images < 1:
-            raise ValueError(
-                f"subset='val' needs val_images or val_per_class >= 1, not {val_images} and "
-                f'{val_per_class}.'
-            )
-        self.subset = subset
-        self.val_images = val_images
-        self.val_per_class = val_per_class
-        self.samples_per_class = samples_per_class
-        self.split_seed = split_seed
+        self.split = Split(
+            subset, val_images, val_per_class, samples_per_class, split_seed, with_label
+        )
         data_root, ann_file = _place(os.path.expanduser(data_root), os.path.expanduser(ann_file))
         if extensions is None:
             extensions = EXTENSIONS + (() if channels == COLOURS else BAND_EXTENSIONS)
@@ -110,18 +91,18 @@ class ImageFolder(PixelRules, CustomDataset):
         return super().is_valid_file(filename) and not hidden
 
     def files(self) -> list[str]:
-        """All images, as sorted names relative to the folder; those of a list in its order.
+        """Names of all images, relative to the folder and sorted, or in the order of the list.
 
         Raises:
             FileNotFoundError: there is no folder, or no image in it.
-            PackError: a pack that is none, or damaged.
-            ValueError: a list that is none.
+            PackError: the file is no pack, or damaged.
+            ValueError: the file is no list.
         """
         if self.ann_file:
             return [line.path for line in self._lines()]
         circles: list[str] = []
         files = sorted(filter(self.is_valid_file, self._list_files(circles)))
-        self._leave_out(circles)
+        self.leave_out(self.img_prefix, circles)
         if not files:
             raise FileNotFoundError(
                 f'There is no image in {shown(self.img_prefix)} or below; files ending in '
@@ -131,10 +112,10 @@ class ImageFolder(PixelRules, CustomDataset):
         return files
 
     def labels(self) -> dict[str, int]:
-        """Classes of a labelled list and how many images each has; of a folder, see `folders`.
+        """The classes of a labelled list with their numbers of images.
 
         Raises:
-            ValueError: a line without label.
+            ValueError: a line has no label.
         """
         numbers, classes = labels_of(self.ann_file, self._lines(), self.CLASSES)
         counts = Counter(numbers)
@@ -170,18 +151,6 @@ class ImageFolder(PixelRules, CustomDataset):
         else:
             yield from walk(self._checked(folder), circles)
 
-    def _leave_out(self, circles: list[str]) -> None:
-        """Links to a folder that they are in are counted like unreadable images."""
-        visible = [name for name in circles if '/.' not in f'/{name}']
-        if visible and not self._left_out.keys() >= {self.path(name) for name in visible}:
-            print_log(
-                f'{len(visible)} links in {shown(self.img_prefix)} lead in a circle, e.g. '
-                f'{sorted(visible)[0]}: they were not followed.',
-                logger='current',
-                level=logging.WARNING,
-            )
-        self._left_out.update({self.path(name): 'missing' for name in visible})
-
     def _lines(self) -> list[Line]:
         """The images of the list, all of which exist."""
         lines = read_list(self.ann_file, self.with_label)
@@ -205,17 +174,15 @@ class ImageFolder(PixelRules, CustomDataset):
 
     def load_data_list(self) -> list[dict]:
         """A dict with 'img_path' and, if ``with_label``, 'gt_label' for each image."""
-        samples: list = self._labelled() if self.with_label else self.files()
-        names = [sample[0] for sample in samples] if self.with_label else samples
+        labelled = self._labelled() if self.with_label else [(name, None) for name in self.files()]
+        names = [name for name, _ in labelled]
         self.settle_pixels(names, self.path, self.ann_file or self.img_prefix)
-        if self.val_images:
-            samples = self._hold_out(samples)
-        elif self.with_label:
-            samples = self._select(samples)
+        labels = [label for _, label in labelled]
+        rows = self.split.rows(labels, self.CLASSES or (), shown(self.img_prefix))
         join = functools.partial(self._backend.join_path, self.img_prefix)  # looked up once
         if not self.with_label:
-            return [dict(img_path=join(name)) for name in samples]
-        return [dict(img_path=join(name), gt_label=label) for name, label in samples]
+            return [dict(img_path=join(names[row])) for row in rows]
+        return [dict(img_path=join(names[row]), gt_label=labels[row]) for row in rows]
 
     def _labelled(self) -> list[tuple[str, int]]:
         """Files in class folders and the class index, class by class; of a list in its order."""
@@ -253,23 +220,11 @@ class ImageFolder(PixelRules, CustomDataset):
             )
         return [(f'{folder}/{file}', labels[folder]) for folder, file in parts]
 
-    def _hold_out(self, samples: list) -> list:
-        """The subset that was asked for, in the order given."""
-        if len(samples) < 2:
-            raise ValueError(
-                f'{shown(self.img_prefix)} has one image; val_images='
-                f'{self.val_images} needs at least two, one to train on and one to validate on.'
-            )
-        size = max(1, min(self.val_images, len(samples) // 10))
-        rows = np.random.default_rng(self.split_seed).permutation(len(samples))
-        rows = rows[:size] if self.subset == 'val' else rows[size:]
-        return [samples[row] for row in np.sort(rows)]
-
     def filter_data(self) -> list[dict]:
-        """Leaves unreadable images out of those held out of a training folder: they are few."""
+        """Removes unreadable images from the few that are held out of a training folder."""
         data_list: list[dict] = super().filter_data()
-        held_out = self.subset == 'val' and (self.val_images or self.val_per_class)
-        if not held_out or self.on_error == 'raise':
+        held_out = self.split.val_images or self.split.val_per_class
+        if not held_out or self.split.subset != 'val' or self.on_error == 'raise':
             return data_list
         readable = [data for data in data_list if self._can_load(data)]
         if not readable:
@@ -278,25 +233,6 @@ class ImageFolder(PixelRules, CustomDataset):
                 f'{shown(self.img_prefix)} can be read; the warnings above name them.'
             )
         return readable
-
-    def _select(self, samples: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        """The subset and number per class that were asked for, in the order given."""
-        if not self.val_per_class and self.samples_per_class is None:
-            return samples
-        labels = np.array([label for _, label in samples])
-        chosen = []
-        for label, name in enumerate(self._metainfo['classes']):
-            rows = np.flatnonzero(labels == label)
-            needed = self.val_per_class + (self.samples_per_class or 0)
-            if len(rows) < needed:
-                raise ValueError(
-                    f'Class {name} has {len(rows)} images; val_per_class={self.val_per_class} and '
-                    f'samples_per_class={self.samples_per_class} need {needed}. Lower them.'
-                )
-            rows = np.random.default_rng([self.split_seed, label]).permutation(rows)
-            val, train = np.split(rows, [self.val_per_class])
-            chosen.append(val if self.subset == 'val' else train[: self.samples_per_class])
-        return [samples[row] for row in np.sort(np.concatenate(chosen))]
 
 
 def _place(data_root: str, ann_file: str) -> tuple[str, str]:

@@ -1,12 +1,12 @@
-"""Lists of images in place of a folder: a text or CSV file -> paths, and labels.
+"""Lists of images instead of a folder: a text or CSV file -> paths and labels.
 
     cat/1.jpg 0            path,label
     dog/2 (b).jpg 1        cat/1.jpg,cat
 
-Text has a line for each image, as mmpretrain's CustomDataset reads it: the path, and with labels a
-space and the label after it. CSV (comma, semicolon or tab) has the path in the first column and the
-label in the second, or in those that a first line names. A label is the number of a class, from 0,
-or its name.
+A text file has a line for each image, as for mmpretrain's CustomDataset: the path, or the path, a
+space and the label. A CSV file (comma, semicolon or tab) has the path in the first column and the
+label in the second, or in columns that the first line names. A label is the number of a class, from
+0, or its name.
 """
 
 import csv
@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 
 def is_list(path: str) -> bool:
-    """Whether a path is a file that is named as a list."""
+    """Whether a path is a file with the suffix of a list."""
     return path.lower().endswith(SUFFIXES) and '://' not in path and os.path.isfile(path)
 
 
@@ -42,7 +42,7 @@ def read_list(path: str, with_label: bool) -> list[Line]:
     """The images of a list; empty lines and, in text, those that begin with # are left out.
 
     Raises:
-        ValueError: it has no image, or a line no path or, ``with_label``, no label.
+        ValueError: it has no image, or a line has no path or, ``with_label``, no label.
     """
     try:
         text = fileio.get_text(path, encoding='utf-8-sig')
@@ -103,11 +103,11 @@ def _table(path: str, text: str, with_label: bool) -> list[Line]:
 
 
 def check_files(path: str, lines: Iterable[Line], names: Sequence[str], where: str) -> None:
-    """Every image is there; each folder is listed once.
+    """Checks that every image exists, by listing each folder once.
 
     Args:
         names: the path of each line's file.
-        where: what relative paths begin at.
+        where: the folder that relative paths begin at.
 
     Raises:
         FileNotFoundError: the first line without a file, and how many there are.
@@ -138,10 +138,10 @@ def labels_of(
     """The class of each line, and the names of the classes.
 
     Args:
-        classes: their names in the order of the numbers; None where the labels are to tell.
+        classes: their names in the order of the numbers; None to take them from the labels.
 
     Raises:
-        ValueError: a label that is no class; the message names the line.
+        ValueError: a label is no class; the message names the line.
     """
     texts = [line.label or '' for line in lines]
     numbers = all(text.isdecimal() for text in texts)

@@ -1,10 +1,8 @@
-"""What lies below a local folder: links are followed, those that lead nowhere or in a circle too
-far."""
+"""Files and folders below a local folder; links are followed, unless they lead in a circle."""
 
 import os
 from collections.abc import Iterator
-
-Key = tuple[int, int]  # device and number of a folder
+from typing import NoReturn
 
 
 def walk(folder: str, circles: list[str]) -> Iterator[str]:
@@ -13,52 +11,38 @@ def walk(folder: str, circles: list[str]) -> Iterator[str]:
     A link that leads nowhere, or to itself, counts as a file, which cannot be read then.
 
     Args:
-        circles: names of links to a folder that they are in are added to it; they are not followed.
+        circles: the names of links to a folder that contains them are added to it, not followed.
+
+    Raises:
+        OSError: a folder cannot be listed.
     """
-    yield from _walk(folder, '', _above(folder), circles)
+
+    def fail(error: OSError) -> NoReturn:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        prefix = '' if place == folder else os.path.relpath(place, folder) + '/'
+        looped = [name for name in folders if leads_in_circle(os.path.join(place, name))]
+        circles += [prefix + name for name in looped]
+        folders[:] = [name for name in folders if name not in looped]
+        yield from (prefix + name for name in files)
 
 
 def folders(folder: str) -> list[str]:
-    """Names of the folders directly below, without links to a folder that they are in."""
-    above = _above(folder)
+    """Names of the folders directly below, without links to a folder that contains them."""
     with os.scandir(folder) as entries:
-        return [e.name for e in entries if is_folder(e) and _key(e.path) not in above]
+        found = [entry.path for entry in entries if os.path.isdir(entry.path)]
+    return [os.path.basename(path) for path in found if not leads_in_circle(path)]
 
 
-def _above(folder: str) -> frozenset[Key]:
-    """A folder and those that it is in."""
-    place = os.path.realpath(folder)
-    above = {_key(place)}
-    while place != os.path.dirname(place):
-        place = os.path.dirname(place)
-        above.add(_key(place))
-    return frozenset(above)
-
-
-def _key(folder: str) -> Key:
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
-
-
-def _walk(folder: str, prefix: str, above: frozenset[Key], circles: list[str]) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        listed = list(entries)
-    for entry in listed:
-        name = prefix + entry.name
-        if not is_folder(entry):
-            if entry.is_symlink() or entry.is_file():
-                yield name
-            continue
-        key = _key(entry.path)
-        if key in above:
-            circles.append(name)
-        else:
-            yield from _walk(entry.path, f'{name}/', above | {key}, circles)
-
-
-def is_folder(entry: os.DirEntry) -> bool:
-    """Whether an entry is, or leads to, a folder; a link to itself does not."""
-    try:
-        return entry.is_dir()
-    except OSError:
+def leads_in_circle(path: str) -> bool:
+    """Whether a path is a link to a folder that contains it, through whatever links."""
+    if not os.path.islink(path):
         return False
+    target, above = os.path.realpath(path), os.path.dirname(os.path.abspath(path))
+    while True:
+        if f'{os.path.realpath(above)}/'.startswith(f'{target.rstrip("/")}/'):
+            return True
+        if above == os.path.dirname(above):
+            return False
+        above = os.path.dirname(above)

@@ -19,8 +19,8 @@ class BlockwiseMaskGenerator:
     Args:
         grid: patches per image, an int or (height, width).
         num_masked: masked patches of every mask.
-        min_block, max_block: smallest and largest area of a rectangle, in patches; what is
-            still missing is the upper bound too, and replaces the lower one where it is less.
+        min_block, max_block: smallest and largest area of a rectangle, in patches. The number of
+            patches that are still missing bounds the area, too, even below ``min_block``.
         min_aspect, max_aspect: bounds of height / width, drawn log-uniformly; the upper one is
             1 / min_aspect by default.
 
@@ -60,48 +60,39 @@ class BlockwiseMaskGenerator:
         self.min_block = min_block
         self.max_block = max_block or height * width
         self._log_aspect = math.log(min_aspect), math.log(max_aspect or 1 / min_aspect)
-        # A mask is one Python integer, bit row * width + col: overlap and counting of rectangles
-        # take a few machine instructions. _rows[h] has bit 0 of h consecutive rows set.
-        self._rows = [sum(1 << (width * row) for row in range(h)) for h in range(height + 1)]
 
     def __call__(self) -> np.ndarray:
         """One mask, (H, W) bool."""
-        height, width = self.grid
-        bits = 0
+        mask: np.ndarray = np.zeros(self.grid, bool)
         missing = self.num_masked
-        while missing:
-            block = self._block(bits, missing)
-            if not block:
-                break
-            bits |= block
-            missing = self.num_masked - bits.bit_count()
-        content = bits.to_bytes((height * width + 7) // 8, 'little')
-        flat: np.ndarray = np.unpackbits(
-            np.frombuffer(content, np.uint8), count=height * width, bitorder='little'
-        ).view(bool)
+        while missing and (added := self._add_block(mask, missing)):
+            missing -= added
         if missing:
-            flat[np.random.permutation(np.flatnonzero(~flat))[:missing]] = True
-        return flat.reshape(height, width)
+            rest = np.flatnonzero(~mask)
+            mask.flat[np.random.permutation(rest)[:missing]] = True
+        return mask
 
-    def _block(self, bits: int, missing: int) -> int:
-        """The bits of a rectangle that adds 1 to ``missing`` patches, 0 if none was found."""
+    def _add_block(self, mask: np.ndarray, missing: int) -> int:
+        """Masks a rectangle; returns the number of new patches, at most ``missing``, 0 if none."""
         height, width = self.grid
         largest = min(missing, self.max_block)
         low, high = self._log_aspect
         for _ in range(self.ATTEMPTS):
             u_area, u_aspect, u_top, u_left = np.random.random(4).tolist()
-            # with fewer than min_block patches missing the interval is simply the reverse one
+            # With fewer than min_block patches missing the bounds simply change places.
             area = self.min_block + (largest - self.min_block) * u_area
             aspect = math.exp(low + (high - low) * u_aspect)
             h = round(math.sqrt(area * aspect))
             w = round(math.sqrt(area / aspect))
             if h < height and w < width:
-                # the last row and column can be reached: both ends are included
+                # Both ends are included, so that the last row and column can be reached.
                 top = int(u_top * (height - h + 1))
                 left = int(u_left * (width - w + 1))
-                block = (((1 << w) - 1) * self._rows[h]) << (top * width + left)
-                if 0 < (block & ~bits).bit_count() <= largest:
-                    return block
+                block = mask[top : top + h, left : left + w]
+                added = block.size - np.count_nonzero(block)
+                if 0 < added <= largest:
+                    block[:] = True
+                    return added
         return 0
 
     def __repr__(self) -> str:

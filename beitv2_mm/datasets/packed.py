@@ -1,10 +1,10 @@
-"""Packs: many images in one tar file, read in any order by what lies at its end, an index.
+"""Packs: many images in one tar file, read in any order through an index at its end.
 
     fileio.get('pack://images.tar/cat/1.jpg')   # bytes, as of the file cat/1.jpg
 
-Any tar program lists and unpacks a pack. Names in it are looked up, never opened. Reads go to the
-file directly (no memory map): an error of a network file system is an OSError that can be tried
-again, and forked workers share the open file and the index.
+Any tar program lists and unpacks a pack. Names in it are only looked up, never opened. Reads do not
+use a memory map, so that an error of a network file system is an OSError that can be tried again.
+Forked workers share the open file and the index.
 """
 
 import functools
@@ -21,20 +21,20 @@ from beitv2_mm.datasets.reading import MAX_BYTES, Reason, UnreadableImageError
 
 SUFFIX = '.tar'
 PREFIX = 'pack://'
-INDEX_NAME = '.index'  # the last member: names, each with a NUL; TABLE; TRAILER
+INDEX_NAME = '.index'  # the last member: names that end with NUL, TABLE, TRAILER
 TABLE = np.dtype([('start', '<i8'), ('size', '<i8'), ('crc', '<u4')])  # a row for each name
 TRAILER = b'beitv2_mm pack 1: %20d names, %20d bytes, crc %08x\n'
 TRAILER_SIZE = len(TRAILER % (0, 0, 0))
 TRAILER_WORDS = re.compile(rb'beitv2_mm pack 1: +(\d+) names, +(\d+) bytes, crc ([0-9a-f]{8})\n')
-TAIL = 12 << 10  # tar ends with zeros: a block at most, two blocks, and up to a record of 10 KiB
+TAIL = 12 << 10  # zeros at the end of a tar file: up to 3 blocks and a record of 10 KiB
 
 
 class PackError(ValueError):
-    """A file that is no pack, or no longer a whole one; the message names it."""
+    """A file that is no pack, or a damaged one; the message names it."""
 
 
 def make_index(names: list[bytes], rows: list[tuple[int, int, int]]) -> bytes:
-    """The content of the index; names are sorted, folders without images end with a slash."""
+    """The content of the index of sorted names; folders without images end with a slash."""
     content = b''.join(name + b'\0' for name in names)
     size = len(content)
     content += np.array(rows, TABLE).tobytes()
@@ -52,7 +52,7 @@ class Pack:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._file = open(path, 'rb')  # noqa: SIM115  as long as the process
+            self._file = open(path, 'rb')  # noqa: SIM115  open until the process ends
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'There is no pack {path}. Check data_root in the config, or '
@@ -71,7 +71,7 @@ class Pack:
         content = self._at(start, end - start)
         if zlib.crc32(content) != int(trailer[3], 16):
             raise self._error('the checksum of its index is wrong')
-        # Arrays and one string, no lists: forked workers share them, see docs/performance.md.
+        # Arrays and one string, no lists, because forked workers share their memory.
         self._index = content
         self._ends = np.flatnonzero(np.frombuffer(content, np.uint8, size) == 0)
         self._table = np.frombuffer(content, TABLE, count, offset=size)
@@ -91,7 +91,7 @@ class Pack:
         )
 
     def _at(self, start: int, size: int) -> bytes:
-        """Bytes; nobody's position in the file moves, so that processes do not disturb another."""
+        """The bytes at a place; processes that share the open file do not disturb each other."""
         content = b''
         while len(content) < size:  # a network file system may give less than was asked for
             part = os.pread(self._file.fileno(), size - len(content), start + len(content))
@@ -104,16 +104,16 @@ class Pack:
         return self._index[int(self._ends[row - 1]) + 1 if row else 0 : int(self._ends[row])]
 
     def names(self) -> Iterator[str]:
-        """All, sorted; folders without images end with a slash."""
+        """All names, sorted; folders without images end with a slash."""
         return (os.fsdecode(self._name(row)) for row in range(len(self._ends)))
 
     def read(self, name: str) -> bytes:
         """The content of an image file.
 
         Raises:
-            FileNotFoundError: no such name.
-            UnreadableImageError: too large, or the checksum is wrong.
-            OSError: of the file system.
+            FileNotFoundError: the pack has no such name.
+            UnreadableImageError: the image is too large, or its checksum is wrong.
+            OSError: an error of the file system.
         """
         key = os.fsencode(name)
         row = bisect_left(range(len(self._ends)), key, key=self._name)
@@ -133,12 +133,12 @@ class Pack:
         )
 
 
-open_pack = functools.cache(Pack)  # once in a process, for its forked workers too
+open_pack = functools.cache(Pack)  # once in a process, and for its forked workers
 _is_folder = functools.cache(os.path.isdir)
 
 
 def pack_uri(path: str) -> str:
-    """What the data set reads: ``pack://images.tar`` for ``images.tar``; others as they are."""
+    """``pack://images.tar`` for ``images.tar``; other paths are returned as they are."""
     is_pack = path.endswith(SUFFIX) and '://' not in path and not os.path.isdir(path)
     return PREFIX + path if is_pack else path
 
@@ -157,7 +157,7 @@ class PackBackend(fileio.BaseStorageBackend):
         return self.get(filepath).decode(encoding)
 
     def join_path(self, filepath: str | os.PathLike, *names: str) -> str:
-        """With single slashes between."""
+        """Joins with single slashes."""
         return '/'.join([os.fspath(filepath), *(name for name in names if name)])
 
     def list_dir_or_file(
@@ -167,7 +167,7 @@ class PackBackend(fileio.BaseStorageBackend):
         list_file: bool = True,
         recursive: bool = False,
     ) -> Iterator[str]:
-        """Names below ``dir_path``, relative to it; of folders those directly below."""
+        """Names of files, and of folders directly below, relative to ``dir_path``."""
         pack, folder = _split(dir_path)
         above, seen = folder and f'{folder.rstrip("/")}/', set()
         for name in pack.names():
@@ -182,7 +182,7 @@ class PackBackend(fileio.BaseStorageBackend):
 
 
 def _split(uri: str | os.PathLike) -> tuple[Pack, str]:
-    """The pack, and the name in it: the first part that ends as a pack and is no folder."""
+    """The pack (the first part that ends with .tar and is no folder) and the name in it."""
     path = os.path.join(os.getcwd(), os.fspath(uri).removeprefix(PREFIX))
     for found in re.finditer(rf'{re.escape(SUFFIX)}(?=/|$)', path):
         if not _is_folder(path[: found.end()]):

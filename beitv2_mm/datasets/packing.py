@@ -1,4 +1,4 @@
-"""A folder of images -> one pack that the data set reads in its place.
+"""A folder of images -> a pack, one file that the data set reads instead.
 
 pack('photos', 'photos.tar')
 ImageFolder('photos.tar')   # the samples of ImageFolder('photos'), bit for bit
@@ -18,7 +18,7 @@ from beitv2_mm.datasets.packed import INDEX_NAME, SUFFIX, make_index, open_pack
 from beitv2_mm.datasets.reading import MAX_BYTES, UnreadableImageError, read_bytes, read_image
 
 Faults = dict[str, UnreadableImageError]  # name -> why
-Progress = Callable[[list[str]], Iterable[str]]  # hands the names on, one by one
+Progress = Callable[[list[str]], Iterable[str]]  # iterates over the names
 
 
 def pack(
@@ -27,21 +27,20 @@ def pack(
     force: bool = False,
     progress: Progress = iter,
 ) -> Faults:
-    """Writes the files of all images as they are; the same folder gives the same bytes.
+    """Writes the files of all images unchanged; the same folder gives the same bytes.
 
-    ``out`` appears when it is complete and on the disk; until then the folder that it is in holds
-    a hidden file.
+    ``out`` appears when it is complete and on the disk; until then its folder has a hidden file.
 
     Args:
-        source: what `ImageFolder` lists: a folder, or a pack.
+        source: a folder or a pack, whose images `ImageFolder` lists.
         out: a file that ends with .tar.
         force: replace ``out`` if it exists.
 
     Returns:
-        Files without content to pack (vanished, no permission, too large): they are left out.
+        Files that were left out, because they vanished, cannot be read or are too large.
 
     Raises:
-        ValueError: ``out`` is not named as a pack, or there are too many images for one.
+        ValueError: ``out`` has another suffix, or there are too many images for one pack.
         FileExistsError: ``out`` exists.
         OSError: there is no image, or ``out`` cannot be written.
     """
@@ -52,10 +51,12 @@ def pack(
         raise FileExistsError(f'{out} exists: give --force to replace it, or another name.')
     data = ImageFolder(os.fspath(source), lazy_init=True)
     if data.ann_file:
-        raise ValueError(f'{source} is a list: pack the folder of its images, the list goes on.')
+        raise ValueError(
+            f'{source} is a list: pack the folder of its images, and use the list with the pack.'
+        )
     files = data.files()
     left_out: Faults = {}
-    names: dict[bytes, tuple[int, int, int]] = {}
+    rows: dict[bytes, tuple[int, int, int]] = {}
     with atomic(out) as temporary, temporary.open('wb') as target:
         with tarfile.open(fileobj=target, mode='w', format=tarfile.PAX_FORMAT) as tar:
             for name in progress(files):
@@ -65,25 +66,29 @@ def pack(
                     left_out[name] = error
                     continue
                 start = _add(tar, name, content)
-                names[os.fsencode(name)] = (start, len(content), zlib.crc32(content))
-            if not names:
+                rows[os.fsencode(name)] = (start, len(content), zlib.crc32(content))
+            if not rows:
                 raise OSError(f'Not one of {len(files)} images in {source} could be packed.')
-            with_images = {name.split(b'/', 1)[0] for name in names if b'/' in name}
-            for folder in map(os.fsencode, data.folders()):
-                if folder not in with_images:
-                    names[folder + b'/'] = (0, 0, 0)  # a class, though it has no image
-            order = sorted(names)
-            index = make_index(order, [names[name] for name in order])
-            if len(index) > MAX_BYTES:
-                raise ValueError(
-                    f'The index of {len(names)} images would be {len(index)} bytes, at most '
-                    f'{MAX_BYTES} are read: make several packs of the folder.'
-                )
-            _add(tar, INDEX_NAME, index)
+            _add(tar, INDEX_NAME, _index(rows, data.folders()))
         target.flush()
         os.fsync(target.fileno())  # before the name: a power failure leaves no half file
-    open_pack.cache_clear()  # of the file that was there
+    open_pack.cache_clear()  # it may hold the replaced file
     return left_out
+
+
+def _index(rows: dict[bytes, tuple[int, int, int]], folders: list[str]) -> bytes:
+    """The index of the images, and of folders without images, which are classes all the same."""
+    with_images = {name.split(b'/', 1)[0] for name in rows if b'/' in name}
+    empty = set(map(os.fsencode, folders)) - with_images
+    rows = rows | {folder + b'/': (0, 0, 0) for folder in empty}
+    order = sorted(rows)
+    index = make_index(order, [rows[name] for name in order])
+    if len(index) > MAX_BYTES:
+        raise ValueError(
+            f'The index of {len(rows)} images would have {len(index)} bytes, more than the limit '
+            f'of {MAX_BYTES}: make several packs of the folder.'
+        )
+    return index
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
@@ -91,7 +96,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-    tar.members = []  # type: ignore[attr-defined]  # or it keeps a kilobyte of each
+    tar.members = []  # type: ignore[attr-defined]  # it would keep a kilobyte for each
     assert tar.fileobj is not None
     return tar.fileobj.tell() - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
@@ -100,7 +105,7 @@ def check(source: str | PathLike, progress: Progress = iter) -> Faults:
     """Reads every image of a pack, or folder, by the rules of docs/data_faults.md.
 
     Returns:
-        Images that cannot be read; training skips them.
+        Images that cannot be read, which training would skip.
 
     Raises:
         OSError, PackError: see `ImageFolder.files`.

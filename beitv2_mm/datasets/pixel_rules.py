@@ -1,4 +1,4 @@
-"""How a data set reads its pixels: how many channels an image has, and what is white."""
+"""The number of channels and the white level of a data set."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -22,28 +22,28 @@ from beitv2_mm.datasets.skipping import SkipUnreadable
 from beitv2_mm.datasets.transforms import LoadImageFromFile
 
 COLOURS = 3
-BAND_EXTENSIONS = ('.npy',)  # taken for images where they are no colours
+BAND_EXTENSIONS = ('.npy',)  # images of other than 3 channels
 
 
 class PixelRules(SkipUnreadable):
-    """To be inherited before any other data set of mmengine, in place of `SkipUnreadable`.
+    """A mixin, inherited before any data set of mmengine and instead of `SkipUnreadable`.
 
-    The loaders of this package read by these rules, which come to them with the path. Found once,
-    when the files are listed, over at most 64 of them; the log says what was found.
+    The loaders of this package get both settings with the path. The white level is found once, when
+    the files are listed, in at most 64 of them, and logged.
 
     Args:
-        channels: of an image; 3 are colours, to which grey is repeated and transparency is laid on
-            white, other numbers are taken as stored, see `beitv2_mm.datasets.bands`.
-        white: of files with 16 bits: 'auto' for the fewest bits that hold the values of the
-            sample, a number, or None for the upper 8 bits. `beitv2_mm.datasets.samples` has the
-            rule.
+        channels: the number of channels. 3 are colours: grey is repeated, and transparency is laid
+            on white. Other numbers are taken as stored, see `beitv2_mm.datasets.bands`.
+        white: the white level of files with 16 bits (see `beitv2_mm.datasets.samples`): 'auto' for
+            the fewest bits that hold the values of the sample, a number, or None for the upper 8
+            bits.
 
     Raises:
-        ValueError: ``white`` is too small for a file of the sample, or not one file of it has that
-            many channels; the message names a file.
+        ValueError: ``white`` is too small for a file of the sample, or no file of it has that many
+            channels; the message names a file.
     """
 
-    white: float | None = None  # once files are listed
+    white: float | None = None  # set when the files are listed
 
     def __init__(
         self, *args: Any, channels: int = COLOURS, white: float | str | None = 'auto', **kwargs: Any
@@ -55,7 +55,7 @@ class PixelRules(SkipUnreadable):
         super().__init__(*args, **kwargs)
 
     def get_data_info(self, idx: int) -> dict:
-        """Also 'white' and 'channels', where they are not the usual ones."""
+        """Adds 'white' and 'channels' where they are not the usual ones."""
         info: dict = super().get_data_info(idx)
         if self.white is not None:
             info['white'] = self.white
@@ -64,7 +64,7 @@ class PixelRules(SkipUnreadable):
         return info
 
     def full_init(self) -> None:
-        """Lists the files (once), and looks at the pipeline."""
+        """Lists the files (once), and checks that the pipeline can read them."""
         if self._fully_initialized:
             return
         super().full_init()
@@ -90,7 +90,7 @@ class PixelRules(SkipUnreadable):
     def settle_pixels(
         self, names: Sequence[str], path_of: Callable[[str], str], folder: str
     ) -> None:
-        """Find what is white, and check the number of channels, over a sample of the files."""
+        """Finds the white level and checks the number of channels in a sample of the files."""
         where = shown(folder)
         if self.channels == COLOURS:
             bands = sample([name for name in names if name.lower().endswith(WITH_BANDS)])
@@ -102,15 +102,15 @@ class PixelRules(SkipUnreadable):
         self.white = settle_white(paths, self.given_white, self.channels, where)
         rules = dict(white=self.white, channels=self.channels)
         usual = dict(white=None, channels=COLOURS)
-        # into checkpoints, for those who use the model
+        # The metainfo goes into checkpoints, for the use of the model.
         self._metainfo.update({key: rules[key] for key in rules if rules[key] != usual[key]})
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel, of values from 0 to 1, over at most 64
-        images; of three channels in the order red, green, blue.
+        """Mean and standard deviation of each channel, for values from 0 to 1, over at most 64
+        images; three channels are in the order red, green, blue.
 
         Raises:
-            ValueError: not one image could be read.
+            ValueError: no image could be read.
         """
         self.full_init()
         rows = sample(range(len(self)))

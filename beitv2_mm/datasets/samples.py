@@ -1,15 +1,64 @@
-"""Samples of more than 8 bits -> 8 bits, or floats from 0 to 255, by what is white.
+"""Images with more than 8 bits a sample: file content -> values as stored -> 8 bits, or floats.
 
 A 16-bit file does not say how many of its bits are used: cameras and scanners fill 10, 12 or 14.
-So a data set has a white level, `white_level` of the largest value in a sample of its images or a
+So a data set has a white level: `white_level` of the largest value in a sample of its images, or a
 number that the user gives; without one, all 16 bits count. The rules are in docs/data_faults.md.
 """
 
-from functools import cache
-
 import numpy as np
+from PIL import Image, ImageFile
+
+from beitv2_mm.datasets.colours import orientation_of, upright
+from beitv2_mm.datasets.tiff import decode, read_layout, read_tiff, turn
 
 FULL = 65535  # white of 16 bits
+BITS = 258  # the tag of TIFF
+
+
+def is_deep(image: ImageFile.ImageFile) -> bool:
+    """Whether an image that is not loaded yet has more than 8 bits that Pillow would cut off."""
+    if image.format == 'TIFF':
+        if image.mode in ('I', 'F'):
+            return False  # such a file is refused: it does not state what is white
+        return image.mode.startswith('I') or max(_bits(image)) == 16
+    if image.mode.startswith('I'):
+        return True
+    arguments = image.tile[0][3] if image.tile else ''
+    if image.format == 'PPM':
+        return isinstance(arguments, tuple) and arguments[-1] == FULL
+    return ';16' in str(arguments)
+
+
+def stated_white(image: ImageFile.ImageFile) -> int | None:
+    """The white level that a deep image states before it is loaded; None for 16 bits.
+
+    A PGM states its largest value, to which Pillow enlarges all of them: it becomes 65535.
+    """
+    if image.format == 'TIFF':
+        bits = _bits(image)[0]
+        return None if bits == 16 else 2**bits - 1
+    decoder, arguments = image.tile[0][0], image.tile[0][3]
+    is_pgm = image.format == 'PPM' and decoder != 'raw' and image.mode.startswith('I')
+    return FULL if is_pgm and isinstance(arguments, tuple) and arguments[-1] != FULL else None
+
+
+def deep_values(content: bytes, image: Image.Image) -> np.ndarray:
+    """The (H, W) or (H, W, C) uint16 values of a loaded deep image, as stored, upright, in RGB."""
+    if image.mode.startswith('I'):
+        grey: np.ndarray = np.asarray(upright(image))
+        return grey.astype(np.uint16)
+    if image.format == 'TIFF':
+        shown = 4 if image.mode == 'RGBA' else 3  # any other fourth band need not be transparency
+        return read_tiff(content, read_layout(content))[..., :shown]
+    values = decode(content)
+    if values is None or values.dtype != np.uint16:
+        raise ValueError('OpenCV cannot read it')
+    return turn(values, orientation_of(image))
+
+
+def _bits(image: Image.Image) -> tuple[int, ...]:
+    bits: tuple[int, ...] = getattr(image, 'tag_v2', {}).get(BITS, (1,))
+    return bits
 
 
 def white_level(largest: float) -> int:
@@ -21,9 +70,9 @@ def scale(values: np.ndarray, white: float | None = None, float32: bool = False)
     """Values as a file stores them -> uint8, or float32 from 0 to 255; bytes stay as they are.
 
     Args:
-        values: of any shape; what is not 8 bits wide needs ``white`` if it is not 16 bits wide.
+        values: an array of any shape. Values that have neither 8 nor 16 bits need ``white``.
         white: the value that becomes 255; None for 65535.
-        float32: do not round.
+        float32: return floats, which are not rounded.
 
     Raises:
         ValueError: values below 0 or above ``white``, NaN, or floats without ``white``.
@@ -50,12 +99,5 @@ def scale(values: np.ndarray, white: float | None = None, float32: bool = False)
         return values.astype(np.float32) * np.float32(255 / limit)
     if limit == FULL and values.dtype == np.uint16:
         return (values >> 8).astype(np.uint8)
-    if values.dtype == np.uint16:
-        return _table(limit)[values]
-    return np.rint(values * (255 / limit)).astype(np.uint8)
-
-
-@cache
-def _table(white: float) -> np.ndarray:
-    """The byte of each of 65536 values; above white it is 255."""
-    return np.rint((np.arange(FULL + 1) * (255 / white)).clip(0, 255)).astype(np.uint8)
+    exact = np.float32 if values.dtype == np.uint16 else np.float64
+    return np.rint(values * exact(255 / limit)).astype(np.uint8)

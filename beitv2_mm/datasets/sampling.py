@@ -1,5 +1,4 @@
-"""What the pixels of a data set are like, found over a sample of its files: how many channels, how
-many bits, and what is white."""
+"""The number of channels, the bits and the white level of a data set, found in a sample of it."""
 
 import logging
 import os
@@ -15,17 +14,16 @@ from beitv2_mm.datasets.bands import read_bands, stored_values
 from beitv2_mm.datasets.reading import (
     UnreadableImageError,
     check_content,
-    is_deep,
     read_bytes,
     read_image,
 )
-from beitv2_mm.datasets.samples import FULL, white_level
+from beitv2_mm.datasets.samples import FULL, is_deep, white_level
 from beitv2_mm.datasets.tiff import is_tiff, read_layout
 
 T = TypeVar('T')
-SAMPLE = 64  # images that are looked at
-EIGHT_BITS = ('.jpg', '.jpeg', '.webp', '.bmp', '.gif')  # names of formats without more
-WITH_BANDS = ('.tif', '.tiff', '.npy')  # names of formats whose channels need not be colours
+SAMPLE = 64  # images
+EIGHT_BITS = ('.jpg', '.jpeg', '.webp', '.bmp', '.gif')  # formats of at most 8 bits
+WITH_BANDS = ('.tif', '.tiff', '.npy')  # formats whose channels need not be colours
 
 
 def sample(files: Sequence[T], size: int = SAMPLE) -> Sequence[T]:
@@ -37,8 +35,8 @@ def sample(files: Sequence[T], size: int = SAMPLE) -> Sequence[T]:
 class Depth:
     """The values of a sample of images with more than 8 bits."""
 
-    sampled: int  # images that were looked at
-    deep: int  # of these, images with more than 8 bits
+    sampled: int  # number of images in the sample
+    deep: int  # number of those with more than 8 bits
     smallest: float
     largest: float
     largest_in: str  # the path of an image with that value
@@ -46,36 +44,32 @@ class Depth:
 
     @property
     def white(self) -> int:
-        """The white level by the rule: that of the fewest bits that hold all values."""
+        """The white of the fewest bits that hold all values."""
         return white_level(self.largest)
 
 
 def find_depth(paths: Sequence[str], channels: int = 3) -> Depth | None:
-    """The values of a sample of a data set; None where no image of it has 16 bits.
+    """The values of a sample of a data set; None if it has no image of 16 bits.
 
-    Files that state what is white (PGM and TIFF of other depths) and files that cannot be read do
-    not count.
+    Files that state what is white (PGM and TIFF of other depths) and unreadable files do not count.
     """
-    found = Depth(len(paths), 0, np.inf, -np.inf, '')
+    lows, highs, is_float = [], {}, False
     for path in paths:
         try:
             if channels == 3 and not _is_deep(path):
                 continue
             values, stated = stored_values(path, None if channels == 3 else channels)
         except UnreadableImageError:
-            continue  # skipped, and named, when its turn comes
+            continue  # the data set skips and names it later
         if values.dtype.kind not in 'uif' or values.dtype == np.uint8 or stated is not None:
             continue
-        low, high = values.min().item(), values.max().item()
-        found = Depth(
-            len(paths),
-            found.deep + 1,
-            min(found.smallest, low),
-            max(found.largest, high),
-            path if high > found.largest else found.largest_in,
-            found.is_float or values.dtype.kind == 'f',
-        )
-    return found if found.deep else None
+        lows.append(values.min().item())
+        highs[path] = values.max().item()
+        is_float = is_float or values.dtype.kind == 'f'
+    if not highs:
+        return None
+    largest_in = max(highs, key=lambda path: highs[path])
+    return Depth(len(paths), len(highs), min(lows), highs[largest_in], largest_in, is_float)
 
 
 def _is_deep(path: str) -> bool:
@@ -86,23 +80,23 @@ def _is_deep(path: str) -> bool:
 def settle_white(
     paths: Sequence[str], white: float | str | None, channels: int, where: str
 ) -> float | None:
-    """The white level of a data set, said once in the log with what it was found from.
+    """The white level of a data set, which is logged with the values of the sample.
 
     Args:
         paths: a sample of the data set.
-        white: given by the user; 'auto' finds it, None takes the upper 8 bits.
+        white: a number; 'auto' to find it, None to take the upper 8 bits.
         where: the data set, as the log names it.
 
     Returns:
-        None where no image of the sample has 16 bits, and none was given.
+        The level; None if ``white`` is None, or 'auto' and no image of the sample has 16 bits.
 
     Raises:
-        ValueError: it is too small for an image of the sample, or cannot be found.
+        ValueError: the level is too small for an image of the sample, or cannot be found.
     """
-    if white is None or (white != 'auto' and isinstance(white, str)):
-        if white is not None:
-            raise ValueError(f"white is {white!r}; expected a number, 'auto' or None.")
+    if white is None:
         return None
+    if isinstance(white, str) and white != 'auto':
+        raise ValueError(f"white is {white!r}; expected a number, 'auto' or None.")
     depth = find_depth(paths, channels)
     if white != 'auto':
         level = float(white)
@@ -124,7 +118,7 @@ def settle_white(
         raise ValueError(
             f'{where}: the values of {depth.deep} of {depth.sampled} sampled images go from '
             f'{depth.smallest:g} to {depth.largest:g}, the largest in {depth.largest_in}, which '
-            f'does not say what is white: give white={max(depth.largest, 1):g}, or what else is.'
+            f'does not say what is white: give white={max(depth.largest, 1):g} or another level.'
         )
     _say(where, depth, depth.white, 'the fewest bits that hold them')
     return depth.white
@@ -141,8 +135,10 @@ def _say(where: str, depth: Depth, white: float, why: str) -> None:
 
 
 def count_channels(paths: Iterable[str]) -> Counter[int]:
-    """How many of the images have how many channels that are no alpha; colours and grey count as
-    3, as they are read so. Unreadable ones are left out."""
+    """Number of channels without alpha -> number of images; grey and colours count as 3.
+
+    Unreadable images are left out.
+    """
     counts: Counter[int] = Counter()
     for path in paths:
         if not path.lower().endswith(WITH_BANDS):
@@ -155,7 +151,7 @@ def count_channels(paths: Iterable[str]) -> Counter[int]:
                 counts[layout.colours or layout.bands] += 1
             else:
                 counts[stored_values(path)[0].shape[2]] += 1
-        except Exception:  # whatever a damaged file raises: it is named when it is read
+        except Exception:  # whatever a damaged file raises; an error names it when it is read
             continue
     return counts
 
@@ -163,7 +159,7 @@ def count_channels(paths: Iterable[str]) -> Counter[int]:
 def channel_statistics(
     paths: Sequence[str], channels: int, white: float | None
 ) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, of values from 0 to 1, over a sample."""
+    """Mean and standard deviation of each channel, for values from 0 to 1, over a sample."""
     total, squares, count = np.zeros(channels), np.zeros(channels), 0
     for path in sample(paths):
         try:
@@ -183,5 +179,5 @@ def channel_statistics(
 
 
 def shown(path: str) -> str:
-    """As the log names a folder."""
+    """The name of a folder in logs and errors."""
     return path if '://' in path else os.path.abspath(path)

@@ -1,4 +1,4 @@
-"""Random states from numbers: (run seed, epoch, rank) or (worker seed, rank) -> all generators."""
+"""Seeds of all random generators from numbers, such as (run seed, epoch, rank)."""
 
 import os
 import random
@@ -10,15 +10,15 @@ import torch
 
 from beitv2_mm.registry import FUNCTIONS
 
-# The last number of a seed says what it is for: equal numbers must not give equal streams.
-# SeedSequence takes no notice of zeros at the end, so none of them is 0.
+# The last number of a seed is its purpose, so that no two purposes share a stream. None of them is
+# 0, because SeedSequence ignores zeros at the end.
 WORKERS, MODEL, SAMPLE = 1, 2, 3
 
 
 def seed_generators(*numbers: int) -> None:
     """Seeds PyTorch (all devices), ``random`` and NumPy from ``numbers`` >= 0.
 
-    SeedSequence mixes them, so neighbouring epochs, ranks and workers share nothing.
+    SeedSequence mixes them, so that neighbouring epochs, ranks and workers are independent.
     """
     words = np.random.SeedSequence(numbers).generate_state(3, np.uint64).tolist()
     torch.manual_seed(words[0])
@@ -28,7 +28,7 @@ def seed_generators(*numbers: int) -> None:
 
 @contextmanager
 def numpy_seed(seed: int) -> Iterator[None]:
-    """NumPy's global generator starts from ``seed`` inside and is afterwards as it was before."""
+    """Seeds NumPy's global generator inside, and restores its state afterwards."""
     state = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -42,9 +42,9 @@ def epoch_worker_init(worker_id: int) -> None:
     """``worker_init_fn=dict(type=epoch_worker_init)`` of a training data loader.
 
     Derives a worker's seeds from PyTorch's own, which differ for every worker and change with
-    every pass over the data (mmengine's default sets the same ones in each epoch), and from the
-    rank, because ranks usually start from the same seed. Needs ``persistent_workers=False``: a
-    worker that lives on is not seeded again, so a resumed run would see other data.
+    every pass over the data (mmengine's default sets the same seeds in each epoch), and from the
+    rank, because ranks usually start from the same seed. It needs ``persistent_workers=False``: a
+    worker that stays alive is not seeded again, so a resumed run would see other data.
     """
-    # the environment, as workers that are spawned have no process group
+    # from the environment, because spawned workers have no process group
     seed_generators(torch.initial_seed(), int(os.environ.get('RANK', 0)))

@@ -1,6 +1,8 @@
-"""What a data set does about images that cannot be read: skip, count and name them, or stop."""
+"""A data set that skips, counts and names images that cannot be read, or stops at the first one."""
 
 import logging
+import os
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -14,11 +16,10 @@ class SkipUnreadable(BaseDataset):
     """To be inherited before any other data set of mmengine.
 
     Args:
-        on_error: an unreadable image is 'skip' - warned about once with its name, counted in
-            :attr:`num_unreadable`, and replaced by another image drawn from NumPy's global
-            state - or 'raise'. With ``test_mode=True`` it always raises, because a replaced
-            image would falsify an evaluation.
-        max_refetch: unreadable images in a row after which an error is raised.
+        on_error: 'skip' warns once of an unreadable image, counts it in :attr:`num_unreadable` and
+            replaces it by another image, drawn from NumPy's global state; 'raise' raises an error,
+            as ``test_mode=True`` always does, because a replaced image would falsify an evaluation.
+        max_refetch: number of unreadable images in a row after which an error is raised.
     """
 
     def __init__(
@@ -39,18 +40,18 @@ class SkipUnreadable(BaseDataset):
         if self._fully_initialized:
             return
         super().full_init()
-        # shared memory: what a worker finds unreadable is known to the others and to the main
-        # process, and in the next epoch; 0 is readable, n the n-th of REASONS
+        # Shared memory tells the main process, other workers and later epochs which images a
+        # worker found unreadable: 0 is readable, n is the n-th of REASONS.
         self.faults = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
 
     @property
     def num_unreadable(self) -> int:
-        """Files found unreadable so far, in this process and its workers."""
+        """Number of files found unreadable so far, in this process and its workers."""
         found = int(self.faults.count_nonzero()) if self._fully_initialized else 0
         return found + len(self._left_out)
 
     def unreadable(self, faults: torch.Tensor | None = None) -> dict[str, Reason]:
-        """Path -> reason of the files found unreadable; ``faults`` of all ranks, None for mine."""
+        """Path -> reason of unreadable files, from ``faults`` of all ranks or else of this rank."""
         faults = self.faults if faults is None else faults
         found = {
             self.get_data_info(int(i))['img_path']: REASONS[int(faults[i]) - 1]
@@ -58,8 +59,21 @@ class SkipUnreadable(BaseDataset):
         }
         return {**self._left_out, **found}
 
+    def leave_out(self, folder: str, circles: Iterable[str]) -> None:
+        """Counts links that lead in a circle, names below ``folder``, as unreadable images."""
+        visible = [name for name in sorted(circles) if '/.' not in f'/{name}']
+        paths = {os.path.join(folder, name): name for name in visible}
+        if paths.keys() - self._left_out.keys():
+            print_log(
+                f'{len(visible)} links in {os.path.abspath(folder)} lead in a circle, e.g. '
+                f'{visible[0]}: they were not followed.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        self._left_out.update(dict.fromkeys(paths, 'missing'))
+
     def _can_load(self, data: dict) -> bool:
-        """Whether the image of a sample can be read; else it is named, and counted as left out."""
+        """Whether the image of a sample can be read; an unreadable one is logged and counted."""
         path, results = data['img_path'], dict(data)
         try:
             for transform in self.pipeline.transforms:
@@ -95,13 +109,13 @@ class SkipUnreadable(BaseDataset):
         data = self.get_data_info(idx)
         path = data['img_path']
         for transform in self.pipeline.transforms:
-            # once there is an image, a failure is the pipeline's fault and must not look like
-            # one bad file after the other
+            # Once there is an image, an error is the pipeline's fault and must not look like one
+            # bad file after the other.
             loaded = isinstance(data, dict) and 'img' in data
             try:
                 data = transform(data)
             except Exception as error:
-                if loaded and not isinstance(error, UnreadableImageError):  # that is a mask
+                if loaded and not isinstance(error, UnreadableImageError):  # else it is a mask
                     raise RuntimeError(
                         f'{type(transform).__name__} failed on {path}: {error}'
                     ) from error

@@ -1,5 +1,5 @@
-"""Loading and augmenting on tensors; before and after a step, images are what they are in any mm
-pipeline: (H, W, C) arrays, uint8 or floats from 0 to 255; of three channels in BGR."""
+"""Augmentation on tensors. Before and after it, images are those of any mm pipeline: (H, W, C)
+arrays, uint8 or floats from 0 to 255, in BGR if C is 3."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,6 @@ import torch
 from mmcv.transforms import BaseTransform
 from torchvision.transforms import v2
 
-from beitv2_mm.datasets.reading import read_tensor
-from beitv2_mm.datasets.transforms import LoadImageFromFile
 from beitv2_mm.registry import TRANSFORMS
 
 
@@ -28,19 +26,11 @@ def to_array(image: torch.Tensor) -> np.ndarray:
 
 
 @TRANSFORMS.register_module()
-class LoadImage(LoadImageFromFile):
-    """The same pixels, read faster: see `beitv2_mm.datasets.reading.read_tensor`."""
-
-    def read(self, path: str, channels: int = 3, white: float | None = None) -> np.ndarray:
-        if channels != 3 or self.to_float32:
-            return super().read(path, channels, white)
-        return to_array(read_tensor(path, white))
-
-
-@TRANSFORMS.register_module()
 class TorchvisionTransforms(BaseTransform):
-    """Transforms of `torchvision.transforms.v2` on ``results['img']`` as a (C, H, W) tensor, RGB if
-    C is 3: uint8, or floats from 0 to 255, which interpolation does not lead out of that range.
+    """Transforms of `torchvision.transforms.v2` on ``results['img']``.
+
+    They get a (C, H, W) tensor, RGB if C is 3, of uint8 or of floats from 0 to 255. Floats are
+    clipped to that range afterwards, because interpolation may leave it.
 
     Their randomness is PyTorch's global state, which the data loader's workers seed
     (:func:`beitv2_mm.datasets.epoch_worker_init`).

@@ -1,8 +1,8 @@
 """TIFF files of any number of bands: content -> (H, W, C) as stored, in the order of the file.
 
-Pillow reads at most four bands and 16 bits of a colour as 8. OpenCV reads interleaved colours
-exactly, up to four bands of them; of other layouts it silently drops bands or mixes them, so that
-the rest is tifffile's, an optional dependency (extra `images`).
+Pillow reads at most four bands, and reduces 16 bits of a colour to 8. OpenCV reads interleaved
+colours exactly, up to four bands; in other layouts it silently drops or mixes bands. So all other
+layouts need tifffile, an optional dependency (extra `images`).
 """
 
 import io
@@ -13,27 +13,27 @@ import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-RGB, INKS = 2, 5  # kinds of bands; inks are cyan, magenta, yellow and black
+RGB, INKS = 2, 5  # photometric kinds; inks are cyan, magenta, yellow and black
 ALPHA = (1, 2)  # kinds of an extra sample that are transparency
 BIG = 43  # the version of BigTIFF, whose header is longer
 
 
 class Layout(NamedTuple):
-    """What the header of the first page says."""
+    """The header of the first page."""
 
     height: int
     width: int
     bands: int
     bits: int
     is_float: bool
-    photometric: int  # what the bands are: RGB, INKS and others
+    photometric: int  # the kind of the bands: RGB, INKS and others
     is_interleaved: bool
     alpha: bool
     orientation: int
 
     @property
     def colours(self) -> int | None:
-        """Bands of colours that are shown, for grey and for inks too; None for other bands."""
+        """3 where the bands are grey, colours or inks, which are shown as colours; else None."""
         without_alpha = self.bands - self.alpha
         return 3 if without_alpha in (1, 3) or self.photometric == INKS else None
 
@@ -44,7 +44,7 @@ def is_tiff(content: bytes) -> bool:
 
 
 def read_layout(content: bytes) -> Layout:
-    """The layout of the first page; errors are Pillow's."""
+    """The layout of the first page; a damaged header raises whatever Pillow raises."""
     file = io.BytesIO(content)
     header = file.read(8)
     if BIG in header[2:4]:
@@ -67,18 +67,18 @@ def read_layout(content: bytes) -> Layout:
 
 
 def read_tiff(content: bytes, layout: Layout, channels: int | None = None) -> np.ndarray:
-    """The first page, (H, W, C); all pages where each of ``channels`` pages holds one band.
+    """The first page, (H, W, C), upright; all pages where each of ``channels`` pages is one band.
 
     Raises:
-        ImportError: tifffile is needed and not installed.
+        ImportError: the layout needs tifffile, which is not installed.
         ValueError: the file cannot be read.
     """
     simple = layout.photometric == RGB and layout.is_interleaved and layout.bands in (3, 4)
     simple = simple and layout.orientation == 1  # OpenCV would turn some
     if simple and layout.bits in (8, 16) and not (layout.alpha and layout.bits == 8):
-        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        values = decode(content)
         if values is not None and values.ndim == 3 and values.shape[2] == layout.bands:
-            return to_rgb(values)
+            return values
     try:
         import tifffile
     except ImportError as error:
@@ -93,9 +93,23 @@ def read_tiff(content: bytes, layout: Layout, channels: int | None = None) -> np
             values = np.stack([page.asarray() for page in file.pages], axis=-1)  # (H, W, C)
         elif values.ndim == 3 and not layout.is_interleaved:
             values = values.transpose(1, 2, 0)  # (H, W, C)
-    return values[..., None] if values.ndim == 2 else values
+    return turn(np.atleast_3d(values), layout.orientation)
 
 
-def to_rgb(values: np.ndarray) -> np.ndarray:
-    """OpenCV's order of colours, BGR or BGRA, to RGB or RGBA."""
-    return values[..., [2, 1, 0, 3][: values.shape[2]]]
+def decode(content: bytes) -> np.ndarray | None:
+    """The values that OpenCV reads, as stored, colours in RGB; None where it reads none."""
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.ndim == 2:
+        return values
+    return values[..., [2, 1, 0, 3][: values.shape[2]]]  # BGR or BGRA -> RGB or RGBA
+
+
+def turn(values: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W) or (H, W, C) values turned upright from one of EXIF's eight orientations."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values

@@ -12,16 +12,14 @@ from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.registry import TRANSFORMS
 
 
-@TRANSFORMS.register_module()
+@TRANSFORMS.register_module(name=['LoadImageFromFile', 'LoadImage'])
 class LoadImageFromFile(BaseTransform):
-    """Takes the place, and the name, of mmcv's: 'img' (H, W, C) uint8 from 'img_path'.
+    """Reads 'img' (H, W, C) uint8 from 'img_path'; it replaces mmcv's transform of this name.
 
-    Three channels are colours, in BGR; other numbers are in the order of the file. What the data
-    set says of its pixels ('channels' and 'white', see `beitv2_mm.datasets.pixel_rules`) holds
-    where nothing is given here.
+    Three channels are colours, in BGR; other numbers of channels keep the order of the file.
 
     Args:
-        channels, white: of the data set where None.
+        channels, white: see `beitv2_mm.datasets.pixel_rules`; None takes those of the data set.
         to_float32: floats from 0 to 255, which keep more than 256 levels of files with 16 bits.
 
     Raises:
@@ -54,14 +52,17 @@ class LoadImageFromFile(BaseTransform):
         return f'{type(self).__name__}({", ".join(words)})'
 
 
+LoadImage = LoadImageFromFile  # the name of a faster loader that both are now
+
+
 @TRANSFORMS.register_module()
 class BlockwiseMask(BaseTransform):
     """Adds ``results['mask']``: (H, W) bool over patches, True where a patch is masked.
 
     Args:
-        patch_size: pixels of a patch, an int or (height, width): the grid follows from the
+        patch_size: pixels of a patch, an int or (height, width); the grid then follows from the
             image, ``results['img']`` (H, W, C).
-        grid: the number of patches instead, an int or (height, width).
+        grid: the number of patches, an int or (height, width), instead of ``patch_size``.
         settings: of :class:`~beitv2_mm.datasets.masking.BlockwiseMaskGenerator`.
     """
 
@@ -78,7 +79,7 @@ class BlockwiseMask(BaseTransform):
         self.patch_size = None if patch_size is None else to_grid(patch_size, 'patch_size')
         self.settings = settings
         self._generators: dict[tuple[int, int], BlockwiseMaskGenerator] = {}
-        if grid is not None:  # wrong settings fail when the config is built
+        if grid is not None:  # now, so that wrong settings fail when the config is built
             self.generator = BlockwiseMaskGenerator(grid, **settings)
 
     def transform(self, results: dict) -> dict:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from beitv2_mm.apis.zoo import list_models, model_info, unknown_model
 from beitv2_mm.checkpoint import CheckpointError, kind_of, read, to_official
-from beitv2_mm.checkpoint.adapter import grid_of
+from beitv2_mm.checkpoint.grids import grid_of
 from beitv2_mm.checkpoint.mismatch import arch_of, position_of
 from beitv2_mm.checkpoint.network import network_in
 from beitv2_mm.datasets.pixel_rules import COLOURS

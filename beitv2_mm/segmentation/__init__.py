@@ -1,6 +1,7 @@
-"""Semantic segmentation on mmsegmentation; the only folder that imports it.
+"""Semantic segmentation on mmsegmentation, which only this folder imports.
 
-The registries import this folder, so it must do without mmseg: its names then explain themselves.
+The registries import this folder, so it can be imported without mmseg; its names then raise an
+error that says what to install.
 """
 
 from typing import NoReturn
@@ -17,7 +18,7 @@ __all__ = [
 ]
 
 try:
-    # mmseg's own: a runner builds it first, and mmcv-lite needs this package before it
+    # A runner builds it first, and mmseg beside mmcv-lite needs the fixes of this package before.
     from mmseg.visualization import SegLocalVisualizer
 
     from beitv2_mm.segmentation.dataset import ADE20K, ImageMaskFolder

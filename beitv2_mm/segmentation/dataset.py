@@ -1,13 +1,11 @@
 """ADE20K, or any folder of images and folder of masks, as a data set of mmseg."""
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.logging import print_log
 from mmseg.datasets import ADE20KDataset, BaseSegDataset
 
 from beitv2_mm.datasets.image_folder import EXTENSIONS
@@ -30,26 +28,27 @@ class ADE20K(SkipUnreadable, ADE20KDataset):
 class ImageMaskFolder(PixelRules, BaseSegDataset):
     """Images below one folder and their masks, of the same relative name, below another.
 
-    Masks have one label a pixel, from 0; 255 is ignored. Hidden files are left out.
+    Masks have one label a pixel, from 0, and 255 is ignored. Hidden files are left out.
 
     Args:
         classes: names in the order of the labels, or the path of a text file with one a line.
         data_root: the folder that holds both.
         data_prefix: where images and masks are below it; without ``seg_map_path`` there are no
             masks to read (prediction).
-        ann_file: text file with the relative names, without extension, to take; all if empty.
-        palette: an (R, G, B) for each class; None makes one.
+        ann_file: a text file with the relative names, without extension, of the images to use; all
+            images if it is empty.
+        palette: an (R, G, B) for each class; None makes a palette.
         img_suffix: extensions of images, any case.
-        channels, white: see `PixelRules`; where channels are no colours, .npy files are images.
+        channels, white: see `PixelRules`; with other than 3 channels, .npy files are images, too.
         reduce_zero_label: 0 is unlabelled background, and classes have labels from 1.
         kwargs: of mmseg's BaseSegDataset and of `SkipUnreadable`: a pair with an unreadable image
             or mask is skipped.
 
     Raises:
-        FileNotFoundError: a folder, images, or a mask (named) is missing.
-        ValueError: a mask (named) has labels without class, or no mask has the last class though
-            ``reduce_zero_label`` is set: 0 looks like a class then. Up to 200 masks are looked at
-            here, all others by `LoadMask` as they are read.
+        FileNotFoundError: a folder or all images are missing, or a mask, which is named.
+        ValueError: a mask, which is named, has labels without class; or ``reduce_zero_label`` is
+            set, but label 0 looks like a class, because no mask has the last class. Up to 200 masks
+            are checked here, and `LoadMask` checks each mask that it reads.
     """
 
     def __init__(
@@ -105,14 +104,7 @@ class ImageMaskFolder(PixelRules, BaseSegDataset):
             for name in walk(str(images), circles)
             if name.lower().endswith(self.img_suffix) and '/.' not in f'/{name}'
         )
-        self._left_out.update({str(images / name): 'missing' for name in circles})
-        if circles:
-            print_log(
-                f'{len(circles)} links in {images} lead in a circle, e.g. {sorted(circles)[0]}: '
-                'they were not followed.',
-                logger='current',
-                level=logging.WARNING,
-            )
+        self.leave_out(str(images), circles)
         everything = list(map(str, found))
         if self.ann_file:
             found = self._listed({str(p.relative_to(images).with_suffix('')): p for p in found})

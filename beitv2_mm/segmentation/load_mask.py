@@ -8,7 +8,7 @@ from mmcv.transforms import BaseTransform
 from beitv2_mm.datasets.reading import read_labels
 from beitv2_mm.registry import TRANSFORMS
 
-IGNORE = 255  # mmseg's mark of pixels without label
+IGNORE = 255  # mmseg's label of ignored pixels
 
 
 def check_labels(
@@ -35,12 +35,12 @@ def check_labels(
 class LoadMask(BaseTransform):
     """mmseg's LoadAnnotations with checks, before or after the image is resized.
 
-    Reads 'seg_map_path', 'reduce_zero_label', and where the data set gives them 'classes' and
-    'label_map'; writes 'gt_seg_map' (H, W) uint8.
+    It reads 'seg_map_path', 'reduce_zero_label' and, if the data set gives them, 'classes' and
+    'label_map'; it writes 'gt_seg_map' (H, W) uint8.
 
     Raises:
-        ValueError: names the file whose mask is not readable, of another size than its image or
-            has a label without class.
+        ValueError: the mask, which is named, is unreadable, has another size than its image, or has
+            a label without class.
     """
 
     def transform(self, results: dict) -> dict:

@@ -13,7 +13,7 @@ from beitv2_mm.segmentation.upernet_head import STRIDES
 
 
 def window_starts(size: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one side; the last one ends with the image."""
+    """The starts of windows along one side; the last window ends with the image."""
     steps = max(size - window + stride - 1, 0) // stride
     return [max(min(step * stride, size - window), 0) for step in range(steps + 1)]
 
@@ -22,10 +22,10 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
 class BEiTV2Segmentor(EncoderDecoder):
     """EncoderDecoder that runs sliding windows in batches and takes images of any size.
 
-    ``test_cfg.windows_per_batch`` (8) bounds the memory of ``mode='slide'``: so many windows of
-    ``crop_size`` go through the network at once, from one image or several. Windows that are
-    smaller than patches or than the coarsest level allow are padded with zeros, the mean colour,
-    as training pads.
+    ``test_cfg.windows_per_batch`` (8) bounds the memory of ``mode='slide'``: it is the number of
+    windows of ``crop_size``, from one image or several, that go through the network at once.
+    Windows that are too small for the coarsest level, or no multiple of the patch size, are padded
+    with zeros, which are the mean colour, as in training.
     """
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
@@ -67,6 +67,6 @@ class BEiTV2Segmentor(EncoderDecoder):
         return logits.div_(count)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter and number of depths; the heads, pyramid included, are the top."""
+        """Depth of a parameter and number of depths; the heads with the pyramid are the top."""
         depth: tuple[int, int] = self.backbone.get_layer_depth(param_name, f'{prefix}backbone.')
         return depth

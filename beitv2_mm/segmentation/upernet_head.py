@@ -15,13 +15,13 @@ STRIDES = (4, 8, 16, 32)
 
 
 def pyramid_levels(patch_size: int, channels: int, norm_cfg: dict | None = None) -> list[nn.Module]:
-    """What takes a map (B, channels, H / patch_size, W / patch_size) to each of `STRIDES`.
+    """Modules that take a map (B, channels, H / patch_size, W / patch_size) to each of `STRIDES`.
 
-    Transposed convolutions enlarge (with ``norm_cfg``, by default batch norm, and GELU between two
-    of them), max pooling reduces. Patches of 16 and 8 pixels are the official code's.
+    Transposed convolutions enlarge the map, with ``norm_cfg`` (by default batch norm) and GELU
+    between two of them; max pooling reduces it. The official code has patches of 16 and 8 pixels.
 
     Raises:
-        ValueError: patches of other than 4, 8 or 16 pixels.
+        ValueError: ``patch_size`` is not 4, 8 or 16.
     """
     if patch_size not in (4, 8, 16):
         raise ValueError(f'patch_size is 4, 8 or 16, but {patch_size!r} was given.')
@@ -44,9 +44,9 @@ def pyramid_levels(patch_size: int, channels: int, norm_cfg: dict | None = None)
 
 
 def pixel_accuracy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """Percent of the pixels whose largest logit is the label's: (B, classes, H, W), (B, H, W).
+    """Percentage of correct pixels, from (B, classes, H, W) logits and (B, H, W) labels.
 
-    mmseg's function of this kind indexes by masks, for which the host waits for the device.
+    mmseg's function indexes by masks, so that the host would wait for the device.
     """
     counted = labels != ignore_index
     correct = (logits.argmax(dim=1) == labels) & counted
@@ -85,7 +85,7 @@ class BEiTV2UPerHead(_Losses, UPerHead):
         kwargs: of mmseg's UPerHead.
 
     Raises:
-        ValueError: not four maps of one width, or another patch size.
+        ValueError: the maps are not four of one width, or ``patch_size`` is not 4, 8 or 16.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class BEiTV2UPerHead(_Losses, UPerHead):
 class BEiTV2FCNHead(_Losses, FCNHead):
     """mmseg's FCNHead on one level of the pyramid, (B, D, rows, columns) -> (B, classes, ...).
 
-    Level 2 of 16-pixel patches is the backbone's map itself; for smaller patches it is pooled to
-    stride 16 first, as in the official code, whose backbone rescales for both heads.
+    With patches of 16 pixels, level 2 is the backbone's map itself. With smaller patches the map is
+    first pooled to stride 16, as in the official code, whose backbone rescales for both heads.
 
     Args:
         patch_size: 16, 8 or 4.

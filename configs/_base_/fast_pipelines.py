@@ -12,12 +12,12 @@ from torchvision.transforms.v2 import RandomHorizontalFlip, RandomResizedCrop
 from beitv2_mm.datasets import (
     BlockwiseMask,
     LinearColorJitter,
-    LoadImage,
+    LoadImageFromFile,
     TorchvisionTransforms,
 )
 
 fast_tokenizer_pipeline = [
-    dict(type=LoadImage),
+    dict(type=LoadImageFromFile),
     dict(
         type=TorchvisionTransforms,
         transforms=[
@@ -47,7 +47,7 @@ mim_crop = dict(
     ],
 )
 fast_mim_pipeline = [
-    dict(type=LoadImage),
+    dict(type=LoadImageFromFile),
     mim_crop,
     dict(type=LinearColorJitter, brightness=0.4, contrast=0.4, saturation=0.4),
     dict(type=BlockwiseMask, patch_size=16, num_masked=75, min_block=16, min_aspect=0.3),

@@ -124,7 +124,7 @@ def test_fewer_classes_drop_the_head_and_say_so() -> None:
     before = model.head.fc.weight.clone()
     report = load(model, to_official(nets.classifier(num_classes=10).state_dict()))
     assert report.dropped['head.fc.weight'] == ((10, 32), (7, 32))
-    assert 'another shape: head.fc.weight, (10, 32) in the file, (7, 32) in' in str(report)
+    assert 'the shape differs: head.fc.weight, (10, 32) in the file, (7, 32) in' in str(report)
     assert not report.missing and torch.equal(model.head.fc.weight, before)
 
 

@@ -10,7 +10,6 @@ from torchvision.transforms import v2
 
 from beitv2_mm.datasets import (
     ImageFolder,
-    LoadImage,
     LoadImageFromFile,
     TorchvisionTransforms,
     UnreadableImageError,
@@ -21,7 +20,7 @@ from support.tiffs import write_tiff
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 
-LOAD = [dict(type=LoadImage)]
+LOAD = [dict(type=LoadImageFromFile)]
 
 
 def values(bands: int, dtype: type = np.uint8, largest: int = 255) -> np.ndarray:
@@ -149,13 +148,12 @@ def test_a_tiff_that_announces_too_much(tmp_path: Path) -> None:
         read_bands(path, 4)
 
 
-@pytest.mark.parametrize('loader', [LoadImageFromFile, LoadImage])
-def test_a_data_set_of_arrays(tmp_path: Path, loader: type) -> None:
+def test_a_data_set_of_arrays(tmp_path: Path) -> None:
     for i in range(3):
         np.save(tmp_path / f'{i}.npy', values(6, np.uint16, 4095))
     (tmp_path / 'no.txt').write_text('')
     steps = [
-        dict(type=loader, to_float32=True),
+        dict(type=LoadImageFromFile, to_float32=True),
         dict(type=TorchvisionTransforms, transforms=[dict(type=v2.Resize, size=(10, 12))]),
     ]
     dataset = ImageFolder(str(tmp_path), channels=6, pipeline=steps)
@@ -199,7 +197,7 @@ def test_bands_read_as_colours_are_said(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(said) == 1 and '1 of 2 sampled' in said[0] and 'Give channels=4' in said[0]
     write_tiff(tmp_path / 'grey_first.tif', values(5), photometric=1)
     with pytest.raises(UnreadableImageError, match='its 5 bands are no colours: give channels=5'):
-        LoadImage().read(str(tmp_path / 'grey_first.tif'))
+        LoadImageFromFile().read(str(tmp_path / 'grey_first.tif'))
 
 
 def test_inks_and_transparency_are_colours(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from PIL import Image
 
 from beitv2_mm.datasets import (
     ImageFolder,
-    LoadImage,
     LoadImageFromFile,
     UnreadableImageError,
     read_image,
@@ -51,19 +49,6 @@ def remove_vanishing(folder: Path) -> None:
     number = [kind.name for kind in KINDS].index('vanished after listing')
     for path in folder.glob(f'{number:02d}_*'):
         path.unlink()
-
-
-def outcome(reader: Callable[[str], np.ndarray], path: str) -> str | list:
-    try:
-        return reader(path).tolist()
-    except UnreadableImageError as error:
-        return error.reason
-
-
-def test_the_faster_loader_keeps_the_rules(faulty: tuple[Path, dict]) -> None:
-    for path in faulty[1]:
-        faster = outcome(lambda path: LoadImage().read(path)[..., ::-1], path)
-        assert faster == outcome(read_image, path), path
 
 
 def test_every_kind_has_its_outcome_and_the_docs_tell_it(faulty: tuple[Path, dict]) -> None:

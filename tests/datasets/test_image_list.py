@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from mmpretrain.datasets import CustomDataset, PackInputs
 
-from beitv2_mm.datasets import ImageFolder, LoadImage
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile
 from beitv2_mm.datasets.packing import pack
 from support.tiny import CIFAR
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 
-PIPELINE = [dict(type=LoadImage), dict(type=PackInputs)]
+PIPELINE = [dict(type=LoadImageFromFile), dict(type=PackInputs)]
 NAMES = [str(path.relative_to(CIFAR)) for path in sorted(CIFAR.glob('*/*.png'))]
 CLASSES = sorted({name.split('/')[0] for name in NAMES})
 

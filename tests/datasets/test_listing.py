@@ -9,13 +9,13 @@ import pytest
 from mmpretrain.datasets import PackInputs
 from PIL import Image
 
-from beitv2_mm.datasets import ImageFolder, LoadImage, reading
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile, reading
 from beitv2_mm.segmentation import ImageMaskFolder, LoadMask
 from support.tiny import CIFAR
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 
-PIPELINE = [dict(type=LoadImage), dict(type=PackInputs)]
+PIPELINE = [dict(type=LoadImageFromFile), dict(type=PackInputs)]
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_pairs_with_broken_links(tmp_path: Path) -> None:
         name = f'{4 + (folder == masks)}.png'
         (folder / name).symlink_to('gone.png')
         shutil.copy(other / '0.png', other / name)
-    pipeline = [dict(type=LoadImage), dict(type=LoadMask)]
+    pipeline = [dict(type=LoadImageFromFile), dict(type=LoadMask)]
     dataset = ImageMaskFolder(('a', 'b'), str(tmp_path), pipeline=pipeline)
     assert len(dataset) == 6
     assert all(dataset[i]['gt_seg_map'].shape == (32, 32) for i in range(6))

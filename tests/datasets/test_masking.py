@@ -83,7 +83,7 @@ def test_fast_enough():
         start = time.perf_counter()
         generator()
         times.append(time.perf_counter() - start)
-    assert np.median(times) < 300e-6  # measured: 40e-6; the margin is for busy machines
+    assert np.median(times) < 300e-6  # measured: 60e-6; the margin is for busy machines
 
 
 @pytest.mark.parametrize(

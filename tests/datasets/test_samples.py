@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 from mmpretrain.datasets import PackInputs
 from PIL import Image
 
-from beitv2_mm.datasets import ImageFolder, LoadImage, LoadImageFromFile, reading
+from beitv2_mm.datasets import ImageFolder, LoadImageFromFile, reading
 from beitv2_mm.datasets.reading import UnreadableImageError, read_image
 from beitv2_mm.datasets.samples import scale, white_level
 from support.tiffs import write_tiff
@@ -18,7 +18,6 @@ from support.tiffs import write_tiff
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 
 TWELVE = np.arange(4096, dtype=np.uint16).reshape(64, 64)
-LOADERS = [LoadImageFromFile, LoadImage]
 
 
 @pytest.fixture
@@ -62,11 +61,10 @@ def test_scaling() -> None:
         scale(np.array([0.5]))
 
 
-@pytest.mark.parametrize('loader', LOADERS)
-def test_all_levels_of_12_bits_arrive(tmp_path: Path, said: list[str], loader: type) -> None:
+def test_all_levels_of_12_bits_arrive(tmp_path: Path, said: list[str]) -> None:
     root = folder_of(tmp_path / 'scans', TWELVE)
     bytes_, floats = (
-        ImageFolder(str(root), pipeline=[dict(type=loader, to_float32=wanted)])[3]['img']
+        ImageFolder(str(root), pipeline=[dict(type=LoadImageFromFile, to_float32=wanted)])[3]['img']
         for wanted in (False, True)
     )
     assert bytes_.dtype == np.uint8 and len(np.unique(bytes_)) == 256
@@ -80,7 +78,7 @@ def test_all_levels_of_12_bits_arrive(tmp_path: Path, said: list[str], loader: t
 
 def test_16_bits_that_are_used_stay_as_they_were(tmp_path: Path, said: list[str]) -> None:
     root = folder_of(tmp_path / 'full', TWELVE * 16 + 15)
-    dataset = ImageFolder(str(root), pipeline=[dict(type=LoadImage)])
+    dataset = ImageFolder(str(root), pipeline=[dict(type=LoadImageFromFile)])
     assert np.array_equal(dataset[0]['img'][..., 0], (TWELVE * 16 >> 8).astype(np.uint8))
     assert dataset.white == 65535 and 'the upper 8 bits' in said[0]
 
@@ -95,7 +93,7 @@ def test_colours_and_alpha_of_12_bits(
         planes[3][:] = 4095  # opaque
     values = planes[0] if channels == 1 else np.dstack(planes)
     root = folder_of(tmp_path / 'images', values, 1, suffix)
-    pixels = ImageFolder(str(root), pipeline=[dict(type=LoadImage)])[0]['img']
+    pixels = ImageFolder(str(root), pipeline=[dict(type=LoadImageFromFile)])[0]['img']
     expected = np.rint(values * (255 / 4095)).astype(np.uint8)
     expected = np.dstack([expected] * 3) if channels == 1 else expected[..., :3]
     assert np.array_equal(pixels, expected)
@@ -134,17 +132,17 @@ def test_exif_turns_16_bits_as_it_turns_8(tmp_path: Path, orientation: int) -> N
 def test_files_that_state_their_white_keep_it(tmp_path: Path, said: list[str]) -> None:
     header = b'P5 64 64 4095\n'
     (tmp_path / 'a.pgm').write_bytes(header + TWELVE.astype('>u2').tobytes())
-    dataset = ImageFolder(str(tmp_path), pipeline=[dict(type=LoadImage)])
+    dataset = ImageFolder(str(tmp_path), pipeline=[dict(type=LoadImageFromFile)])
     assert len(np.unique(dataset[0]['img'])) == 256
     assert dataset.white is None and not said
 
 
 def test_a_given_white(tmp_path: Path, said: list[str]) -> None:
     root = folder_of(tmp_path / 'scans', TWELVE // 2)
-    dataset = ImageFolder(str(root), white=4095, pipeline=[dict(type=LoadImage)])
+    dataset = ImageFolder(str(root), white=4095, pipeline=[dict(type=LoadImageFromFile)])
     assert dataset[0]['img'].max() == 127
     assert 'values from 0 to 2047; white is 4095 (given)' in said[0]
-    upper = ImageFolder(str(root), white=None, pipeline=[dict(type=LoadImage)])
+    upper = ImageFolder(str(root), white=None, pipeline=[dict(type=LoadImageFromFile)])
     assert upper[0]['img'].max() == 2047 >> 8
     assert 'the upper 8 are taken' in said[-1] and 'give white=2047' in said[-1]
     with pytest.raises(ValueError, match=r'white=1023 is smaller .* 2047, of .*png: give white=20'):
@@ -159,7 +157,7 @@ def test_a_brighter_image_outside_of_the_sample_is_named_not_clipped(
 ) -> None:
     root = folder_of(tmp_path / 'scans', TWELVE, count=130)
     cv2.imwrite(str(root / '01.png'), TWELVE * 3)  # every third one is looked at, from the first
-    dataset = ImageFolder(str(root), pipeline=[dict(type=LoadImage)])
+    dataset = ImageFolder(str(root), pipeline=[dict(type=LoadImageFromFile)])
     assert dataset[1]['img_path'] != str(root / '01.png')
     assert list(dataset.unreadable().items()) == [(str(root / '01.png'), 'unsupported')]
     assert '01.png' in said[-1] and 'give white=16383 to the data set' in said[-1]
@@ -171,7 +169,7 @@ def test_8_bit_folders_say_nothing_and_samples_stay_the_same(
     tmp_path: Path, said: list[str]
 ) -> None:
     root = folder_of(tmp_path / 'bytes', TWELVE.astype(np.uint8), 3)
-    dataset = ImageFolder(str(root), pipeline=[dict(type=LoadImage), dict(type=PackInputs)])
+    dataset = ImageFolder(str(root), pipeline=[dict(type=LoadImageFromFile), dict(type=PackInputs)])
     assert dataset.white is None and not said
     assert set(dataset.get_data_info(0)) == {'img_path', 'sample_idx'}
 

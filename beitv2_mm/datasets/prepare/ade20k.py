@@ -9,19 +9,16 @@ import os
 import shutil
 import stat
 import struct
-import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from mmengine.logging import print_log
-from rich.console import Console
-from rich.progress import track
 
+from beitv2_mm.datasets.prepare import progress
 from beitv2_mm.datasets.reading import read_image, read_labels
 
 NAME = 'ADEChallengeData2016'
@@ -31,7 +28,7 @@ NUM_CLASSES = 150
 MAX_BYTES = 4 << 30  # unpacked; the official archive has about 1 GiB
 MAX_MEMBERS = 100_000  # the official archive has about 44,500
 SHOWN = 10
-# RuntimeError: encrypted, or packed by a method that Python lacks
+# A RuntimeError means that the archive is encrypted, or packed by a method that Python lacks.
 UNZIP_ERRORS = (
     zipfile.BadZipFile,
     EOFError,
@@ -53,7 +50,7 @@ def unpack(archive: str | Path, out: str | Path) -> Path:
     Raises:
         FileNotFoundError: there is no such archive.
         ValueError: no zip, not ADE20K, too large, or with a member that points elsewhere.
-        FileExistsError: the folder is there already.
+        FileExistsError: the folder exists already.
     """
     archive, out = Path(archive).expanduser(), Path(out).expanduser()
     target = out / NAME
@@ -67,7 +64,7 @@ def unpack(archive: str | Path, out: str | Path) -> Path:
         with zipfile.ZipFile(archive) as content:
             members = content.infolist()
             _check_members(archive, members)
-            for member in _progress(members, 'unpack '):
+            for member in progress(members, 'unpack '):
                 content.extract(member, temporary)
         os.replace(temporary / NAME, target)
     except UNZIP_ERRORS as error:
@@ -80,12 +77,11 @@ def unpack(archive: str | Path, out: str | Path) -> Path:
 def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         path = PurePosixPath(member.filename)
-        if path.is_absolute() or '..' in path.parts or '\\' in member.filename:
-            raise ValueError(f'{archive} holds {member.filename!r}, which points out of it.')
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise ValueError(f'{archive} holds the link {member.filename!r}; ADE20K has none.')
-        if path.parts[:1] != (NAME,):
-            raise ValueError(f'{archive} holds {member.filename!r}; all of ADE20K is in {NAME}/.')
+        outside = path.parts[:1] != (NAME,) or '..' in path.parts or '\\' in member.filename
+        if outside or stat.S_ISLNK(member.external_attr >> 16):
+            raise ValueError(
+                f'{archive} holds {member.filename!r}; ADE20K has only files in {NAME}/, no links.'
+            )
     size = sum(member.file_size for member in members)
     if not members or size > MAX_BYTES or len(members) > MAX_MEMBERS:
         raise ValueError(
@@ -123,7 +119,7 @@ def find_pairs(root: Path, split: str, count: int | None) -> list[Pair]:
 
 
 def check_pair(pair: Pair) -> str | None:
-    """What is wrong with an image and its mask, None if nothing is."""
+    """The fault of an image or its mask in words, or None."""
     try:
         image, mask = read_image(pair.image), read_labels(pair.mask)
     except ValueError as error:
@@ -151,7 +147,7 @@ def verify(root: str | Path, complete: bool = True, workers: int | None = None) 
     for split, count in COUNTS.items():
         pairs = find_pairs(root, split, count if complete else None)
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            checked = _progress(pool.map(check_pair, pairs), f'{split}: verify ', len(pairs))
+            checked = progress(pool.map(check_pair, pairs), f'{split}: verify ', len(pairs))
             problems = [problem for problem in checked if problem]
         if problems:
             more = f'\n... and {len(problems) - SHOWN} more' if len(problems) > SHOWN else ''
@@ -160,13 +156,3 @@ def verify(root: str | Path, complete: bool = True, workers: int | None = None) 
                 f'{len(problems)} of {len(pairs)} {split} pairs are wrong:\n{shown}{more}'
             )
         print_log(f'{split}: {len(pairs)} images and masks are in order', logger='current')
-
-
-def _progress(items: Iterable, description: str, total: int | None = None) -> Iterator:
-    yield from track(
-        items,
-        description,
-        total=total,
-        console=Console(file=sys.stderr),
-        disable=not sys.stderr.isatty(),
-    )

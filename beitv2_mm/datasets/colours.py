@@ -1,0 +1,46 @@
+"""Decoded images of any mode -> upright RGB; transparency is laid on white."""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+ORIENTATION = 274  # the tag of EXIF and TIFF
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The loaded image rotated as EXIF says, or as stored where EXIF is damaged."""
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # the pixels are loaded already: only the tag is lost
+        return image
+    return image
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of a loaded image; 1, upright, where EXIF is damaged."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # the pixels are loaded already: only the tag is lost
+        return 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image of 8 bits or less; raises a ValueError where 32 bits do not state white."""
+    if image.mode == 'F' or (image.mode == 'I' and image.format == 'TIFF'):
+        raise ValueError('what is white is not stated: save it as 8 or 16 bits')
+    if image.mode == 'RGB' and 'transparency' not in image.info:
+        return image
+    if image.has_transparency_data:
+        image = image.convert('RGBA')
+        canvas = Image.new('RGBA', image.size, 'white')
+        image = Image.alpha_composite(canvas, image)
+    return image.convert('RGB')
+
+
+def deep_to_rgb(values: np.ndarray) -> np.ndarray:
+    """(H, W), or (H, W, C) of grey or colours, with alpha or without -> (H, W, 3)."""
+    values = np.atleast_3d(values)
+    if values.shape[2] in (2, 4):
+        share = values[..., -1:] / 255
+        blended = values[..., :-1] * share + 255 * (1 - share)
+        values = blended if values.dtype == np.float32 else np.rint(blended).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
