@@ -59,8 +59,8 @@ def build_attention_model(
 ) -> AttentionModel:
     """The transformer of any model, its positions resized to the input.
 
-    Which positions it has and whether it has layer scale follows from the weights, where there are
-    any. Of a tokenizer the encoder is taken.
+    The weights, where there are any, decide which positions it has and whether it has layer scale.
+    The encoder of a tokenizer is such a transformer, too.
 
     Args:
         model: an official name, a name of `list_models`, an arch, or a config file.
@@ -78,12 +78,7 @@ def build_attention_model(
         CheckpointError: unreadable weights, or of another architecture.
     """
     settings = _settings(model)
-    if patch_size is not None:
-        settings['patch_size'] = patch_size
-    patch = to_pair(settings.get('patch_size', 16))
-    size = (30 * patch[0], 30 * patch[1]) if input_size is None else to_pair(input_size)
-    patch_grid(size, patch)
-    settings['img_size'] = size
+    size = _choose_size(settings, input_size, patch_size)
     if weights is not None and str(weights) == 'published':
         weights = model_info(model).weights
     tensors, prefix = None, None
@@ -109,10 +104,22 @@ def build_attention_model(
         for name, parameter in transformer.named_parameters():
             if name.endswith('relative_position_bias_table'):
                 nn.init.zeros_(parameter)
-    half = (0.5, 0.5, 0.5)
-    mean, std = (half, half) if is_tokenizer else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = ((0.5,) * 3,) * 2 if is_tokenizer else (IMAGENET_MEAN, IMAGENET_STD)
     transformer.requires_grad_(False).eval()
     return AttentionModel(transformer, mean, std, size, Path(model).stem, tensors is None)
+
+
+def _choose_size(
+    settings: dict[str, Any], input_size: Size | None, patch_size: int | None
+) -> tuple[int, int]:
+    """Puts the sizes of patches and images into the settings; returns that of images."""
+    if patch_size is not None:
+        settings['patch_size'] = patch_size
+    patch = to_pair(settings.get('patch_size', 16))
+    size = (30 * patch[0], 30 * patch[1]) if input_size is None else to_pair(input_size)
+    patch_grid(size, patch)
+    settings['img_size'] = size
+    return size
 
 
 def _scale(names: set[str], weights: str, wanted: float | None) -> float | None:

@@ -38,8 +38,7 @@ class ImageFolder(PixelRules, CustomDataset):
             list has labels.
         pipeline: transforms; the first ones load the image (``results['img']``).
         channels, white: see `PixelRules`; with other than 3 channels, .npy files are images, too.
-        on_error, max_refetch: see `SkipUnreadable`. Unreadable images that ``val_images`` holds out
-            are removed once, before the first image is asked for.
+        on_error, max_refetch: see `SkipUnreadable`; a 'val' subset has no unreadable images.
         subset, val_images: a fixed split without regard to labels. The 'val' subset has
             ``val_images`` images, drawn by ``split_seed`` (but at most a tenth of the folder, and
             at least one), and 'train' has the rest.

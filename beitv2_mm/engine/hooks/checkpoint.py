@@ -6,34 +6,18 @@ import signal
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
-from mmengine.fileio import FileClient, HardDiskBackend, LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.engine.errors import CheckpointWriteError
+from beitv2_mm.engine.hooks.deferred import PREFIX, DeferredBackend
 from beitv2_mm.engine.hooks.stop_signals import StopSignals
 from beitv2_mm.registry import HOOKS
-
-_PREFIX = 'deferred://'
-
-
-@register_backend('deferred', prefixes='deferred')
-class DeferredBackend(LocalBackend):
-    """A file backend of mmengine that keeps what is put into it, for a thread to write."""
-
-    pending: ClassVar[dict[Path, bytes]] = {}
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        self.pending[Path(str(filepath).removeprefix(_PREFIX))] = obj
-
-
-# mmengine's save_checkpoint looks the prefix up in its former list of backends too
-FileClient.register_backend('deferred', HardDiskBackend, prefixes='deferred')
 
 
 @HOOKS.register_module()
@@ -157,7 +141,7 @@ class AtomicCheckpointHook(CheckpointHook):
         error: Exception | None = None
         try:
             runner.save_checkpoint(
-                f'{_PREFIX}{self.out_dir}' if whole else self.out_dir,
+                f'{PREFIX}{self.out_dir}' if whole else self.out_dir,
                 name if whole else f'.{name}.tmp',
                 save_optimizer=self.save_optimizer,
                 save_param_scheduler=self.save_param_scheduler,
