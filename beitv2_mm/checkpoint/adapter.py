@@ -126,7 +126,7 @@ def adapt(
     source = to_official(network.tensors)
     report = Report(prefix=network.prefix, notes=[network.note] if network.note else [])
     adapted: StateDict = {}
-    wrong = []
+    wrong, flaws = [], []
     for official, name in wanted.items():
         value = source.get(official)
         if value is None and official.endswith(f'attn.{BIAS_TABLE}') and SHARED_TABLE in source:
@@ -141,6 +141,8 @@ def adapt(
             report.resized[name] = shapes
         if fitted.shape == own[name].shape:
             adapted[name] = fitted
+            if flaw := _flaw(fitted, own[name]):
+                flaws.append(f'{name}: {flaw}')
         elif HEADS.match(official):
             report.dropped[name] = shapes[1], tuple(own[name].shape)
         else:
@@ -149,34 +151,22 @@ def adapt(
     report.unexpected = [name for name in source if name not in used]
     report.loaded = list(adapted)
     if wrong:
-        fitting = proposal(source, module)
         raise CheckpointError(
-            f'The checkpoint is of another model{fitting}. Shapes that differ: {_first(wrong)}'
+            f'The checkpoint is of another model{proposal(source, module)}. Shapes that differ: '
+            f'{_first(wrong)}'
         )
-    if not adapted:
-        raise _nothing_shared(state_dict, wanted, module)
-    _refuse_flaws(adapted, own)
-    check_structure(source, wanted, module)
-    return adapted, report
-
-
-def _nothing_shared(
-    given: Mapping[str, Tensor], wanted: Mapping[str, str], module: nn.Module
-) -> CheckpointError:
-    return CheckpointError(
-        f'The checkpoint shares no tensor with {type(module).__name__}. It has '
-        f'[{shown(given)}], expected [{shown(wanted)}].'
-    )
-
-
-def _refuse_flaws(adapted: StateDict, own: StateDict) -> None:
-    found = {name: _flaw(value, own[name]) for name, value in adapted.items()}
-    flaws = [f'{name}: {flaw}' for name, flaw in found.items() if flaw]
     if flaws:
         raise CheckpointError(
             'The checkpoint is damaged, or its run had diverged: take an earlier one. '
             f'{_first(flaws)}'
         )
+    if not adapted:
+        raise CheckpointError(
+            f'The checkpoint shares no tensor with {type(module).__name__}. It has '
+            f'[{shown(state_dict)}], expected [{shown(wanted)}].'
+        )
+    check_structure(source, wanted, module)
+    return adapted, report
 
 
 def _first(lines: list[str]) -> str:
