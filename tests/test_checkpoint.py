@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import os
 
 import pytest
 import timm
@@ -162,7 +161,7 @@ def test_head_is_dropped_only_where_its_shape_differs():
     report = load(other, source.state_dict())
     assert sorted(report.dropped) == ['head.fc.bias', 'head.fc.weight']
     assert torch.equal(other.head.fc.weight, before)
-    assert 'the shape differs: head.fc' in str(report)
+    assert 'the shape differs: head.fc.weight, (5, ' in str(report)
     torch.testing.assert_close(other.backbone.fc_norm.weight, source.backbone.fc_norm.weight)
 
 
@@ -323,48 +322,6 @@ def test_checkpoint_that_shares_nothing():
     weights = timm.create_model('test_resnet').state_dict()
     with pytest.raises(CheckpointError, match=r'shares no tensor with BEiTV2Backbone.*conv1\.0'):
         load(backbone(), weights)
-
-
-class Code:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f'touch {self.path}',)
-
-
-def test_file_with_code_is_refused_by_name(tmp_path):
-    path, touched = tmp_path / 'evil.pth', tmp_path / 'touched'
-    torch.save({'model': backbone().state_dict(), 'extra': Code(touched)}, path)
-    with pytest.raises(
-        CheckpointError, match=r'evil\.pth holds code beside .*refused: \w+\.system'
-    ):
-        load(backbone(), path)
-    assert not touched.exists()
-
-
-@pytest.mark.parametrize('name', ['broken.pth', 'broken.safetensors'])
-@pytest.mark.parametrize('content', [b'', b'<html>404</html>', 'truncated'])
-def test_damaged_file_is_named(tmp_path, name, content):
-    path = tmp_path / name
-    save(backbone().state_dict(), path, path.suffix[1:] if 'safe' in name else 'model')
-    path.write_bytes(path.read_bytes()[:5000] if content == 'truncated' else content)
-    with pytest.raises(CheckpointError, match=rf'{name} (is no|cannot be read)') as error:
-        load(backbone(), str(path))
-    assert '\n' not in str(error.value)
-
-
-def test_missing_file_and_files_without_tensors(tmp_path):
-    with pytest.raises(CheckpointError, match=r'There is no checkpoint .*none\.pth.*or a URL'):
-        read(str(tmp_path / 'none.pth'))
-    with pytest.raises(CheckpointError, match=r'There is no checkpoint .*none\.safetensors'):
-        read(tmp_path / 'none.safetensors')
-    torch.save([torch.ones(1)], tmp_path / 'list.pth')
-    with pytest.raises(CheckpointError, match=r'list\.pth holds a list; expected a dict'):
-        read(tmp_path / 'list.pth')
-    torch.save({'epoch': 3, 'lr': 0.1}, tmp_path / 'log.pth')
-    with pytest.raises(CheckpointError, match=r"log\.pth holds no tensors, only \['epoch', 'lr'\]"):
-        read(tmp_path / 'log.pth')
 
 
 def test_one_error_class_that_tools_show_in_one_line():

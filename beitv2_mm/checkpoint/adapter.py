@@ -6,7 +6,7 @@
 The module is not changed before every tensor is known to fit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
@@ -127,14 +127,7 @@ def adapt(
     report = Report(prefix=network.prefix, notes=[network.note] if network.note else [])
     adapted: StateDict = {}
     wrong, flaws = [], []
-    for official, name in wanted.items():
-        value = source.get(official)
-        if value is None and official.endswith(f'attn.{BIAS_TABLE}') and SHARED_TABLE in source:
-            value = source[SHARED_TABLE]
-            report.copied.append(name)
-        if value is None:
-            report.missing.append(name)
-            continue
+    for official, name, value in _matches(wanted, source, report):
         fitted = _fit(name, value, own[name], module, source_grid)
         shapes = tuple(value.shape), tuple(fitted.shape)
         if fitted is not value and fitted.numel() > 1:
@@ -147,8 +140,6 @@ def adapt(
             report.dropped[name] = shapes[1], tuple(own[name].shape)
         else:
             wrong.append(f'{name}: {shapes[1]}, expected {tuple(own[name].shape)}')
-    used = wanted.keys() | ({SHARED_TABLE} if report.copied else set())
-    report.unexpected = [name for name in source if name not in used]
     report.loaded = list(adapted)
     if wrong:
         raise CheckpointError(
@@ -167,6 +158,23 @@ def adapt(
         )
     check_structure(source, wanted, module)
     return adapted, report
+
+
+def _matches(
+    wanted: Mapping[str, str], source: StateDict, report: Report
+) -> Iterator[tuple[str, str, Tensor]]:
+    """Official name, name and tensor of what the module gets; the rest goes into the report."""
+    for official, name in wanted.items():
+        value = source.get(official)
+        if value is None and official.endswith(f'attn.{BIAS_TABLE}') and SHARED_TABLE in source:
+            value = source[SHARED_TABLE]
+            report.copied.append(name)
+        if value is None:
+            report.missing.append(name)
+        else:
+            yield official, name, value
+    used = wanted.keys() | ({SHARED_TABLE} if report.copied else set())
+    report.unexpected = [name for name in source if name not in used]
 
 
 def _first(lines: list[str]) -> str:
