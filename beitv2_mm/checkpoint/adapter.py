@@ -125,26 +125,25 @@ def adapt(
     network = network_in(state_dict, wanted, prefix, ema)
     source = to_official(network.tensors)
     report = Report(prefix=network.prefix, notes=[network.note] if network.note else [])
-    adapted: StateDict = {}
-    wrong, flaws = [], []
+    adapted, wrong, flaws = {}, [], []
     for official, name, value in _matches(wanted, source, report):
         fitted = _fit(name, value, own[name], module, source_grid)
-        shapes = tuple(value.shape), tuple(fitted.shape)
+        shape, expected = tuple(fitted.shape), tuple(own[name].shape)
         if fitted is not value and fitted.numel() > 1:
-            report.resized[name] = shapes
-        if fitted.shape == own[name].shape:
+            report.resized[name] = tuple(value.shape), shape
+        if shape == expected:
             adapted[name] = fitted
             if flaw := _flaw(fitted, own[name]):
                 flaws.append(f'{name}: {flaw}')
         elif HEADS.match(official):
-            report.dropped[name] = shapes[1], tuple(own[name].shape)
+            report.dropped[name] = shape, expected
         else:
-            wrong.append(f'{name}: {shapes[1]}, expected {tuple(own[name].shape)}')
+            wrong.append(f'{name}: {shape}, expected {expected}')
     report.loaded = list(adapted)
     if wrong:
         raise CheckpointError(
-            f'The checkpoint is of another model{proposal(source, module)}. Shapes that differ: '
-            f'{_first(wrong)}'
+            f'The checkpoint is of another model{proposal(source, module)}. '
+            f'Shapes that differ: {_first(wrong)}'
         )
     if flaws:
         raise CheckpointError(

@@ -140,16 +140,13 @@ def convert(
     if to in ('timm', 'transformers') and result.kind == 'tokenizer':
         raise CheckpointError(f'This is a tokenizer, and {to} has none.')
     for official, source in names.items():
-        value = (
-            state_dict[source]
-            if grid is None
-            else resize(official, state_dict[source], grid, source_grid)
-        )
+        stored = value = state_dict[source]
+        if grid is not None:
+            value = resize(official, stored, grid, source_grid)
         pieces = target_tensors(official, value, result.kind, to, names)
+        action = ('copied' if to == 'timm' else 'split') if len(pieces) > 1 else ''
         for target, piece in pieces:
-            several = 'copied' if to == 'timm' else 'split'
-            action = 'resized' if value is not state_dict[source] else several if pieces[1:] else ''
-            result.add(source, target, piece, action)
+            result.add(source, target, piece, action if value is stored else 'resized')
         if not pieces:
             result.leave(source, value)
     _make_derived(result, grid or source_grid)

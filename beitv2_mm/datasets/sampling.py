@@ -1,6 +1,5 @@
 """The number of channels, the bits and the white level of a data set, found in a sample of it."""
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -56,7 +55,7 @@ def find_depth(paths: Sequence[str], channels: int = 3) -> Depth | None:
     lows, highs, is_float = [], {}, False
     for path in paths:
         try:
-            if channels == 3 and not _is_deep(path):
+            if channels == 3 and not is_deep(check_content(path, read_bytes(path))):
                 continue
             values, stated = stored_values(path, None if channels == 3 else channels)
         except UnreadableImageError:
@@ -70,11 +69,6 @@ def find_depth(paths: Sequence[str], channels: int = 3) -> Depth | None:
         return None
     largest_in = max(highs, key=lambda path: highs[path])
     return Depth(len(paths), len(highs), min(lows), highs[largest_in], largest_in, is_float)
-
-
-def _is_deep(path: str) -> bool:
-    """Whether the header says 16 bits."""
-    return is_deep(check_content(path, read_bytes(path)))
 
 
 def settle_white(
@@ -109,9 +103,7 @@ def settle_white(
                 f"white={depth.largest if depth.is_float else depth.white}, or white='auto' to "
                 'have it found.'
             )
-        if depth:
-            _say(where, depth, level, 'given')
-        return level
+        return _say(where, depth, level, 'given') if depth else level
     if depth is None:
         return None
     if depth.is_float or depth.largest > FULL or depth.smallest < 0:
@@ -120,18 +112,18 @@ def settle_white(
             f'{depth.smallest:g} to {depth.largest:g}, the largest in {depth.largest_in}, which '
             f'does not say what is white: give white={max(depth.largest, 1):g} or another level.'
         )
-    _say(where, depth, depth.white, 'the fewest bits that hold them')
-    return depth.white
+    return _say(where, depth, depth.white, 'the fewest bits that hold them')
 
 
-def _say(where: str, depth: Depth, white: float, why: str) -> None:
+def _say(where: str, depth: Depth, white: float, why: str) -> float:
+    """Logs the white level and returns it."""
     upper = ', the upper 8 bits' if white == FULL else ''
     print_log(
         f'{where}: {depth.deep} of {depth.sampled} sampled images have more than 8 bits, with '
         f'values from {depth.smallest:g} to {depth.largest:g}; white is {white:g} ({why}{upper}).',
         logger='current',
-        level=logging.INFO,
     )
+    return white
 
 
 def count_channels(paths: Iterable[str]) -> Counter[int]:
