@@ -125,16 +125,17 @@ def test_idx_files_and_records(
     folder: Path, shape: list[int], edits: list, packed: bool, rank: int
 ) -> None:
     content = b'\0\0\x08' + bytes([rank]) + struct.pack(f'>{len(shape)}I', *shape) + b'pixels'
-    path = folder / ('x.gz' if packed else 'x.idx')
-    path.write_bytes(edited(gzip.compress(content, 1) if packed else content, edits))
-    with only(ValueError, OSError):
-        composites.read_idx(path)
     (folder / cifar10.MARKER).write_bytes(edited(b'{"limit": 3, "counts": {}}', edits))
     cifar10._finished(folder, 3)
     for name in ('labels', 'images'):
         (folder / 'fashion').mkdir(exist_ok=True)
         kind = 'idx1' if name == 'labels' else 'idx3'
-        (folder / f'fashion/train-{name}-{kind}-ubyte').write_bytes(edited(content, edits))
+        file = folder / f'fashion/train-{name}-{kind}-ubyte'
+        packed_file = file.with_name(f'{file.name}.gz')
+        (file if packed else packed_file).unlink(missing_ok=True)
+        (packed_file if packed else file).write_bytes(
+            edited(gzip.compress(content, 1) if packed else content, edits)
+        )
     with only(ValueError, OSError):
         composites.prepare(folder / 'made', folder, folder / 'fashion', (1, 0, 0))
 
