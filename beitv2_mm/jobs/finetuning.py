@@ -89,7 +89,8 @@ def _run_finetunings(
                 path,
                 FINETUNE_METRICS,
                 logger,
-                {**changes, 'randomness.seed': seed},
+                # The config, which may have been edited, decides the seed of the first.
+                {**changes, 'randomness.seed': seed} if seed or changes else {},
                 gpus=options.gpus or 1,
                 later=later,
             )

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import HTTPError, URLError
 
 import numpy as np
@@ -21,7 +22,9 @@ from safetensors.torch import save_file
 from beitv2_mm.apis import ClassificationInferencer, FeatureInferencer
 from beitv2_mm.jobs import FinetuneOptions, PretrainOptions, finetune, pretrain, teachers
 from beitv2_mm.jobs.efficientnet import write_teacher
+from beitv2_mm.jobs.finetuning import _run_finetunings
 from beitv2_mm.jobs.predicting import predict
+from beitv2_mm.jobs.stages import Stage
 from beitv2_mm.jobs.survey import FolderError, require_classes, survey
 from beitv2_mm.jobs.teachers import find_teacher
 from support.tiffs import write_tiff
@@ -88,6 +91,15 @@ def test_finetuning_starts_from_it_and_is_not_repeated(folder: Path) -> None:
     with pytest.raises(FolderError, match='--resume, but .* holds no run'):
         finetune(dataclasses.replace(options, out=folder / 'new', resume=True), logging.getLogger())
     assert not (folder / 'new').exists()
+
+
+def test_an_edited_seed_of_the_config_is_kept(tmp_path: Path) -> None:
+    (tmp_path / 'finetune.py').write_text('randomness = dict(seed=7)')
+    stages: list[Stage] = []
+    options = FinetuneOptions(folder=IMAGES, source='weights.pth', out=tmp_path)
+    recorder = SimpleNamespace(run=stages.append)
+    _run_finetunings(recorder, options, tmp_path / 'finetune.py', logging.getLogger(), seeds=2)
+    assert [stage.settings['randomness']['seed'] for stage in stages] == [7, 1]
 
 
 @pytest.fixture

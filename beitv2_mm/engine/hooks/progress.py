@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ class ProgressHook(Hook):
         if now - self.written >= EVERY and is_main_process():
             self.written = now
             state = dict(mode=mode, step=done, total=total, seconds_left=round(left, 1))
-            with atomic(Path(runner.work_dir, PROGRESS)) as file:
+            # A full disk is no reason to end the training.
+            with suppress(OSError), atomic(Path(runner.work_dir, PROGRESS)) as file:
                 file.write_text(json.dumps(state))
         if self.every_n_inner_iters(batch_idx, self.interval):
             self.last = now  # LoggerHook writes its own line

@@ -43,3 +43,13 @@ def test_the_clock_speaks_where_the_logger_is_silent(
     state = json.loads((tmp_path / PROGRESS).read_text())
     assert state['mode'] in ('train', 'val') and 0 < state['step'] <= state['total']
     assert state['seconds_left'] >= 0
+
+
+def test_training_goes_on_where_progress_cannot_be_written(tmp_path: Path) -> None:
+    cfg = Config.fromfile(CONFIG)
+    cfg.work_dir = str(tmp_path)
+    cfg.experiment_name = tmp_path.name
+    (tmp_path / PROGRESS).mkdir()  # a file cannot take its place
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 16 and not list(tmp_path.glob('.*.tmp'))
