@@ -32,6 +32,7 @@ RUNNERS = _child(root.RUNNERS, 'engine')
 STRATEGIES = _child(root.STRATEGIES, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'engine')
+PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, 'engine')
 
 
 def type_name(config: Mapping[str, Any]) -> str:

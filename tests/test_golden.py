@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper, build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import Tensor, nn
 
 from beitv2_mm.checkpoint import adapt, official_name
+from beitv2_mm.engine import WarmupCosineLR
 from beitv2_mm.layers import VectorQuantizer, spherical_kmeans
 from beitv2_mm.layers.attention_maps import attention_probabilities, mass_mask, query_map
 from beitv2_mm.models import BEiTV2Backbone, BEiTV2Pretrainer, TimmTeacher, VQKDTokenizer
@@ -145,28 +146,19 @@ def check_learning_rate_schedule(case: Case) -> None:
     settings = case.settings
     epochs, length = settings['epochs'], settings['iterations_per_epoch']
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings['base'])
-    warmup = settings['warmup_epochs']
-    schedulers = [
-        LinearLR.build_iter_from_epoch(
-            optimizer,
-            start_factor=settings['warmup_start'] / settings['base'],
-            end=warmup,
-            epoch_length=length,
-        ),
-        CosineAnnealingLR.build_iter_from_epoch(
-            optimizer,
-            eta_min_ratio=settings['final'] / settings['base'],
-            begin=warmup,
-            end=epochs,
-            epoch_length=length,
-        ),
-    ]
+    scheduler = WarmupCosineLR.build_iter_from_epoch(
+        optimizer,
+        warmup=settings['warmup_epochs'],
+        start_lr=settings['warmup_start'],
+        min_lr=settings['final'],
+        end=epochs,
+        epoch_length=length,
+    )
     rates = []
     for _ in range(epochs * length):
         rates.append(optimizer.param_groups[0]['lr'])
         optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
+        scheduler.step()
     np.testing.assert_allclose(rates, case.expected['lr'], rtol=1e-4)
 
 

@@ -62,15 +62,14 @@ def cfg(recipe: Recipe) -> Config:
 def rates(cfg: Config) -> Iterator[float]:
     """The base learning rate at every iteration."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
-    schedulers = [
-        PARAM_SCHEDULERS.build(dict(s), default_args=dict(optimizer=optimizer))
-        for s in cfg.param_scheduler
-    ]
+    scheduler = PARAM_SCHEDULERS.build(
+        dict(cfg.param_scheduler, end=cfg.train_cfg.max_iters),  # a runner fills `end` in
+        default_args=dict(optimizer=optimizer),
+    )
     optimizer.step()  # once, for the schedulers ask for it; 160,000 would take their time
     for _ in range(cfg.train_cfg.max_iters):
         yield optimizer.param_groups[0]['lr']
-        for scheduler in schedulers:
-            scheduler.step()
+        scheduler.step()
 
 
 def test_network(recipe: Recipe, cfg: Config) -> None:

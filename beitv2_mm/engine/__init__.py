@@ -30,6 +30,7 @@ from beitv2_mm.engine.metrics import (
     knn_scores,
 )
 from beitv2_mm.engine.precision import mixed_precision
+from beitv2_mm.engine.schedule import WarmupCosineLR, WarmupLinearLR
 from beitv2_mm.engine.strategies import BlockShardedStrategy, StrategyRunner
 
 __all__ = [
@@ -56,6 +57,8 @@ __all__ = [
     'SubsetAccuracy',
     'TokenizerMetric',
     'UnreadableImagesHook',
+    'WarmupCosineLR',
+    'WarmupLinearLR',
     'codebook_statistics',
     'knn_scores',
     'mixed_precision',

@@ -105,9 +105,7 @@ FAST = Scale(
         'train_cfg.max_iters': 10,
         'train_cfg.val_interval': 10,
         'default_hooks.checkpoint.interval': 10,
-        'param_scheduler.0.end': 5,
-        'param_scheduler.1.begin': 5,
-        'param_scheduler.1.end': 10,
+        'param_scheduler.warmup': 5,
     },
     num_images=500,
 )

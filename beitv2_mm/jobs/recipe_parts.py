@@ -28,12 +28,8 @@ def finish(
         feed(loader, found, size, plan, on)
     cfg.train_cfg.update(max_epochs=plan.epochs, val_interval=plan.every)
     cfg.optim_wrapper.optimizer.lr = rate
-    *warmup, cosine = cfg.param_scheduler
-    if warmup:
-        warmup[0].update(start_factor=0.01, end=plan.warmup)
-        cosine.pop('eta_min', None)
-        cosine.update(eta_min_ratio=0.01, begin=plan.warmup)
-    cosine.end = plan.epochs
+    if cfg.param_scheduler.warmup:
+        cfg.param_scheduler.update(warmup=plan.warmup, start_lr=rate / 100, min_lr=rate / 100)
     cfg.auto_scale_lr.base_batch_size = plan.images
     cfg.default_hooks.logger.interval = min(50, max(1, plan.steps // 4))
     cfg.default_hooks.checkpoint.interval = plan.every

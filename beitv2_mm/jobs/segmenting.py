@@ -130,11 +130,10 @@ def segment(
         _resize(loader.dataset.pipeline, size)
     cfg.train_dataloader.batch_size = plan.batch
     every = max(1, plan.every * plan.steps)
-    warmup, decay = cfg.param_scheduler
-    warmup.update(start_factor=0.01, end=max(1, plan.total // 20))
-    decay.update(begin=warmup.end, end=plan.total)
+    rate = learning_rate('segment', weights.arch, plan)
+    cfg.param_scheduler.update(warmup=max(1, plan.total // 20), start_lr=rate / 100)
     cfg.train_cfg.update(max_iters=plan.total, val_interval=every)
-    cfg.optim_wrapper.optimizer.lr = learning_rate('segment', weights.arch, plan)
+    cfg.optim_wrapper.optimizer.lr = rate
     if dims > 768:  # as in the recipes of large
         cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = 0.9
     cfg.default_hooks.checkpoint.update(interval=every)

@@ -21,9 +21,9 @@ VARIABLES: tuple[tuple[str, Sequence[str]], ...] = (
     ('classes', [f'{loader}.dataset.classes' for loader in LOADERS]),
     ('num_classes', ['model.head.num_classes', 'model.data_preprocessor.num_classes']),
     ('num_classes', ['model.decode_head.num_classes', 'model.auxiliary_head.num_classes']),
-    ('max_epochs', ['train_cfg.max_epochs', 'param_scheduler.1.end', 'param_scheduler.0.end']),
-    ('max_iters', ['train_cfg.max_iters', 'param_scheduler.1.end']),
-    ('warmup', ['param_scheduler.1.begin', 'param_scheduler.0.end']),
+    ('max_epochs', ['train_cfg.max_epochs']),
+    ('max_iters', ['train_cfg.max_iters']),
+    ('warmup', ['param_scheduler.warmup']),
     ('batch_size', [f'{loader}.batch_size' for loader in LOADERS]),
     ('learning_rate', ['optim_wrapper.optimizer.lr']),
 )

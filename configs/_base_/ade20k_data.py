@@ -35,18 +35,15 @@ test_pipeline = [
     dict(type=LoadMask),  # after Resize: predictions are compared at the mask's own size
     dict(type=PackSegInputs),
 ]
+tta_ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 tta_pipeline = [
     dict(type=LoadImageFromFile),
     dict(
         type=TestTimeAug,
         transforms=[
             [
-                dict(type=Resize, scale=(1024, 256), keep_ratio=True),
-                dict(type=Resize, scale=(1536, 384), keep_ratio=True),
-                dict(type=Resize, scale=(2048, 512), keep_ratio=True),
-                dict(type=Resize, scale=(2560, 640), keep_ratio=True),
-                dict(type=Resize, scale=(3072, 768), keep_ratio=True),
-                dict(type=Resize, scale=(3584, 896), keep_ratio=True),
+                dict(type=Resize, scale=(int(2048 * r), int(512 * r)), keep_ratio=True)
+                for r in tta_ratios
             ],
             [
                 dict(type=RandomFlip, prob=0.0, direction='horizontal'),

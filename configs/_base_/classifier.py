@@ -1,7 +1,6 @@
 """Fine-tuning on ImageNet-1k: base network, mixup and cutmix, layer-wise learning-rate decay."""
 
 from mmengine.config import read_base
-from mmengine.optim import CosineAnnealingLR, LinearLR
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from mmpretrain.models import (
     ClsDataPreprocessor,
@@ -13,7 +12,7 @@ from mmpretrain.models import (
 )
 from torch.optim import AdamW
 
-from beitv2_mm.engine import ResumableEpochBasedTrainLoop, mixed_precision
+from beitv2_mm.engine import ResumableEpochBasedTrainLoop, WarmupCosineLR, mixed_precision
 from beitv2_mm.models import BEiTV2Backbone
 
 with read_base():
@@ -65,15 +64,8 @@ optim_wrapper = dict(
         custom_keys={'cls_token': dict(decay_mult=0.0), 'pos_embed': dict(decay_mult=0.0)},
     ),
 )
-param_scheduler = [
-    dict(type=LinearLR, start_factor=1e-6 / 5e-4, end=20, convert_to_iter_based=True),
-    dict(
-        type=CosineAnnealingLR,
-        eta_min_ratio=1e-6 / 5e-4,
-        begin=20,
-        end=100,
-        convert_to_iter_based=True,
-    ),
-]
+param_scheduler = dict(
+    type=WarmupCosineLR, warmup=20, start_lr=1e-6, min_lr=1e-6, convert_to_iter_based=True
+)
 model_wrapper_cfg.update(static_graph=True)
 auto_scale_lr = dict(base_batch_size=1024)

@@ -27,6 +27,5 @@ train_cfg.update(max_epochs=20)
 optim_wrapper.update(
     optimizer=dict(lr=2e-5, weight_decay=1e-8), paramwise_cfg=dict(layer_decay_rate=0.85)
 )
-param_scheduler[0].update(start_factor=1e-6 / 2e-5, end=5)
-param_scheduler[1].update(eta_min_ratio=1e-6 / 2e-5, begin=5, end=20)
+param_scheduler.update(warmup=5)
 auto_scale_lr.update(base_batch_size=512)

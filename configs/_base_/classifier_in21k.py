@@ -12,8 +12,6 @@ model.update(
 train_dataloader.update(batch_size=64, dataset=dict(data_root='data/imagenet21k/train'))
 train_cfg.update(max_epochs=90)
 optim_wrapper.update(optimizer=dict(lr=6e-4), paramwise_cfg=dict(layer_decay_rate=0.75))
-param_scheduler[0].update(start_factor=1e-6 / 6e-4, end=20)
-param_scheduler[1].update(eta_min_ratio=1e-6 / 6e-4, begin=20, end=90)
 auto_scale_lr.update(base_batch_size=4096)
 
 val_dataloader = None

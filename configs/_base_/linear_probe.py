@@ -36,6 +36,4 @@ optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, fused=True),
 )
-param_scheduler = [
-    dict(type=CosineAnnealingLR, eta_min=0.0, end=50, convert_to_iter_based=True),
-]
+param_scheduler.update(warmup=0, min_lr=0.0)

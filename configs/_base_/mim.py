@@ -1,13 +1,13 @@
 """Masked image modelling with patch aggregation, base, on any folder of images."""
 
 from mmengine.config import read_base
-from mmengine.optim import CosineAnnealingLR, LinearLR
 from torch.optim import AdamW
 
 from beitv2_mm.engine import (
     AttentionPicturesHook,
     PredictionPicturesHook,
     ResumableEpochBasedTrainLoop,
+    WarmupCosineLR,
     mixed_precision,
 )
 from beitv2_mm.models import (
@@ -67,16 +67,9 @@ optim_wrapper = dict(
         custom_keys={'cls_token': dict(decay_mult=0.0), 'pos_embed': dict(decay_mult=0.0)},
     ),
 )
-param_scheduler = [
-    dict(type=LinearLR, start_factor=1e-6 / 1.5e-3, end=10, convert_to_iter_based=True),
-    dict(
-        type=CosineAnnealingLR,
-        eta_min_ratio=1e-5 / 1.5e-3,
-        begin=10,
-        end=300,
-        convert_to_iter_based=True,
-    ),
-]
+param_scheduler = dict(
+    type=WarmupCosineLR, warmup=10, start_lr=1e-6, min_lr=1e-5, convert_to_iter_based=True
+)
 model_wrapper_cfg.update(static_graph=True)
 auto_scale_lr = dict(base_batch_size=2048)
 

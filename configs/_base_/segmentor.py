@@ -2,7 +2,6 @@
 
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
-from mmengine.optim import LinearLR, PolyLR
 from mmengine.runner import TestLoop, ValLoop
 from mmengine.visualization import LocalVisBackend
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
@@ -14,6 +13,7 @@ from beitv2_mm.engine import (
     AtomicCheckpointHook,
     ResumableIterBasedTrainLoop,
     SegmentationPicturesHook,
+    WarmupLinearLR,
     mixed_precision,
 )
 from beitv2_mm.models import BEiTV2Backbone
@@ -98,11 +98,13 @@ optim_wrapper = dict(
     # the class token is decayed here, unlike in classification: the reference does so
     paramwise_cfg=dict(layer_decay_rate=0.75, norm_decay_mult=0.0, flat_decay_mult=0.0),
 )
-param_scheduler = [
-    # From a rate of 1e-6; the official file, by mmcv's rules, from 1e-6 of the rate.
-    dict(type=LinearLR, start_factor=1e-6 / 5e-5, by_epoch=False, begin=0, end=1500),
-    dict(type=PolyLR, power=1.0, eta_min=0.0, by_epoch=False, begin=1500, end=160000),
-]
+param_scheduler = dict(
+    type=WarmupLinearLR,
+    warmup=1500,
+    start_lr=1e-6,  # the official file starts, by mmcv's rules, at 1e-6 of the rate
+    min_lr=0.0,
+    by_epoch=False,
+)
 auto_scale_lr = dict(base_batch_size=16)
 
 default_hooks.update(

@@ -1,13 +1,13 @@
 """VQ-KD tokenizer on ImageNet-1k: base encoder, 3-block decoder, CLIP teacher, 100 epochs."""
 
 from mmengine.config import read_base
-from mmengine.optim import CosineAnnealingLR, LinearLR
 from torch.optim import AdamW
 
 from beitv2_mm.engine import (
     CodebookHook,
     CodePicturesHook,
     ResumableEpochBasedTrainLoop,
+    WarmupCosineLR,
     mixed_precision,
 )
 from beitv2_mm.models import TimmTeacher, VQKDTokenizer
@@ -37,16 +37,9 @@ optim_wrapper = dict(
         custom_keys={'cls_token': dict(decay_mult=0.0), 'pos_embed': dict(decay_mult=0.0)},
     ),
 )
-param_scheduler = [
-    dict(type=LinearLR, start_factor=1e-6 / 5e-5, end=10, convert_to_iter_based=True),
-    dict(
-        type=CosineAnnealingLR,
-        eta_min_ratio=1e-5 / 5e-5,
-        begin=10,
-        end=100,
-        convert_to_iter_based=True,
-    ),
-]
+param_scheduler = dict(
+    type=WarmupCosineLR, warmup=10, start_lr=1e-6, min_lr=1e-5, convert_to_iter_based=True
+)
 model_wrapper_cfg.update(static_graph=True)
 auto_scale_lr = dict(base_batch_size=512)
 

@@ -19,7 +19,4 @@ model.update(
         ),
     ),
 )
-train_cfg.update(max_epochs=100)
-optim_wrapper.update(optimizer=dict(lr=5e-4), paramwise_cfg=dict(layer_decay_rate=0.6))
-param_scheduler[0].update(start_factor=1e-6 / 5e-4, end=20)
-param_scheduler[1].update(eta_min_ratio=1e-6 / 5e-4, begin=20, end=100)
+optim_wrapper.update(paramwise_cfg=dict(layer_decay_rate=0.6))

@@ -21,5 +21,3 @@ model.update(
 )
 train_cfg.update(max_epochs=30)
 optim_wrapper.update(optimizer=dict(lr=5e-5), paramwise_cfg=dict(layer_decay_rate=0.75))
-param_scheduler[0].update(start_factor=1e-6 / 5e-5, end=20)
-param_scheduler[1].update(eta_min_ratio=1e-6 / 5e-5, begin=20, end=30)

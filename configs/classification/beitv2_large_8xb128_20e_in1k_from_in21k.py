@@ -24,5 +24,4 @@ model.update(
 )
 train_cfg.update(max_epochs=20)
 optim_wrapper.update(optimizer=dict(lr=7e-5), paramwise_cfg=dict(layer_decay_rate=0.8))
-param_scheduler[0].update(start_factor=1e-6 / 7e-5, end=5)
-param_scheduler[1].update(eta_min_ratio=1e-6 / 7e-5, begin=5, end=20)
+param_scheduler.update(warmup=5)

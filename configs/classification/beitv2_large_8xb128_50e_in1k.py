@@ -21,6 +21,5 @@ model.update(
     head=dict(in_channels=1024),
 )
 train_cfg.update(max_epochs=50)
-optim_wrapper.update(optimizer=dict(lr=5e-4), paramwise_cfg=dict(layer_decay_rate=0.8))
-param_scheduler[0].update(start_factor=1e-6 / 5e-4, end=5)
-param_scheduler[1].update(eta_min_ratio=1e-6 / 5e-4, begin=5, end=50)
+optim_wrapper.update(paramwise_cfg=dict(layer_decay_rate=0.8))
+param_scheduler.update(warmup=5)

@@ -23,5 +23,4 @@ model.update(
 )
 train_cfg.update(max_epochs=50)
 optim_wrapper.update(optimizer=dict(lr=2e-4), paramwise_cfg=dict(layer_decay_rate=0.8))
-param_scheduler[0].update(start_factor=1e-6 / 2e-4, end=5)
-param_scheduler[1].update(eta_min_ratio=1e-6 / 2e-4, begin=5, end=50)
+param_scheduler.update(warmup=5)

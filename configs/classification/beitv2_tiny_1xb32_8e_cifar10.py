@@ -7,7 +7,7 @@ Hardware: two CPU cores, a minute a run. Measured figures: README.md (quickstart
 from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
-from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from mmengine.optim import OptimWrapper
 from mmpretrain.datasets import PackInputs, RandomCrop
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from mmpretrain.evaluation import Accuracy
@@ -15,7 +15,7 @@ from mmpretrain.models import ClsDataPreprocessor, ImageClassifier, LabelSmoothL
 from torch.optim import AdamW
 
 from beitv2_mm.datasets import LoadImageFromFile
-from beitv2_mm.engine import ResumableEpochBasedTrainLoop
+from beitv2_mm.engine import ResumableEpochBasedTrainLoop, WarmupCosineLR
 from beitv2_mm.models import BEiTV2Backbone
 
 with read_base():
@@ -79,16 +79,9 @@ optim_wrapper = dict(
         custom_keys={'cls_token': dict(decay_mult=0.0)},
     ),
 )
-param_scheduler = [
-    dict(type=LinearLR, start_factor=0.01, end=1, convert_to_iter_based=True),
-    dict(
-        type=CosineAnnealingLR,
-        eta_min_ratio=0.01,
-        begin=1,
-        end=8,
-        convert_to_iter_based=True,
-    ),
-]
+param_scheduler = dict(
+    type=WarmupCosineLR, warmup=1, start_lr=2e-5, min_lr=2e-5, convert_to_iter_based=True
+)
 auto_scale_lr = dict(base_batch_size=32)
 
 default_hooks.update(logger=dict(type=LoggerHook, interval=20))

@@ -18,4 +18,3 @@ model.update(
 train_dataloader.update(batch_size=32)
 optim_wrapper.update(optimizer=dict(betas=(0.9, 0.999)))
 train_cfg.update(max_epochs=1600, val_interval=20)
-param_scheduler[1].update(end=1600)

@@ -25,8 +25,6 @@ model.update(
     ),
 )
 optim_wrapper.update(optimizer=dict(lr=5e-4))
-param_scheduler[0].update(start_factor=1e-6 / 5e-4)
-param_scheduler[1].update(eta_min_ratio=1e-5 / 5e-4)
 auto_scale_lr.update(base_batch_size=128)
 
 # 2000 images, or a tenth of a small folder, are kept out of training to validate on.

@@ -7,7 +7,7 @@ Hardware: two CPU cores, some minutes. Measured figures: README.md.
 from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
-from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from mmengine.optim import OptimWrapper
 from mmpretrain.datasets import PackInputs
 from torch.optim import AdamW
 
@@ -17,6 +17,7 @@ from beitv2_mm.engine import (
     MIMMetric,
     PredictionPicturesHook,
     ResumableEpochBasedTrainLoop,
+    WarmupCosineLR,
 )
 from beitv2_mm.models import (
     BEiTV2Backbone,
@@ -90,16 +91,9 @@ optim_wrapper = dict(
         },
     ),
 )
-param_scheduler = [
-    dict(type=LinearLR, start_factor=0.01, end=0.15, convert_to_iter_based=True),
-    dict(
-        type=CosineAnnealingLR,
-        eta_min_ratio=0.01,
-        begin=0.15,
-        end=3,
-        convert_to_iter_based=True,
-    ),
-]
+param_scheduler = dict(
+    type=WarmupCosineLR, warmup=0.15, start_lr=3e-5, min_lr=3e-5, convert_to_iter_based=True
+)
 auto_scale_lr = dict(base_batch_size=32)
 
 default_hooks.update(logger=dict(type=LoggerHook, interval=20))

@@ -6,7 +6,7 @@ Hardware: two CPU cores, some minutes. Measured figures: README.md.
 
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
-from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from mmengine.optim import OptimWrapper
 from torch.optim import AdamW
 
 from beitv2_mm.engine import (
@@ -14,6 +14,7 @@ from beitv2_mm.engine import (
     CodePicturesHook,
     ResumableEpochBasedTrainLoop,
     TokenizerMetric,
+    WarmupCosineLR,
 )
 from beitv2_mm.models import TimmTeacher, VQKDTokenizer
 
@@ -47,16 +48,9 @@ optim_wrapper = dict(
     optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.99), weight_decay=1e-4),
     paramwise_cfg=dict(norm_decay_mult=0.0, flat_decay_mult=0.0),
 )
-param_scheduler = [
-    dict(type=LinearLR, start_factor=0.01, end=0.12, convert_to_iter_based=True),
-    dict(
-        type=CosineAnnealingLR,
-        eta_min_ratio=0.01,
-        begin=0.12,
-        end=1,
-        convert_to_iter_based=True,
-    ),
-]
+param_scheduler = dict(
+    type=WarmupCosineLR, warmup=0.12, start_lr=1.5e-5, min_lr=1.5e-5, convert_to_iter_based=True
+)
 auto_scale_lr = dict(base_batch_size=64)
 
 default_hooks.update(logger=dict(type=LoggerHook, interval=10))

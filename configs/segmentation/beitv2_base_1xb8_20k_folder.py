@@ -40,7 +40,6 @@ val_dataloader.update(
 test_dataloader = val_dataloader
 
 train_cfg.update(max_iters=20000, val_interval=2000)
-param_scheduler[0].update(end=500)
-param_scheduler[1].update(begin=500, end=20000)
+param_scheduler.update(warmup=500)
 auto_scale_lr = dict(base_batch_size=8)
 default_hooks.update(checkpoint=dict(interval=2000, save_best='mIoU'))

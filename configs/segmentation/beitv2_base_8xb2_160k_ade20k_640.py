@@ -4,6 +4,7 @@ Command: bash tools/dist_train.sh configs/segmentation/beitv2_base_8xb2_160k_ade
 Hardware: 8 GPUs, 2 images each. Published: nothing. Measured here: nothing.
 """
 
+from mmcv.transforms import Resize
 from mmengine.config import read_base
 
 with read_base():
@@ -17,12 +18,15 @@ model.update(
 train_pipeline[2].update(scale=(2560, 640))
 train_pipeline[3].update(crop_size=(640, 640))
 test_pipeline[1].update(scale=(2560, 640))
-tta_pipeline[1]['transforms'][0][0].update(scale=(1280, 320))
-tta_pipeline[1]['transforms'][0][1].update(scale=(1920, 480))
-tta_pipeline[1]['transforms'][0][2].update(scale=(2560, 640))
-tta_pipeline[1]['transforms'][0][3].update(scale=(3200, 800))
-tta_pipeline[1]['transforms'][0][4].update(scale=(3840, 960))
-tta_pipeline[1]['transforms'][0][5].update(scale=(4480, 1120))
+tta_pipeline[1].update(
+    transforms=[
+        [
+            dict(type=Resize, scale=(int(2560 * r), int(640 * r)), keep_ratio=True)
+            for r in tta_ratios
+        ],
+        *tta_pipeline[1]['transforms'][1:],
+    ]
+)
 train_dataloader.update(dataset=dict(pipeline=train_pipeline))
 val_dataloader.update(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

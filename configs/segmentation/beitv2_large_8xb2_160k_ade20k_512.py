@@ -24,4 +24,3 @@ model.update(
     auxiliary_head=dict(in_channels=1024),
 )
 optim_wrapper.update(optimizer=dict(lr=3e-5), paramwise_cfg=dict(layer_decay_rate=0.9))
-param_scheduler[0].update(start_factor=1e-6 / 3e-5)

@@ -91,7 +91,6 @@ test_evaluator = val_evaluator
 
 train_cfg.update(max_iters=500, val_interval=500)
 optim_wrapper.update(optimizer=dict(lr=6e-3, fused=False), paramwise_cfg=dict(layer_decay_rate=0.9))
-param_scheduler[0].update(start_factor=0.01, end=100)
-param_scheduler[1].update(begin=100, end=500)
+param_scheduler.update(warmup=100, start_lr=6e-5)
 auto_scale_lr = dict(base_batch_size=32)
 default_hooks.update(checkpoint=dict(interval=500))

@@ -114,8 +114,6 @@ def test_model_ema_is_one_option(tmp_path: Path) -> None:
     cfg.train_dataloader.dataset.samples_per_class = 1
     cfg.test_dataloader.dataset.val_per_class = 0
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
-    for scheduler in cfg.param_scheduler:
-        scheduler.update(begin=0, end=1)
     runner = Runner.from_cfg(cfg)
     runner.train()
     hook = next(h for h in runner.hooks if isinstance(h, EMAHook))

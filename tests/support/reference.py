@@ -134,18 +134,18 @@ def optimizer_groups(cfg: Config, model: nn.Module) -> dict[str, dict]:
 
 def learning_rates(cfg: Config, scale: float = 1.0) -> list[float]:
     """Of every iteration, for a group whose rate is ``scale`` times the base one."""
-    lr = cfg.optim_wrapper.optimizer.lr * scale
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    schedulers = [
-        PARAM_SCHEDULERS.build(dict(s), default_args=dict(optimizer=optimizer, epoch_length=EPOCH))
-        for s in cfg.param_scheduler
-    ]
+    lr = cfg.optim_wrapper.optimizer.lr
+    group = dict(params=[nn.Parameter(torch.zeros(1))], lr=lr * scale)
+    optimizer = torch.optim.SGD([group], lr=lr)
+    scheduler = PARAM_SCHEDULERS.build(
+        dict(cfg.param_scheduler, end=cfg.train_cfg.max_epochs),  # a runner fills `end` in
+        default_args=dict(optimizer=optimizer, epoch_length=EPOCH),
+    )
     rates = []
     for _ in range(cfg.train_cfg.max_epochs * EPOCH):
         rates.append(optimizer.param_groups[0]['lr'])
         optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
+        scheduler.step()
     return rates
 
 

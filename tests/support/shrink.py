@@ -5,7 +5,6 @@ new config needs a line here only where it brings a new word.
 """
 
 from collections.abc import Iterator
-from math import ceil, floor
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -143,11 +142,6 @@ def _shrink_run(cfg: Config, iterations: int) -> None:
         cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
     else:
         cfg.train_cfg.update(max_epochs=1, val_interval=1)
-    for scheduler in _list(cfg.get('param_scheduler') or []):
-        # Parts of an epoch of two iterations: widened, because they would round to nothing.
-        for key, whole in (('begin', floor), ('end', ceil)):
-            if key in scheduler:
-                scheduler[key] = whole(scheduler[key])
 
 
 def _list(value: object) -> list:
