@@ -27,9 +27,9 @@ class EpochSeedHook(Hook):
         loader = runner.train_loop.dataloader
         if isinstance(loader, DataLoader) and not isinstance(loader, ResumableLoader):
             runner.logger.warning(
-                f'{type(runner.train_loop).__name__} does not seed the samples: every image may get '
-                'the same masks and crops in each epoch, and a resumed run sees other ones. Set '
-                'train_cfg.type to ResumableEpochBasedTrainLoop or ResumableIterBasedTrainLoop.'
+                f'{type(runner.train_loop).__name__} does not seed the samples: every image may '
+                'get the same masks and crops in each epoch, and a resumed run sees other ones. '
+                'Set train_cfg.type to ResumableEpochBasedTrainLoop or ResumableIterBasedTrainLoop.'
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
