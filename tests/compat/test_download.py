@@ -1,4 +1,4 @@
-"""URLs, from a server on this machine: hash, suffixes, and what is said when it fails."""
+"""URLs of a server on this machine: hashes, suffixes, and messages of failures."""
 
 import functools
 import hashlib

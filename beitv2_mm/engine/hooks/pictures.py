@@ -159,9 +159,7 @@ class PredictionPicturesHook(PicturesHook):
     def __init__(self, interval: int = 1, num_images: int = 64, num_shown: int = 8) -> None:
         super().__init__(interval, num_images)
         if not 0 < num_shown < num_images:
-            raise ValueError(
-                f'num_shown={num_shown} leaves none of {num_images} images for patches.'
-            )
+            raise ValueError(f'num_shown={num_shown} leaves none of {num_images} for the patches.')
         self.num_shown = num_shown
 
     def draw(self, model: nn.Module, inputs: Tensor, images: np.ndarray, samples: list) -> Pictures:

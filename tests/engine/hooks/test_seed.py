@@ -76,7 +76,7 @@ class Recorder(Hook):
 
 
 class Interrupt(Hook):
-    """What a kill leaves: nothing runs after it, and no checkpoint is made."""
+    """Ends the run like a kill: nothing runs afterwards, and no checkpoint is written."""
 
     priority = 'LOWEST'
 
@@ -125,7 +125,7 @@ ITERATIONS = dict(type=ResumableIterBasedTrainLoop, max_iters=12)
 def test_resumed_in_mid_epoch_equals_uninterrupted(
     tmp_path, whole_run, workers, killed, persistent
 ):
-    """Bit for bit; the masks drawn are the same with any number of workers."""
+    """Equal bit for bit; the masks are the same with any number of workers."""
     if (persistent and not workers) or (killed not in (4, 7) and workers):
         pytest.skip('covered')
     loader = epoch_loader(workers, persistent)
@@ -150,7 +150,7 @@ def whole_run(tmp_path_factory):
 
 
 def test_gradients_that_wait_for_more_are_not_lost(tmp_path):
-    """Checkpoints due between two steps of the optimizer are made after the second."""
+    """A checkpoint that is due between two optimizer steps is written after the second."""
     loader = epoch_loader(0)
     settings = dict(accumulative_counts=3)
     whole, _ = train(tmp_path / 'whole', EPOCHS, loader, 1, **settings)
