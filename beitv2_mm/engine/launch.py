@@ -19,7 +19,7 @@ from beitv2_mm.checkpoint import CheckpointError
 from beitv2_mm.compat.mmengine_ import has_accelerator
 from beitv2_mm.engine.config_checks import ClassCountHook, check_classes, misspelt
 from beitv2_mm.engine.errors import LaunchError, TrainingError
-from beitv2_mm.engine.hooks import AdaptCheckpointHook
+from beitv2_mm.engine.hooks.adapt import AdaptCheckpointHook
 from beitv2_mm.engine.quiet import quiet_terminal
 
 # Tools print only the message of these errors, because a traceback would not help the user.
