@@ -30,9 +30,9 @@ _STATISTICS = ('mean', 'min', 'max', 'current')
 
 
 def has_accelerator() -> bool:
-    """Whether mmengine trains on a device that has mixed precision and several processes.
+    """Whether mmengine's device supports mixed precision and several processes.
 
-    These are CUDA, NPU, MLU and MUSA devices; mmengine has neither on Apple's MPS and on DIPU.
+    CUDA, NPU, MLU and MUSA devices do; mmengine supports neither on Apple's MPS and on DIPU.
     """
     return get_device() not in ('cpu', 'mps', 'dipu')
 
