@@ -22,7 +22,7 @@ from beitv2_mm.checkpoint import (
     load,
     read,
 )
-from beitv2_mm.engine.hooks.adapt import _fits, _weights
+from beitv2_mm.engine.hooks.adapt import AdaptCheckpointHook, _fits, _require_shared_weight
 from support import nets
 from support.fuzzing import EDITS, edited, fuzz, only
 
@@ -142,7 +142,7 @@ def test_adapter(recipe: tuple, target: int, grid: Any) -> None:
     before = {name: value.shape for name, value in target.state_dict().items()}
     given_before = {name: id(value) for name, value in weights.items()}
     with only(CheckpointError):
-        _fits(weights, target)
+        _fits({'state_dict': weights}, target)
         str(load(target, weights, source_grid=grid))
     assert {name: id(value) for name, value in weights.items()} == given_before
     after = target.state_dict()
@@ -178,7 +178,11 @@ def test_wrappers(nested: Any, circular: bool) -> None:
         if isinstance(nested, dict):
             assert all(isinstance(value, torch.Tensor) for value in read(nested).values())
     with only(CheckpointError):
-        _fits(_weights(nested), TARGETS[0])
+        if isinstance(nested, dict):
+            _fits(nested, TARGETS[0])
+            _require_shared_weight(nested, TARGETS[0])
+        else:
+            AdaptCheckpointHook().after_load_checkpoint(None, nested)
 
 
 def _content(kind: str) -> bytes:

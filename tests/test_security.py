@@ -125,7 +125,7 @@ def test_a_hash_can_be_given_with_the_address(
     messages: list[str] = []
     monkeypatch.setattr(download, 'print_log', lambda text, *args, **kwargs: messages.append(text))
     assert read(f'{site}/x.pth')['a'].tolist() == [1, 1]
-    address = messages[0].split(' as ')[1].split(' ')[0]  # what the warning tells to write
+    address = messages[0].split(' with ')[1].split(' ')[0]  # what the warning tells to write
     assert address.startswith(f'{site}/x.pth#sha256=') and 'not checked' in messages[0]
     assert read(address)['a'].tolist() == [1, 1]  # the copy is checked too
     wrong = address[:-3] + ('000' if address[-3:] != '000' else '111')

@@ -138,7 +138,7 @@ def test_resume_without_checkpoint_starts_anew(
     said: list[str] = []
     monkeypatch.setattr(switches, 'print_log', lambda message, logger: said.append(message))
     tool('train', CONFIG, '--resume')
-    assert said == ['no checkpoint in work_dirs/toy_config yet: training starts anew']
+    assert said == ['no checkpoint in work_dirs/toy_config yet: a new training starts']
     assert_same_weights(Path('work_dirs/toy_config/epoch_2.pth'), trained / 'epoch_2.pth')
 
 
@@ -313,7 +313,7 @@ def test_out_of_memory_names_what_needs_less(
         tool('train', CONFIG)
     message = str(stopped.value)
     for part in (
-        'Memory ran out in iteration 1, with batches of 2 for each process',
+        'Memory ran out in iteration 1, with batches of 2 per process',
         "can't allocate memory",
         'train_dataloader.batch_size=1',
         'optim_wrapper.accumulative_counts=2',

@@ -1,10 +1,10 @@
-"""The adapter between checkpoints and modules.
+"""Loads checkpoints of any known layout into modules, and converts them.
 
     report = load(module, 'beitv2_base_patch16_224_pt1k.pth')
     convert_file('vit.pth', 'vit.safetensors', to='timm')
 
-Names are compared in one common form, the official flat one. So a backbone, a classifier and a
-pretrainer read the files of each other and of the official code, timm, mmpretrain and mmseg.
+All names are compared in one common form, the official flat one. So backbones, classifiers and
+pretrainers read each other's files, and those of the official code, timm, mmpretrain and mmseg.
 """
 
 from beitv2_mm.checkpoint.adapter import Report, adapt, load

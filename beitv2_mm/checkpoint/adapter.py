@@ -3,7 +3,7 @@
     state_dict, report = adapt(state_dict, module)   # pure
     report = load(module, 'beitv2_base_patch16_224_pt1k.pth')
 
-The module is not changed before every tensor is known to fit.
+The module stays unchanged until every tensor is known to fit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,14 +35,14 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass
 class Report:
-    """The tensors of a checkpoint by the module's names; those in ``unexpected`` are official."""
+    """The result of adapting, by names of the module; ``unexpected`` has official names."""
 
     loaded: list[str] = field(default_factory=list)
-    prefix: str = ''  # of the module's tensors in the file
+    prefix: str = ''  # of the tensors in the file
     notes: list[str] = field(default_factory=list)
-    resized: dict[str, Shapes] = field(default_factory=dict)  # from -> to
+    resized: dict[str, Shapes] = field(default_factory=dict)  # (old shape, new shape)
     copied: list[str] = field(default_factory=list)  # from the shared bias table
-    dropped: dict[str, Shapes] = field(default_factory=dict)  # heads: the file's, the module's
+    dropped: dict[str, Shapes] = field(default_factory=dict)  # heads: (file, module)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
 
@@ -69,13 +69,13 @@ class Report:
 
 
 def _fit(name: str, value: Tensor, own: Tensor, module: nn.Module, source: Grid | None) -> Tensor:
-    """A flag, position tensor or patch embedding in the shape of ``own``, which has that name.
+    """Reshapes or resizes a flag, position tensor or patch embedding to the shape of ``own``.
 
-    Other tensors, and those that cannot be made to fit, are returned as they are.
+    Other tensors, and tensors that cannot be made to fit, are returned unchanged.
     """
     if value.shape == own.shape and source is None:
         return value
-    if value.numel() == own.numel() == 1:  # flags are scalars here, (1,) elsewhere
+    if value.numel() == own.numel() == 1:  # flags are scalars here, and (1,) elsewhere
         return value.reshape(own.shape)
     if name.endswith('patch_embed.proj.weight') and value.ndim == own.ndim == 4:
         is_float = value.is_floating_point() and value.numel() and not value.is_meta
@@ -87,7 +87,7 @@ def _fit(name: str, value: Tensor, own: Tensor, module: nn.Module, source: Grid 
 
 
 def _flaw(value: Tensor, own: Tensor) -> str:
-    """The fault of a tensor of the right shape, or ''."""
+    """What is wrong with a tensor of the right shape, or ''."""
     if own.is_floating_point() and not value.is_floating_point():
         return f'{value.dtype}, expected {own.dtype}'
     if value.is_meta or own.is_meta:
@@ -106,18 +106,18 @@ def adapt(
 ) -> tuple[StateDict, Report]:
     """Turns the tensors of any known source into those that ``module.load_state_dict`` takes.
 
-    Prefixes are removed, a shared bias table is copied to blocks that have a table each, bias
-    tables, position embeddings and the patch embedding are resized, and heads of another shape are
+    Prefixes are removed; a shared bias table is copied to blocks that have a table each; bias
+    tables, position embeddings and the patch embedding are resized; heads of another shape are
     dropped. The arguments are not changed.
 
     Args:
-        source_grid: (rows, columns) of the source's patches; needed only where it is not square.
+        source_grid: (rows, columns) of the source's patches; needed only if it is not square.
         prefix: take only tensors whose names start with it; None finds the prefix.
         ema: take the moving average of the weights.
 
     Raises:
-        CheckpointError: the source has nothing in common with the module, tensors of another shape
-            or kind, or NaN; or several of its networks fit.
+        CheckpointError: the source has no tensor in common with the module, has tensors of another
+            shape or kind, or has NaN; or several of its networks fit.
     """
     check_plain(state_dict)
     own = module.state_dict()
@@ -125,7 +125,7 @@ def adapt(
     network = network_in(state_dict, wanted, prefix, ema)
     source = to_official(network.tensors)
     report = Report(prefix=network.prefix, notes=[network.note] if network.note else [])
-    adapted, wrong, flaws = {}, [], []
+    adapted, wrong = {}, []
     for official, name, value in _matches(wanted, source, report):
         fitted = _fit(name, value, own[name], module, source_grid)
         shape, expected = tuple(fitted.shape), tuple(own[name].shape)
@@ -133,8 +133,6 @@ def adapt(
             report.resized[name] = tuple(value.shape), shape
         if shape == expected:
             adapted[name] = fitted
-            if flaw := _flaw(fitted, own[name]):
-                flaws.append(f'{name}: {flaw}')
         elif HEADS.match(official):
             report.dropped[name] = shape, expected
         else:
@@ -145,6 +143,7 @@ def adapt(
             f'The checkpoint is of another model{proposal(source, module)}. '
             f'Shapes that differ: {_first(wrong)}'
         )
+    flaws = [f'{k}: {flaw}' for k, value in adapted.items() if (flaw := _flaw(value, own[k]))]
     if flaws:
         raise CheckpointError(
             'The checkpoint is damaged, or its run had diverged: take an earlier one. '
@@ -162,7 +161,7 @@ def adapt(
 def _matches(
     wanted: Mapping[str, str], source: StateDict, report: Report
 ) -> Iterator[tuple[str, str, Tensor]]:
-    """Official name, name and tensor of what the module gets; the rest goes into the report."""
+    """Official name, name and tensor of each match; the report lists all other names."""
     for official, name in wanted.items():
         value = source.get(official)
         if value is None and official.endswith(f'attn.{BIAS_TABLE}') and SHARED_TABLE in source:
@@ -192,7 +191,7 @@ def load(
     Args:
         prefix: take only tensors whose names start with it, such as 'encoder.' of a tokenizer; None
             finds the prefix.
-        ema: take the moving average of the weights, where the file has one beside them.
+        ema: take the moving average of the weights, if the file has one beside them.
 
     Raises:
         CheckpointError: see `read` and `adapt`.

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Writes files completely or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextmanager
 def atomic(path: str | PathLike[str]) -> Iterator[Path]:
-    """A hidden file beside ``path`` to write to, which replaces ``path`` if no error occurs.
+    """A hidden file beside ``path`` to write to; it replaces ``path`` unless an error occurs.
 
-    An interruption, even a kill, leaves the file that was at ``path`` before.
+    After an interruption, even a kill, ``path`` is the file that was there before.
 
     Raises:
         OSError: the folder does not exist or cannot be written.
@@ -28,7 +28,7 @@ def atomic(path: str | PathLike[str]) -> Iterator[Path]:
 
 
 def write_atomic(path: str | PathLike[str], content: bytes) -> None:
-    """Writes bytes, which are on the disk before their name is: a power failure does no harm."""
+    """Writes bytes and flushes them before renaming, so that a power failure does no harm."""
     with atomic(path) as temporary, temporary.open('wb') as file:
         file.write(content)
         file.flush()

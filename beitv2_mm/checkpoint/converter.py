@@ -1,9 +1,9 @@
-"""Checkpoint files from any known layout to another one, which its package loads strictly.
+"""Converts checkpoints of any known layout to another one, which its package loads strictly.
 
     conversion = convert_file('beitv2_base_patch16_224_pt1k_ft1k.pth', 'vit.safetensors', to='timm')
     print(conversion)
 
-Tensors are renamed, and computed only for another grid, so converting there and back is exact.
+Values change only for another grid, so converting there and back is exact.
 """
 
 import json
@@ -54,10 +54,11 @@ _TABLE = re.compile(rf'(^|\.){BIAS_TABLE}$')
 
 
 class Row(NamedTuple):
-    """A tensor in both layouts; without source it was made, without target it was left out.
+    """A tensor in both layouts; the source is '' if it was made, the target if it was left out.
 
-    A 'split' tensor is one of several that hold a part each. A 'derived' one follows from the
-    settings, so the new layout does not store it; a 'dropped' one has no place there.
+    'split' means that the new layout has several tensors with a part each, 'derived' that the new
+    layout does not store the tensor, because it follows from the settings, and 'dropped' that the
+    new layout has no place for it.
     """
 
     action: Literal['kept', 'renamed', 'copied', 'split', 'resized', 'made', 'derived', 'dropped']
@@ -77,7 +78,7 @@ class Conversion:
 
     @property
     def dropped(self) -> list[str]:
-        """Names in the source that have no place in the new layout."""
+        """Names in the source for which the new layout has no place."""
         return [row.source for row in self.rows if row.action == 'dropped']
 
     def add(self, source: str, target: str, value: Tensor, action: str = '') -> None:
@@ -89,7 +90,7 @@ class Conversion:
         self.rows.append(Row(action, source, '', tuple(value.shape)))  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        groups: dict[Row, int] = {}  # one line for the same tensor of all blocks
+        groups: dict[Row, int] = {}  # the same tensor of all blocks is one line
         for row in self.rows:
             source, target = (re.sub(r'\.\d+\.', '.*.', n, count=1) for n in row[1:3])
             group = row._replace(source=source, target=target)
@@ -115,18 +116,18 @@ def convert(
     grid: Grid | None = None,
     prefix: str | None = None,
 ) -> Conversion:
-    """Weights of any known layout in the layout ``to``; the argument is not changed.
+    """Converts weights of any known layout to the layout ``to``; the argument is not changed.
 
     Args:
-        source_grid: (rows, columns) of the source's patches; needed only where it is not square.
-        grid: resize bias tables and position embeddings to it.
+        source_grid: (rows, columns) of the source's patches; needed only if it is not square.
+        grid: (rows, columns) to which bias tables and position embeddings are resized.
         prefix: take only tensors whose names start with it; None finds the prefix.
 
     Raises:
-        CheckpointError: no BEiT v2 weights, or the layout has no such model.
+        CheckpointError: these are no weights of BEiT v2, or the layout has no such model.
     """
     if to not in FORMATS:
-        raise CheckpointError(f'to is one of {FORMATS}, but {to!r} was given.')
+        raise CheckpointError(f'to is {to!r}; expected one of {FORMATS}.')
     check_plain(state_dict)
     for given in filter(None, (source_grid, grid)):
         check_grid(given, 'the grid')
@@ -151,14 +152,14 @@ def convert(
             result.leave(source, value)
     _make_derived(result, grid or source_grid)
     if len(result.state_dict) < sum(bool(row.target) for row in result.rows):
-        raise CheckpointError('Two tensors of the checkpoint have one name in the new layout.')
+        raise CheckpointError('Two tensors would have the same name in the new layout.')
     for source in sorted(state_dict.keys() - set(names.values())):
         result.leave(source, state_dict[source], 'derived')
     return result
 
 
 def _make_derived(result: Conversion, grid: Grid | None) -> None:
-    """Adds the tensors that strict loading asks for, though they follow from others."""
+    """Adds tensors that strict loading needs although they follow from others."""
     weights = result.state_dict
     if result.to in ('official', 'mmpretrain'):
         for name in [name for name in weights if _TABLE.search(name)]:
@@ -191,11 +192,14 @@ def convert_file(
     prefix: str | None = None,
     ema: bool = False,
 ) -> Conversion:
-    """`convert` of a file or URL, written as .pth or .safetensors, whole or not at all.
+    """Converts a file or URL and writes .pth or .safetensors, completely or not at all.
 
-    With ``ema`` the moving average is taken where the file has one beside the ordinary weights. For
-    'transformers' the destination may be a folder, which then gets config.json and
-    model.safetensors, as ``from_pretrained`` reads them.
+    For 'transformers' the destination may be a folder; config.json and model.safetensors are then
+    written into it, as ``from_pretrained`` reads them.
+
+    Args:
+        source_grid, grid, prefix: see `convert`.
+        ema: take the moving average if the file has one beside the ordinary weights.
 
     Raises:
         CheckpointError: see `read`, `convert` and `write`.
@@ -205,7 +209,7 @@ def convert_file(
     if to == 'transformers' and destination.suffix not in SUFFIXES:
         weights = to_official(from_transformers(result.state_dict))
         arch = arch_of(weights)
-        assert arch is not None  # `convert` has seen its blocks
+        assert arch is not None  # `convert` has checked that there are blocks
         config = config_of(weights, result.kind, get_arch(arch), grid_of(weights))
         destination.mkdir(parents=True, exist_ok=True)
         write(result.state_dict, destination / 'model.safetensors')

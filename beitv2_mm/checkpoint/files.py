@@ -1,4 +1,4 @@
-"""Checkpoint files, .pth and .safetensors: read without running code, written atomically."""
+"""Reads checkpoint files (.pth, .safetensors) without running code, and writes them atomically."""
 
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -17,12 +17,12 @@ from beitv2_mm.compat.safe_load import CheckpointError
 Source = str | PathLike[str] | Mapping[str, Any]
 WRAPPERS = ('state_dict', 'model', 'module')
 EMA_WRAPPERS = ('model_ema', 'state_dict_ema', 'ema_state_dict')
-MAX_WRAPPERS = 8  # nested
+MAX_WRAPPERS = 8  # depth of nested mappings
 MAX_TENSORS = 100_000
 
 
 class Content(NamedTuple):
-    """Tensors of a file, and a note on their moving average (EMA)."""
+    """Tensors of a file, a note on moving averages (EMA), and whether the tensors are one."""
 
     tensors: StateDict
     note: str = ''
@@ -32,10 +32,10 @@ class Content(NamedTuple):
 def read(source: Source, ema: bool = False) -> StateDict:
     """Tensors of a file (.pth, .pt, .ckpt, .safetensors), URL or mapping, without wrappers.
 
-    mmengine's loader, which `beitv2_mm.compat` hardens, reads the file and runs no code in it.
+    The file is read by mmengine's loader, which `beitv2_mm.compat` keeps from running its code.
 
     Args:
-        ema: take the moving average where the file has one beside the ordinary weights.
+        ema: take the moving average if the file has one beside the ordinary weights.
 
     Raises:
         CheckpointError: the file is missing or damaged, holds code, or holds no tensors.
@@ -44,7 +44,7 @@ def read(source: Source, ema: bool = False) -> StateDict:
 
 
 def open_checkpoint(source: Source, ema: bool = False) -> Content:
-    """`read`, with a note on moving averages."""
+    """Reads a checkpoint as `read` does, and notes whether it has moving averages."""
     if isinstance(source, Mapping):
         checkpoint, name = source, 'the given mapping'
     else:
@@ -59,7 +59,7 @@ def open_checkpoint(source: Source, ema: bool = False) -> Content:
     if not tensors:
         raise CheckpointError(
             f'{name} holds no tensors, only [{shown(chosen, 10)}]. Expected weights '
-            f'at the top or under one of {WRAPPERS}.'
+            f'at the top level or under one of {WRAPPERS}.'
         )
     try:
         check_plain(tensors)
@@ -73,12 +73,12 @@ def _choose_weights(
 ) -> tuple[Mapping[str, Any], str, bool]:
     """The mapping that holds the weights, a note, and whether they are a moving average."""
     note, is_average = '', False
-    for _ in range(MAX_WRAPPERS):  # a mapping may hold itself
+    for _ in range(MAX_WRAPPERS):  # a mapping may contain itself
         averages, ordinary = (
             [key for key in keys if isinstance(checkpoint.get(key), Mapping)]
             for keys in (EMA_WRAPPERS, WRAPPERS)
         )
-        # mmengine exchanges the two when it saves: state_dict holds the average.
+        # mmengine swaps the two when it saves: state_dict holds the average.
         exchanged = 'ema_state_dict' in averages and 'mmengine_version' in _meta(checkpoint)
         if exchanged and ordinary:
             key, is_average = ordinary[0], True
@@ -102,7 +102,7 @@ def _meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _tensors(checkpoint: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors; the key of an inner mapping, such as a teacher, becomes a prefix."""
+    """Names and tensors; the key of an inner mapping, such as 'teacher', becomes a prefix."""
     waiting: list[tuple[str, Mapping[Any, Any], int]] = [('', checkpoint, 0)]
     count = 0
     while waiting:
@@ -122,8 +122,8 @@ def _tensors(checkpoint: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
 def dataset_meta(source: str | PathLike[str]) -> dict[str, Any]:
     """The metainfo of the data set that mmengine stores in a checkpoint, or an empty dict.
 
-    Keys are 'classes', a list of str, 'palette', a list of (R, G, B), and the settings by which
-    images were read: 'white', a number, and 'channels', an int. Other keys are left out.
+    Its keys are 'classes', a list of str, 'palette', a list of (R, G, B), and the settings with
+    which images were read: 'white', a number, and 'channels', an int. Other keys are left out.
 
     Raises:
         CheckpointError: see `read`.
@@ -160,14 +160,14 @@ def _is_color(value: object) -> bool:
 def write(state_dict: StateDict, path: str | PathLike[str], wrapper: str | None = None) -> None:
     """Writes .safetensors, or a .pth with the tensors under ``wrapper``.
 
-    An interruption leaves the file that was there before.
+    After an interruption, the file is the one that was there before.
 
     Raises:
         CheckpointError: the folder does not exist or cannot be written.
     """
     try:
         with atomic(path) as temporary:
-            if Path(path).suffix == '.safetensors':  # takes no tensors that share memory
+            if Path(path).suffix == '.safetensors':  # refuses tensors that share memory
                 copies = {name: value.clone().contiguous() for name, value in state_dict.items()}
                 save_file(copies, temporary, metadata={'format': 'pt'})
             else:

@@ -1,4 +1,4 @@
-"""The patch grid of position tensors, and their resizing to another grid."""
+"""The patch grids of position tensors, and resizing to another grid."""
 
 from collections.abc import Mapping
 from math import isqrt
@@ -15,11 +15,11 @@ from beitv2_mm.layers.position import (
     table_size,
 )
 
-MAX_PATCHES = 1 << 14  # 128 x 128, for which the index of positions takes 2 GiB
+MAX_PATCHES = 1 << 14  # 128 x 128, whose index of relative positions takes 2 GiB
 
 
 def check_grid(grid: Grid, name: str) -> None:
-    """Raises a CheckpointError unless there are 1 to `MAX_PATCHES` patches."""
+    """Raises a CheckpointError unless the grid has 1 to `MAX_PATCHES` patches."""
     if min(grid) < 1 or grid[0] * grid[1] > MAX_PATCHES:
         raise CheckpointError(
             f'{name}: a grid of {grid[0]} x {grid[1]} patches; expected 1 to {MAX_PATCHES} patches.'
@@ -37,8 +37,8 @@ def square_grid(patches: int, name: str) -> Grid:
 
 def _not_square(name: str) -> CheckpointError:
     return CheckpointError(
-        f'{name} comes from a grid that is not square, and its rows and columns cannot be '
-        'told from its size. Pass source_grid=(rows, columns).'
+        f'{name} comes from a grid that is not square, and its size does not tell the rows and '
+        'columns. Pass source_grid=(rows, columns).'
     )
 
 
@@ -53,10 +53,10 @@ def table_grid(table: Tensor, name: str) -> Grid:
 
 
 def grid_of(weights: Mapping[str, Tensor], part: str = '') -> Grid:
-    """The square grid that a transformer was trained with, from official names.
+    """The square grid that a transformer was trained with, from tensors with official names.
 
     Raises:
-        CheckpointError: it has no positions, or their grid is not square.
+        CheckpointError: there are no positions, or their grid is not square.
     """
     position = f'{part}pos_embed'
     if position in weights:
@@ -64,17 +64,17 @@ def grid_of(weights: Mapping[str, Tensor], part: str = '') -> Grid:
     for name in (SHARED_TABLE, f'{part}blocks.0.attn.{BIAS_TABLE}'):
         if name in weights:
             return table_grid(weights[name], name)
-    raise CheckpointError('It has no positions, which tell the grid of patches.')
+    raise CheckpointError('There are no position tensors, whose size tells the grid of patches.')
 
 
 def resize(name: str, value: Tensor, target: Grid, source: Grid | None = None) -> Tensor:
-    """A bias table or position embedding for another patch grid; other tensors are returned as is.
+    """Resizes a bias table or position embedding to another grid, and returns other tensors as is.
 
     Args:
-        source: the grid that it was trained with; None for a square one.
+        source: the grid that the tensor was trained with; None for a square one.
 
     Raises:
-        CheckpointError: its grid is not square, or not ``source``.
+        CheckpointError: the tensor's grid is not square, or is not ``source``.
     """
     leaf = name.rpartition('.')[2]
     if leaf not in (BIAS_TABLE, 'pos_embed'):

@@ -1,4 +1,4 @@
-"""Official names -> the names, and tensors, of the layouts that files are converted to."""
+"""Official names -> names and tensors in the layouts to which files are converted."""
 
 import re
 from collections.abc import Callable, Container
@@ -23,13 +23,13 @@ Format = Literal['beitv2_mm', 'official', 'timm', 'mmpretrain', 'transformers']
 def target_tensors(
     name: str, value: Tensor, kind: Kind, to: Format, names: Container[str]
 ) -> list[tuple[str, Tensor]]:
-    """The names and tensors of the layout ``to`` that hold one official tensor.
+    """The names and tensors that represent one official tensor in the layout ``to``.
 
     Args:
         names: all official names of the checkpoint.
 
     Returns:
-        One pair, several where a tensor is copied or split, or none where it has no place.
+        One pair, several if the tensor is copied or split, none if the layout has no place for it.
     """
     if to == 'transformers':
         return to_transformers(name, value, kind)
@@ -41,7 +41,7 @@ def target_tensors(
         value = value.flatten()[0].bool() if to == 'beitv2_mm' else value.reshape(1).float()
     target = _NAMES[to](name, kind)
     if to == 'mmpretrain' and target and 'cls_pt_layers.0.norm1.weight' in names:
-        target = target.replace('backbone.ln1.', 'neck.norm.')  # the neck has the final norm
+        target = target.replace('backbone.ln1.', 'neck.norm.')  # there the neck has the final norm
     return [] if target is None else [(target, value)]
 
 
@@ -63,7 +63,7 @@ def _beitv2_mm_name(name: str, kind: Kind) -> str | None:
 
 def _official_name(name: str, kind: Kind) -> str | None:
     if name == 'quantize.idle_steps' or name.startswith('target_norm.'):
-        return None  # state of our own training
+        return None  # only our training needs it
     if kind == 'segmentor' and not re.match(SEGMENTATION_HEADS, name):
         return f'backbone.{name}'
     return name

@@ -1,4 +1,4 @@
-"""The settings of a config that would fit a checkpoint, for errors."""
+"""Finds the settings that would fit a checkpoint, for error messages."""
 
 from collections.abc import Container, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from beitv2_mm.checkpoint.names import BIAS_TABLE, CODEBOOK, SHARED_TABLE, to_of
 from beitv2_mm.compat.safe_load import CheckpointError
 from beitv2_mm.layers.arch import ARCHS
 
-PARTS = ('', 'encoder.', 'decoder.')  # the transformers of a network
+PARTS = ('', 'encoder.', 'decoder.')  # prefixes of the transformers in a network
 
 
 def num_blocks(names: Container[str], part: str = '') -> int:
@@ -21,10 +21,10 @@ def num_blocks(names: Container[str], part: str = '') -> int:
 
 
 def arch_of(weights: Mapping[str, Tensor], part: str = '') -> str | dict[str, Any] | None:
-    """The arch of a transformer from its tensors: its name, or a dict; None without blocks.
+    """The arch of a transformer from its tensors: a name, a dict, or None without blocks.
 
-    The number of heads follows from the bias tables; without tables, heads are assumed to have 64
-    channels, as in all published models.
+    The bias tables give the number of heads; without them, heads are assumed to have 64 channels,
+    as in all published models.
     """
     depth = num_blocks(weights, part)
     fc1 = weights.get(f'{part}blocks.0.mlp.fc1.weight')
@@ -41,7 +41,7 @@ def arch_of(weights: Mapping[str, Tensor], part: str = '') -> str | dict[str, An
 
 
 def proposal(weights: Mapping[str, Tensor], module: nn.Module) -> str:
-    """Settings that fit tensors of other shapes, such as ": set arch='large'", or ''."""
+    """Settings that fit the shapes of the weights, such as ": set arch='large'", or ''."""
     own = to_official(module.state_dict())
     settings = []
     for part in PARTS:
@@ -60,11 +60,11 @@ def proposal(weights: Mapping[str, Tensor], module: nn.Module) -> str:
 def check_structure(
     weights: Mapping[str, Tensor], wanted: Container[str], module: nn.Module
 ) -> None:
-    """Refuses weights whose shapes fit, but with which ``module`` would compute something else.
+    """Refuses weights that fit by shape, but with which ``module`` would compute something else.
 
     Raises:
-        CheckpointError: blocks are missing, or positions, layer scale or the attention's biases are
-            of another kind. The message names the settings that fit.
+        CheckpointError: blocks are missing, or positions, layer scale or the biases of attention
+            are of another kind. The message gives the settings that fit.
     """
     for part in PARTS:
         there, here = num_blocks(weights, part), num_blocks(wanted, part)
@@ -96,7 +96,7 @@ def check_structure(
 
 
 def position_of(names: Container[str], part: str) -> str | None:
-    """The kind of positions, None where there are none."""
+    """The kind of position tensors, or None if there are none."""
     kinds = dict(
         shared=f'{part}{SHARED_TABLE}',
         layerwise=f'{part}blocks.0.attn.{BIAS_TABLE}',
@@ -106,5 +106,5 @@ def position_of(names: Container[str], part: str) -> str | None:
 
 
 def _fits_position(theirs: str, ours: str | None) -> bool:
-    """Whether the positions can be loaded; a table for all blocks can be copied to each block."""
+    """Whether the positions can be loaded: a shared table can be copied to each block."""
     return ours is None or theirs == ours or (theirs, ours) == ('shared', 'layerwise')

@@ -1,6 +1,6 @@
-"""The names of the same weights in official, timm, mmpretrain, mmseg and our own files.
+"""Maps the names of weights in timm, mmpretrain, mmseg and our own files to the official ones.
 
-The official flat names are the common form, in which layouts are compared and converted.
+The official flat names are the common form for comparing and converting layouts.
 """
 
 import re
@@ -19,7 +19,7 @@ BIAS_TABLE = 'relative_position_bias_table'
 SHARED_TABLE = f'rel_pos_bias.{BIAS_TABLE}'
 CODEBOOK = 'quantize.embedding.weight'
 INITIALIZED = 'quantize.embedding.initted'
-MAX_EXPANDED = 1 << 30  # bytes of a tensor that repeats its storage
+MAX_EXPANDED = 1 << 30  # bytes of an expanded tensor, which is larger than its storage
 SEGMENTATION_HEADS = r'(decode_head|auxiliary_head)\.'
 HEADS = re.compile(rf'^(head|lm_head|cls_pt_lm_head|{SEGMENTATION_HEADS}conv_seg)\.')
 # Buffers that follow from the settings, or that the reference quantizer writes and never reads.
@@ -30,14 +30,14 @@ DERIVED = re.compile(
 _TO_OFFICIAL = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # mm models nest what is flat in the official files
+        # models of OpenMMLab nest what is flat in the official files
         (r'^module\.', ''),
         (r'^backbone\.', ''),
         (r'^neck\.', ''),
         (r'^head\.(fc|layers\.fc)\.', 'head.'),
         (r'^head\.((cls_pt_)?lm_head)\.', r'\1.'),
         (r'^quantize\.initialized$', INITIALIZED),
-        # the head rescales here, and the backbone in the official code
+        # here the head rescales the features, in the official code the backbone
         (r'^decode_head\.(fpn[12])\.', r'\1.'),
         # names of mmpretrain and mmseg
         (r'^head\.cls_head\.', 'lm_head.'),
@@ -47,7 +47,7 @@ _TO_OFFICIAL = tuple(
         (r'(blocks|cls_pt_layers)\.(\d+)\.ln([12])\.', r'\1.\2.norm\3.'),
         (r'(blocks|cls_pt_layers)\.(\d+)\.ffn\.layers\.0\.0\.', r'\1.\2.mlp.fc1.'),
         (r'(blocks|cls_pt_layers)\.(\d+)\.ffn\.layers\.1\.', r'\1.\2.mlp.fc2.'),
-        (r'^(encoder|decoder)\.ln[12]\.', r'\1.fc_norm.'),  # the only norm that they have
+        (r'^(encoder|decoder)\.ln[12]\.', r'\1.fc_norm.'),  # their only norm
         (r'^ln1\.', 'norm.'),
         (r'^ln2\.', 'fc_norm.'),
     )
@@ -55,14 +55,14 @@ _TO_OFFICIAL = tuple(
 
 
 def shown(names: Iterable[object], count: int = 3) -> str:
-    """The first names, shortened and quoted, as a hostile file may control a terminal by them."""
+    """The first names, shortened and quoted: names in a hostile file could control a terminal."""
     names = list(names)
     first = [repr(str(name)[:80]) for name in names[:count]]
     return ', '.join(first) + (f' and {len(names) - count} more' if len(names) > count else '')
 
 
 def official_name(name: str) -> str:
-    """The name that a parameter of any known layout has in the official files."""
+    """The official name of a parameter of any known layout."""
     for pattern, replacement in _TO_OFFICIAL:
         name = pattern.sub(replacement, name)
     return name
@@ -82,14 +82,14 @@ def official_names(state_dict: Mapping[str, object]) -> dict[str, str]:
         if official in names:
             raise CheckpointError(
                 f'{shown([names[official]])} and {shown([name])} would both be '
-                f'{shown([official])}: the checkpoint is of a network that BEiT v2 does not have.'
+                f'{shown([official])}: the checkpoint is not of a network of BEiT v2.'
             )
         names[official] = name
     return names
 
 
 def check_plain(state_dict: Mapping[str, Tensor]) -> None:
-    """Raises a CheckpointError for tensors that cannot be computed with or written."""
+    """Raises a CheckpointError for tensors that can be neither used nor written."""
     for name, value in state_dict.items():
         if value.is_nested or value.layout is not torch.strided or value.is_quantized:
             raise CheckpointError(f'{shown([name])} is sparse, nested or quantized.')
@@ -99,7 +99,7 @@ def check_plain(state_dict: Mapping[str, Tensor]) -> None:
 
 
 def to_official(state_dict: Mapping[str, Tensor]) -> StateDict:
-    """State dict of any known layout under official names.
+    """The tensors of any known layout by official names.
 
     Raises:
         CheckpointError: see `official_names`.

@@ -1,4 +1,4 @@
-"""The tensors of one network in a file, without wrappers and prefix."""
+"""Finds one network in a file and takes wrappers and prefixes off its names."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from beitv2_mm.checkpoint.names import StateDict, official_name, shown, to_offic
 from beitv2_mm.checkpoint.transformers_names import from_transformers
 from beitv2_mm.compat.safe_load import CheckpointError
 
-# Parts that DDP, torch.compile, FSDP and activation checkpointing insert into names, anywhere.
+# DDP, torch.compile, FSDP and activation checkpointing insert these parts anywhere in a name.
 _WRAPPER = re.compile(
     r'(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.'
 )
@@ -23,14 +23,14 @@ _OF_BEIT = re.compile(
 
 
 class _AnyBEiT:
-    """Contains every official name of networks of any size."""
+    """A container of all official names of networks of any size."""
 
     def __contains__(self, name: object) -> bool:
         return _OF_BEIT.match(str(name)) is not None
 
 
 class Network(NamedTuple):
-    """Tensors without wrappers and prefix, the prefix, and a note on moving averages."""
+    """Tensors without wrappers and prefix, the prefix, and a note on moving averages (EMA)."""
 
     tensors: StateDict
     prefix: str
@@ -43,15 +43,15 @@ def network_in(
     prefix: str | None = None,
     ema: bool = False,
 ) -> Network:
-    """The tensors of one network of a file.
+    """The tensors of one network in a file.
 
     Args:
-        wanted: official names of the network; by default those of any BEiT v2.
+        wanted: official names of the network; by default those of any BEiT v2 network.
         prefix: take only tensors whose names start with it; None finds the prefix.
-        ema: take the moving average that the names show.
+        ema: take the moving average, which is recognised by its names.
 
     Raises:
-        CheckpointError: see `find_prefix`, or no tensor has the prefix.
+        CheckpointError: see `find_prefix`; or no tensor has the prefix.
     """
     tensors = from_transformers(unwrap(state_dict))
     note = ''
@@ -69,7 +69,7 @@ def network_in(
 def below(tensors: StateDict, prefix: str) -> StateDict:
     """The tensors whose names start with ``prefix``, without it, under official names."""
     prefix = unwrap_name(prefix.removesuffix('.') + '.')
-    last = prefix[:-1].rpartition('.')[2] + '.'  # 'encoder.' decides the name of its norm
+    last = prefix[:-1].rpartition('.')[2] + '.'  # below 'encoder.', the norm has another name
     inner = {
         last + name.removeprefix(prefix): value
         for name, value in tensors.items()
@@ -77,7 +77,7 @@ def below(tensors: StateDict, prefix: str) -> StateDict:
     }
     if not inner:
         raise CheckpointError(
-            f'no tensor has a name that starts with {prefix!r}. It has [{shown(tensors)}].'
+            f'no tensor has a name that starts with {prefix!r}. The names are [{shown(tensors)}].'
         )
     return {name.removeprefix(last): value for name, value in to_official(inner).items()}
 
@@ -88,7 +88,7 @@ def unwrap_name(name: str) -> str:
 
 
 def unwrap(state_dict: Mapping[str, Tensor]) -> StateDict:
-    """The tensors without wrappers in their names.
+    """The tensors by names without wrappers.
 
     Raises:
         CheckpointError: two names become the same.
@@ -97,7 +97,7 @@ def unwrap(state_dict: Mapping[str, Tensor]) -> StateDict:
     for name in state_dict:
         other = names.setdefault(unwrap_name(name), name)
         if other != name:
-            raise CheckpointError(f'{shown([other])} and {shown([name])} name one parameter twice.')
+            raise CheckpointError(f'{shown([other])} and {shown([name])} are the same parameter.')
     return {plain: state_dict[name] for plain, name in names.items()}
 
 
@@ -106,10 +106,10 @@ def find_prefix(
 ) -> tuple[str, list[str]]:
     """The prefix with most of the official names ``wanted`` below it, or ''.
 
-    Ordinary weights are preferred to moving averages (EMA), unless ``ema`` asks for these. Of
-    nested prefixes ('model.' and 'model.backbone.') the outer one is taken if it has as many names,
-    and of a tokenizer's encoder and decoder the encoder. The caller has to choose between other
-    networks, such as a student and a teacher.
+    Ordinary weights are preferred to moving averages (EMA), unless ``ema`` is set. Of nested
+    prefixes ('model.' and 'model.backbone.'), the outer one is taken if it has as many names; of
+    the encoder and decoder of a tokenizer, the encoder. Between other networks, such as a student
+    and a teacher, the caller has to choose.
 
     Returns:
         The prefix, and the prefixes of moving averages in the file.
@@ -139,7 +139,7 @@ def find_prefix(
     if len(rivals) > 1:
         found = ', '.join(f'{shown([p])} ({candidates[p]} tensors)' for p in rivals[:5])
         raise CheckpointError(
-            f'Several networks in the file fit, under {found}: choose one with prefix=, such as '
+            f'Several networks in the file fit, under {found}: choose one by prefix=, such as '
             f'prefix={shown(rivals[:1])}.'
         )
     outer = {p for p in averages if not any(p != q and p.startswith(q) for q in averages)}

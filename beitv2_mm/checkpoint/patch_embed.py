@@ -1,4 +1,4 @@
-"""Patch embeddings for other channels and patch sizes: (D, C, h, w) -> (D, C', h', w')."""
+"""Fits patch embeddings to other channels and patch sizes: (D, C, h, w) -> (D, C', h', w')."""
 
 from math import ceil
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def fit_channels(weight: Tensor, channels: int) -> Tensor:
-    """Weights for another number of input channels, with the same output for equal channels.
+    """Weights for another number of channels; images whose channels are equal give the same output.
 
-    The channels are repeated in their order and scaled by C / C', as in timm. Where C does not
-    divide C', each new channel also gets an equal share of the rest of the sum.
+    The channels are repeated in order and scaled by C / C', as in timm. If C does not divide C',
+    each new channel also gets an equal share of what is then missing in the sum.
     """
     old = weight.shape[1]
     repeated = weight.repeat(1, ceil(channels / old), 1, 1)[:, :channels] * (old / channels)
@@ -19,10 +19,10 @@ def fit_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def fit_patch_embed(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Weights of ``shape``, which has the first size of ``weight``.
+    """Weights of ``shape``, which has the same D as ``weight``.
 
-    The patch size changes by the pseudo-inverse of resizing an image (FlexiViT, section 3.4): a
-    patch that is enlarged gives the same token as before.
+    The patch size is changed by the pseudo-inverse of resizing an image (FlexiViT, section 3.4):
+    an enlarged patch gives the same token as before.
     """
     dtype = weight.dtype
     if weight.shape[1] != shape[1]:

@@ -1,7 +1,7 @@
-"""The names of Hugging Face's BEiT and Data2VecVision, where q, k and v are separate tensors.
+"""Maps the names of Hugging Face's BEiT and Data2VecVision, where q, k and v are separate tensors.
 
-Files are written in the layout of those on its hub, which every version of transformers reads;
-`from_transformers` also takes the names of the modules of transformers 5.
+Files are written with the names on its hub, which every version of transformers reads;
+`from_transformers` also reads the names of the modules of transformers 5.
 """
 
 import re
@@ -16,7 +16,7 @@ from beitv2_mm.compat.safe_load import CheckpointError
 from beitv2_mm.layers.arch import Arch
 from beitv2_mm.layers.position import Grid
 
-# official -> hub, within a block
+# official name -> name on the hub, within a block
 _IN_BLOCK = {
     'attn.proj.': 'attention.output.dense.',
     f'attn.{BIAS_TABLE}': f'attention.attention.relative_position_bias.{BIAS_TABLE}',
@@ -63,7 +63,7 @@ _ARCHITECTURES: dict[Kind, str] = dict(
 
 
 def from_transformers(tensors: StateDict) -> StateDict:
-    """Official names, with the part before 'beit.' as prefix; other files stay as they are.
+    """Official names after the part before 'beit.' as prefix; other files are returned unchanged.
 
     Raises:
         CheckpointError: a block lacks a part of q, k and v.
@@ -85,7 +85,7 @@ def from_transformers(tensors: StateDict) -> StateDict:
             found[prefix + _renamed(block[3], _inverse(_IN_BLOCK) | _NEWER)] = value
         elif projection[2] == 'weight':
             projections.setdefault(prefix, {})[projection[1]] = value
-        else:  # the bias of the keys has no effect: it adds one number to all scores of a query
+        else:  # keys need no bias: it would add the same number to all scores of a query
             found[f'{prefix}attn.{projection[1]}_bias'] = value
     for prefix, parts in projections.items():
         if parts.keys() != {'q', 'k', 'v'} or len({p.shape for p in parts.values()}) > 1:
@@ -99,7 +99,7 @@ def _inverse(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
-    """The name with its start replaced by that in ``names``."""
+    """Replaces the start of a name by its value in ``names``."""
     for start, replacement in names.items():
         if name.startswith(start):
             return replacement + name[len(start) :]
@@ -107,7 +107,7 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
 
 
 def to_transformers(name: str, value: Tensor, kind: Kind) -> list[tuple[str, Tensor]]:
-    """The names and tensors of the hub that hold one official tensor; none if it has no place.
+    """The names and tensors that represent one official tensor on the hub, or none.
 
     Raises:
         CheckpointError: q, k and v cannot be told apart.
@@ -128,16 +128,14 @@ def to_transformers(name: str, value: Tensor, kind: Kind) -> list[tuple[str, Ten
             part = 'query' if block[2] == 'attn.q_bias' else 'value'
             return [(f'{attention}{part}.bias', value)]
         return [(start + _renamed(block[2], _IN_BLOCK), value)]
-    if kind == 'pretraining' and name.startswith(
-        'norm.'
-    ):  # in transformers it is a part of the head
+    if kind == 'pretraining' and name.startswith('norm.'):  # a part of the head in transformers
         return [(_renamed(name, _IN_MODEL), value)]
     inside = _renamed(name, _IN_MODEL)
     return [(root + inside, value)] if inside != name else [(_renamed(name, _HEADS), value)]
 
 
 def config_of(weights: Mapping[str, Tensor], kind: Kind, arch: Arch, grid: Grid) -> dict[str, Any]:
-    """``config.json`` of a model with these tensors, which have official names."""
+    """The content of ``config.json`` for a model with these tensors, which have official names."""
     _, channels, patch, _ = weights['patch_embed.proj.weight'].shape
     tables = [name for name in weights if name.endswith(BIAS_TABLE)]
     config: dict[str, Any] = dict(

@@ -1,8 +1,8 @@
-"""Fixes of the OpenMMLab libraries beside today's PyTorch, setuptools, transformers and mmcv-lite.
+"""Fixes for the OpenMMLab libraries with today's PyTorch, setuptools, transformers and mmcv-lite.
 
-There is one module for each fixed library and one function for each fix. A function first probes
-whether the installed versions need the fix, and returns whether it took effect; a second call does
-nothing. ``import beitv2_mm`` applies all fixes as soon as mmengine is imported.
+There is one module for each library and one function for each fix. A function first probes whether
+the installed versions need the fix, and returns whether it took effect; a second call does nothing.
+``import beitv2_mm`` applies all fixes as soon as mmengine is imported.
 """
 
 from beitv2_mm.compat.after_import import after_import
@@ -16,12 +16,12 @@ def active() -> list[str]:
 
 
 def reasons() -> dict[str, str]:
-    """The name of each applied fix and a line that says what it does."""
+    """The name of each applied fix, and a line about what it does."""
     return dict(_active)
 
 
 def apply() -> list[str]:
-    """Apply every fix that is needed and not yet applied; return ``active()``."""
+    """Applies every fix that is needed and not yet applied; returns ``active()``."""
     from beitv2_mm.compat import mmcv_ops, mmengine_, mmpretrain_  # they import mmengine
 
     fixes = (

@@ -1,4 +1,4 @@
-"""Act on modules as they are imported, and stand in for modules that are missing."""
+"""Acts on modules when they are imported, and provides stand-ins for missing modules."""
 
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -11,7 +11,7 @@ Action = Callable[[ModuleType], None]
 
 
 def after_import(name: str, action: Action) -> None:
-    """Call ``action(module)``: now if the module is imported already, else as soon as it is."""
+    """Calls ``action(module)`` now if the module is imported already, else after its import."""
     if name in sys.modules:
         action(sys.modules[name])
     elif not any(isinstance(finder, _Once) and finder.name == name for finder in sys.meta_path):
@@ -19,9 +19,9 @@ def after_import(name: str, action: Action) -> None:
 
 
 class _Once(MetaPathFinder):
-    """Finds one module as Python would, and calls the action when it has been executed.
+    """Finds one module as Python does, and calls the action after the module was executed.
 
-    A module may be found several times, because some code only looks whether it exists.
+    A module may be found several times, because some code only checks whether it exists.
     """
 
     def __init__(self, name: str, action: Action) -> None:
@@ -52,9 +52,9 @@ class _Once(MetaPathFinder):
 
 
 class StandIn(MetaPathFinder, Loader):
-    """Provides modules that ``fill`` makes, in ``sys.meta_path``.
+    """Provides modules that do not exist, with the content that ``fill`` gives them.
 
-    Code that only looks whether a module exists does not call ``fill``, which may raise.
+    Code that only checks whether a module exists does not call ``fill``, which may raise.
     """
 
     def __init__(self, names: Collection[str], fill: Action) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints from URLs, in torch's cache: downloads time out, and their hash is checked."""
+"""Downloads checkpoints to PyTorch's cache, with a timeout and a check of their hash."""
 
 import hashlib
 import logging
@@ -19,9 +19,9 @@ TIMEOUT = 60  # seconds without a byte
 
 @contextmanager
 def timeouts() -> Iterator[None]:
-    """Connections that are made inside give up after `TIMEOUT`; by default they wait for ever.
+    """Limits connections that are opened inside to `TIMEOUT`; by default they wait for ever.
 
-    The limit holds for the whole process, threads included.
+    The limit holds for all threads of the process.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
@@ -41,12 +41,12 @@ def load_url(
 ) -> Any:
     """Downloads the file at ``url`` once and returns ``load(file, map_location)``.
 
-    The expected SHA-256 stands in ``url#sha256=...``, or its beginning in the name of the file, as
-    in name-d5036aa7.pth. Without either, a warning gives the hash of the downloaded file.
+    The expected SHA-256 is given as ``url#sha256=...``, or its beginning is part of the file name,
+    as in name-d5036aa7.pth. Without either, a warning gives the hash of the downloaded file.
 
     Raises:
-        RuntimeError: no network, no such file, another hash, or a copy in the cache that cannot be
-            read; the message says what to do by hand.
+        RuntimeError: there is no network or no such file, the hash differs, or the copy in the
+            cache cannot be read; the message says what to do.
     """
     address, fragment = urldefrag(url)
     name = os.path.basename(urlparse(address).path)
@@ -54,7 +54,7 @@ def load_url(
         raise RuntimeError('the address names no file')
     pinned = re.fullmatch(r'sha256=([0-9a-f]{64})', fragment)
     if fragment and not pinned:
-        raise RuntimeError(f'#{fragment} is not #sha256= and 64 hexadecimal digits')
+        raise RuntimeError(f'#{fragment} is not #sha256= with 64 hexadecimal digits')
     folder = os.path.expanduser(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
     file = os.path.join(folder, name)
     if not os.path.exists(file):
@@ -65,12 +65,12 @@ def load_url(
                 torch.hub.download_url_to_file(address, file, start and start[1], progress)
         except (OSError, RuntimeError, ValueError) as error:
             raise RuntimeError(
-                f'the download failed ({_reason(error)}): fetch it by hand and put it at {file}'
+                f'the download failed ({_reason(error)}): download it by hand and save it as {file}'
             ) from error
         if not start:
             print_log(
-                f'{address} states no hash, so it was not checked; give it as '
-                f'{address}#sha256={_sha256(file)} to have it checked from now on',
+                f'{address} states no hash, so the file was not checked; with '
+                f'{address}#sha256={_sha256(file)} it is checked from now on',
                 'current',
                 level=logging.WARNING,
             )

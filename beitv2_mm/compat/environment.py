@@ -1,4 +1,4 @@
-"""A page of the installed versions, and of what is missing for each task, for bug reports."""
+"""Describes the environment for bug reports: installed versions, and what each task still needs."""
 
 import platform
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 class Task(NamedTuple):
-    """A task of the user, the modules that it needs and the extra that installs them."""
+    """A task of a user, the modules that it needs, and the extra that installs them."""
 
     name: str
     modules: Sequence[str]
@@ -33,7 +33,7 @@ TASKS = (
 
 
 def describe() -> str:
-    """The environment as a page of text."""
+    """The environment as text."""
     lines = [f'beitv2_mm {beitv2_mm.__version__}', '']
     lines += _columns('Environment', [*_machine(), *_versions(), ('configs, tools', _root())])
     fixes = compat.reasons().items()
@@ -43,7 +43,7 @@ def describe() -> str:
 
 
 def _machine() -> list[tuple[str, str]]:
-    import torch  # not for --help
+    import torch  # slow, and not needed for --help
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [

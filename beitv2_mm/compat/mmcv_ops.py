@@ -1,4 +1,4 @@
-"""A stand-in for the compiled operators that mmcv-lite lacks and mmseg imports."""
+"""A stand-in for the compiled operators that mmseg imports and mmcv-lite lacks."""
 
 import sys
 from collections.abc import Callable
@@ -25,18 +25,18 @@ def _missing_op(name: str) -> Callable[..., NoReturn]:
 
 
 def _fill(module: ModuleType) -> None:
-    # Diagnostics (mmcv.collect_env) call these two and need an answer, not an error.
+    # Diagnostics (mmcv.collect_env) call these two functions and need an answer, not an error.
     for name in ('get_compiler_version', 'get_compiling_cuda_version'):
         setattr(module, name, lambda: 'n/a (mmcv-lite)')
     module.__getattr__ = _missing_op  # type: ignore[method-assign]
 
 
 def missing_compiled_ops() -> bool:
-    """Make ``mmcv.ops`` (and so all of mmseg) importable beside mmcv-lite.
+    """Make ``mmcv.ops``, and so all of mmseg, importable with mmcv-lite.
 
-    Why: mmseg's models import ``mmcv.ops`` eagerly, mmcv-lite has no compiled ``mmcv._ext``, and
-    full mmcv is a source build of half an hour. Python finds the stand-in last, after any real
-    module, and its ops raise an error that names them when they are called. This function does not
+    Why: mmseg's models always import ``mmcv.ops``, mmcv-lite has no compiled ``mmcv._ext``, and
+    building full mmcv from source takes half an hour. Python finds the stand-in after any real
+    module, and its ops raise an error with their name when they are called. This function does not
     import mmcv.
     Until: mmseg (> 1.2.2) imports compiled ops lazily, or mmcv ships wheels for current PyTorch.
     """

@@ -1,4 +1,4 @@
-"""Fixes of mmengine beside today's PyTorch, setuptools and DeepSpeed."""
+"""Fixes for mmengine with today's PyTorch, setuptools and DeepSpeed."""
 
 import argparse
 import contextlib
@@ -30,15 +30,15 @@ _STATISTICS = ('mean', 'min', 'max', 'current')
 
 
 def has_accelerator() -> bool:
-    """Whether mmengine trains on a device that knows mixed precision and several processes.
+    """Whether mmengine's device supports mixed precision and several processes.
 
-    Those are CUDA, NPU, MLU and MUSA devices; mmengine has neither for Apple's MPS and for DIPU.
+    CUDA, NPU, MLU and MUSA devices do; mmengine supports neither on Apple's MPS and on DIPU.
     """
     return get_device() not in ('cpu', 'mps', 'dipu')
 
 
 def _history_buffer_method(owner: Any, name: str) -> Any:
-    """Stands in for ``builtins.getattr`` in checkpoints and refuses everything else."""
+    """Replaces ``builtins.getattr`` in checkpoints: a statistic of HistoryBuffer, or an error."""
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise pickle.UnpicklingError(
             f'a checkpoint may ask for {", ".join(_STATISTICS)} of HistoryBuffer, '
@@ -62,9 +62,10 @@ def resume_weights_only() -> bool:
     """Let ``weights_only=True`` load the checkpoints that mmengine writes.
 
     Why: mmengine saves HistoryBuffer objects (its log), but torch loads only tensors and plain
-    containers, so no run can be resumed. The classes of such a file are allow-listed, numbers of
-    NumPy included. The file also calls ``builtins.getattr``, which would open every attribute of
-    every object. So a stand-in has that name, which knows only HistoryBuffer's four statistics.
+    containers, so no run can be resumed. The classes in such a file are allow-listed, including
+    NumPy's numbers. The file also calls ``builtins.getattr``, which would give access to every
+    attribute of every object, so it is replaced by a function that knows only the four statistics
+    of HistoryBuffer.
     Until: an mmengine (> 0.10.7) that lists these classes, or saves plain lists.
     """
     if _loads([HistoryBuffer([0.5], [1]), np.float64(0.5), np.arange(1)]):
@@ -80,18 +81,18 @@ def resume_weights_only() -> bool:
 
 
 def refuse_code() -> bool:
-    """Load checkpoints from anywhere with ``weights_only=True`` and name the file that is refused.
+    """Load all checkpoints with ``weights_only=True``, and name a file that is refused.
 
-    Why: mmengine switches the check off for URLs, and it runs the text ``meta.config`` of a
-    checkpoint when it resumes. torch's error for a local file does not name the file, and advises
-    to switch the check off.
+    Why: mmengine switches the check off for URLs, and when it resumes, it runs the text
+    ``meta.config`` of the checkpoint. PyTorch's error for a local file does not name the file, and
+    recommends switching the check off.
     Until: an mmengine (> 0.10.7) that says ``weights_only=True`` in all its loaders, and reads no
     config from a checkpoint.
     """
     loader = checkpoint.CheckpointLoader
     if hasattr(loader.load_checkpoint, '__wrapped__'):
         return False
-    # Some official files keep their command line beside the weights; a Namespace is plain data.
+    # Some official files contain their command line as a Namespace, which is plain data.
     torch.serialization.add_safe_globals([argparse.Namespace])
     loader.register_scheme('', loader=load_from_local, force=True)
     checkpoint.load_url = functools.partial(load_url, load=load_from_local)
@@ -113,11 +114,11 @@ def _no_set_device() -> Iterator[None]:
 def launch_without_gpu() -> bool:
     """Start ``--launcher pytorch|slurm|mpi`` over gloo on a machine without accelerator.
 
-    Why: no multi-process run starts without GPU (or with CUDA_VISIBLE_DEVICES=-1). mmengine always
-    calls ``torch.cuda.set_device``, its default backend, nccl, does not run on CPUs, and it gives
-    DistributedDataParallel the number of a GPU, an error for modules on a CPU. The fix also ignores
-    ``sync_bn`` there, because PyTorch's SyncBatchNorm refuses CPU tensors.
-    Until: an mmengine (> 0.10.7) that names a device only where there is one.
+    Why: no multi-process run starts without a GPU (or with CUDA_VISIBLE_DEVICES=-1). mmengine
+    always calls ``torch.cuda.set_device``, its default backend nccl does not run on CPUs, and it
+    passes the number of a GPU to DistributedDataParallel, an error for modules on a CPU. The fix
+    also ignores ``sync_bn`` there, because PyTorch's SyncBatchNorm refuses CPU tensors.
+    Until: an mmengine (> 0.10.7) that sets a device only if there is one.
     """
     if has_accelerator():
         return False
@@ -133,7 +134,7 @@ def launch_without_gpu() -> bool:
         wrap(self, *args, **kwargs)
 
     MMDistributedDataParallel.__init__ = wrap_on_cpu  # type: ignore[method-assign]
-    runner.convert_sync_batchnorm = lambda model, implementation: model  # GPU only in PyTorch
+    runner.convert_sync_batchnorm = lambda model, implementation: model
     return True
 
 
@@ -160,10 +161,10 @@ def _refuse_import(module: ModuleType) -> NoReturn:
 
 
 def explain_setuptools() -> bool:
-    """Say what to install where ``pkg_resources`` is missing.
+    """Say what to install if ``pkg_resources`` is missing.
 
-    Why: mmengine needs it for its hub and for ``package::config`` inheritance. This package needs
-    neither, so the import succeeds and only such a call fails, with this help.
+    Why: mmengine needs it for its hub and for inheritance from ``package::config``. This package
+    uses neither, so the import succeeds, and only such a call fails, with this advice.
     Until: an mmengine (> 0.10.7) on importlib.metadata.
     """
     if stands_in('pkg_resources') or find_spec('pkg_resources') is not None:

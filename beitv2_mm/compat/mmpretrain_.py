@@ -1,8 +1,8 @@
-"""Fixes of mmpretrain beside today's transformers, and the models of this package in its list:
+"""A fix for mmpretrain with today's transformers, and the models of this package in its list:
 ``mmpretrain.list_models('beitv2_base')``.
 
 mmpretrain does not ask plugins for models, and importing it takes seconds. So nothing happens
-before mmpretrain is imported, and no metafile is read before somebody asks it for a model.
+until mmpretrain is imported, and no metafile is read until mmpretrain is asked for a model.
 """
 
 import functools
@@ -20,19 +20,20 @@ from beitv2_mm.compat.after_import import after_import
 
 
 def mmpretrain_without_multimodal() -> bool:
-    """Switch mmpretrain's multimodal models off beside a transformers that they cannot import.
+    """Switch off mmpretrain's multimodal models if the installed transformers breaks them.
 
-    Why: where transformers and pycocotools are installed (mmdet brings the latter), mmpretrain
-    imports BLIP, OFA and others with its models. They ask transformers.modeling_utils for
-    GenerationMixin, gone in 4.52, and for apply_chunking_to_forward, gone in 4.56, so that not one
-    model can be imported ("NoneType takes no arguments"). The version decides, because importing
-    transformers to look costs four seconds a process. A model that is off says so when it is built.
-    Until: an mmpretrain (> 1.2.0) that imports beside today's transformers.
+    Why: if transformers and pycocotools are installed (mmdet installs the latter), mmpretrain
+    imports BLIP, OFA and others with its models. They import from transformers.modeling_utils
+    GenerationMixin, removed in 4.52, and apply_chunking_to_forward, removed in 4.56, so no model at
+    all can be imported ("NoneType takes no arguments"). The version decides, because importing
+    transformers to probe it takes each process four seconds. A model that is switched off says so
+    when it is built.
+    Until: an mmpretrain (> 1.2.0) that can be imported with today's transformers.
     """
     try:
         found, _ = version('transformers'), version('pycocotools')
     except PackageNotFoundError:
-        return False  # mmpretrain switches the models off by itself
+        return False  # mmpretrain itself switches the models off
     if digit_version(found) < (4, 52):
         return False
 
@@ -60,7 +61,7 @@ def _refused_model(name: str, found: str) -> Callable[..., NoReturn]:
 
 
 def list_our_models(module: ModuleType) -> None:
-    """Add the models to ``ModelHub`` and let ``get_model`` build them by `beitv2_mm.get_model`,
+    """Adds our models to ``ModelHub``, and lets ``get_model`` build them by `beitv2_mm.get_model`,
     which reads official checkpoints."""
     hub, theirs = module.ModelHub, module.get_model
     if hasattr(hub, 'beitv2_mm_names'):
@@ -87,7 +88,7 @@ def list_our_models(module: ModuleType) -> None:
         return theirs(model, *args, **kwargs)
 
     hub._register_mmpretrain_models = staticmethod(register_all)
-    for name, loaded in list(sys.modules.items()):  # those that have imported the function by name
+    for name, loaded in list(sys.modules.items()):  # modules that have imported the function
         if name.split('.')[0] == 'mmpretrain' and getattr(loaded, 'get_model', None) is theirs:
             vars(loaded)['get_model'] = get_model
     vars(module)['get_model'] = get_model

@@ -1,4 +1,4 @@
-"""Modules under their earlier names, which go in version 0.2."""
+"""Modules under their former names, which version 0.2 removes."""
 
 import sys
 import warnings
@@ -29,7 +29,7 @@ MOVED = {
 def _fill(module: ModuleType) -> None:
     new = MOVED[module.__name__]
     warnings.warn(
-        f'{module.__name__} is now {new}; the old name goes in version 0.2',
+        f'{module.__name__} is now {new}; version 0.2 removes the old name',
         DeprecationWarning,
         stacklevel=3,
     )
@@ -38,5 +38,5 @@ def _fill(module: ModuleType) -> None:
 
 
 def find_moved_modules() -> None:
-    """Let Python find `MOVED`; to be called once."""
+    """Lets Python find the modules of `MOVED`; to be called once."""
     sys.meta_path.insert(0, StandIn(MOVED, _fill))

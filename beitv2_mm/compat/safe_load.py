@@ -1,4 +1,4 @@
-"""Checkpoint files -> plain objects, without running their code; every error is one line."""
+"""Loads checkpoint files without running code in them; every error is one line."""
 
 import functools
 import os
@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, is refused, or belongs to another model; one line."""
+    """A checkpoint cannot be read, is refused, or belongs to another model; one line."""
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Replaces mmengine's loader of this name for paths; also reads .safetensors files."""
+    """Replaces mmengine's function of this name for paths; also reads .safetensors files."""
     filename = os.path.expanduser(filename)
     if filename.endswith('.safetensors'):
         return load_file(filename, device=str(map_location or 'cpu'))
@@ -29,10 +29,10 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def _check_format(filename: str) -> None:
-    """Refuses TorchScript and old tar files, for which torch advises to switch the check off, and
-    compressed records, which may fill the memory."""
+    """Refuses TorchScript and old tar files, for which PyTorch recommends switching the check off,
+    and compressed records, which may fill the memory."""
     with open(filename, 'rb') as file:
-        is_zip = file.read(4) == b'PK\3\4'  # as torch tells them apart
+        is_zip = file.read(4) == b'PK\3\4'  # as PyTorch distinguishes them
     if is_zip:
         with zipfile.ZipFile(filename) as archive:
             members = archive.infolist()
@@ -47,7 +47,7 @@ def _check_format(filename: str) -> None:
 
 
 def weights_only_torch() -> ModuleType:
-    """PyTorch as a module whose ``load`` runs no code, for mmengine's other loaders."""
+    """A copy of the module torch whose ``load`` runs no code, for mmengine's other loaders."""
     module = ModuleType('torch')
     module.__dict__.update(torch.__dict__)
     module.__dict__['load'] = functools.partial(torch.load, weights_only=True)
@@ -69,14 +69,14 @@ def naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
                 f'There is no checkpoint {filename}: give the path of a file, or a URL'
             ) from None
         except pickle.UnpicklingError as error:
-            # The rest of torch's message says how to switch the check off.
+            # The rest of PyTorch's message says how to switch the check off.
             found = re.search(r'GLOBAL ([\w.]+)|(a checkpoint may ask .*)', str(error))
             if found is None:
-                raise CheckpointError(f'{filename} is no checkpoint') from None
+                raise CheckpointError(f'{filename} is not a checkpoint') from None
             raise CheckpointError(
                 f'{filename} holds code beside its weights, refused: {found[1] or found[2]}'
             ) from None
-        except Exception as error:  # unpicklers raise whatever they like
+        except Exception as error:  # unpicklers may raise anything
             reason = str(error).strip().split('\n')[0] or 'it is empty'
             if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
                 reason = f'it is damaged ({type(error).__name__}: {reason})'
@@ -88,7 +88,7 @@ def naming_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _drop_config(checkpoint: Any, filename: str) -> None:
-    """Removes the text ``meta.config`` of old files, which mmengine would run when it resumes."""
+    """Removes the text ``meta.config`` of old files, which mmengine would run to resume."""
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     if isinstance(meta, dict) and meta.pop('config', None) is not None:
         print_log(f'{filename}: its config, which is code, is left out', 'current')

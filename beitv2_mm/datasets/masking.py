@@ -24,8 +24,8 @@ class BlockwiseMaskGenerator:
         min_aspect, max_aspect: bounds of height / width, drawn log-uniformly; the upper one is
             1 / min_aspect by default.
 
-    The randomness is NumPy's global state, which the data loader's workers seed
-    (:func:`beitv2_mm.datasets.epoch_worker_init`).
+    The randomness is NumPy's global state, which the training loops seed for every sample
+    (:class:`beitv2_mm.engine.ResumableLoader`).
     """
 
     ATTEMPTS = 10  # rectangles tried in a row before the rest is filled patch by patch

@@ -32,8 +32,8 @@ class TorchvisionTransforms(BaseTransform):
     They get a (C, H, W) tensor, RGB if C is 3, of uint8 or of floats from 0 to 255. Floats are
     clipped to that range afterwards, because interpolation may leave it.
 
-    Their randomness is PyTorch's global state, which the data loader's workers seed
-    (:func:`beitv2_mm.datasets.epoch_worker_init`).
+    Their randomness is PyTorch's global state, which the training loops seed for every sample
+    (:class:`beitv2_mm.engine.ResumableLoader`).
 
     Args:
         transforms: a config for each, ``type`` being the class or its full name; ``interpolation``

@@ -1,34 +1,28 @@
 """From a config to a running training: hooks, metrics, loops, strategies."""
 
-from beitv2_mm.engine.hooks import (
-    AdaptCheckpointHook,
-    AtomicCheckpointHook,
+from beitv2_mm.engine.hooks.adapt import AdaptCheckpointHook
+from beitv2_mm.engine.hooks.checkpoint import AtomicCheckpointHook
+from beitv2_mm.engine.hooks.codebook import CodebookHook
+from beitv2_mm.engine.hooks.compile import CompileHook
+from beitv2_mm.engine.hooks.divergence import DivergenceGuardHook
+from beitv2_mm.engine.hooks.pictures import (
     AttentionPicturesHook,
-    CodebookHook,
     CodePicturesHook,
-    CompileHook,
-    DivergenceGuardHook,
-    EpochSeedHook,
     PredictionPicturesHook,
-    ProgressHook,
-    RunPageHook,
     SegmentationPicturesHook,
-    UnreadableImagesHook,
 )
+from beitv2_mm.engine.hooks.progress import ProgressHook
+from beitv2_mm.engine.hooks.run_page import RunPageHook
+from beitv2_mm.engine.hooks.seed import EpochSeedHook
+from beitv2_mm.engine.hooks.unreadable import UnreadableImagesHook
 from beitv2_mm.engine.loops import (
     ResumableEpochBasedTrainLoop,
     ResumableIterBasedTrainLoop,
     ResumableLoader,
 )
-from beitv2_mm.engine.metrics import (
-    KNNHook,
-    KNNMetric,
-    MIMMetric,
-    SubsetAccuracy,
-    TokenizerMetric,
-    codebook_statistics,
-    knn_scores,
-)
+from beitv2_mm.engine.metrics.codes import MIMMetric, TokenizerMetric, codebook_statistics
+from beitv2_mm.engine.metrics.knn import KNNHook, KNNMetric, knn_scores
+from beitv2_mm.engine.metrics.subset_accuracy import SubsetAccuracy
 from beitv2_mm.engine.precision import mixed_precision
 from beitv2_mm.engine.schedule import WarmupCosineLR, WarmupLinearLR
 from beitv2_mm.engine.strategies import BlockShardedStrategy, StrategyRunner

@@ -1,4 +1,4 @@
-"""Mistakes in a config that would show late, as another error, or never."""
+"""Finds mistakes in a config that would otherwise show late, as another error, or never."""
 
 import inspect
 import os
@@ -17,13 +17,13 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 from beitv2_mm.engine.errors import ConfigError
 from beitv2_mm.engine.precision import mixed_precision
 
-# Keys that runners leave to the tools, and that any dict of a config may have.
+# Keys of a config that only the tools read, and keys that any dict of a config may have.
 OF_TOOLS = {'auto_scale_lr', 'custom_imports', 'runner_type', 'tta_model', 'tta_pipeline'}
 OF_ANY = {'type', '_delete_', '_scope_'}
 
 
 def check_classes(cfg: Config) -> None:
-    """Raises ConfigError where the parts of a classifier count different numbers of classes."""
+    """Raises a ConfigError if the parts of a classifier have different numbers of classes."""
     model = cfg.get('model') or {}
     if 'num_classes' not in (model.get('head') or {}):
         return
@@ -31,12 +31,13 @@ def check_classes(cfg: Config) -> None:
     places = [place for part in parts for place in _places(model.get(part), f'model.{part}')]
     if len({count for _, count in places}) > 1:
         raise ConfigError(
-            f'The config counts different numbers of classes: {_listed(places)}. Give all of them '
+            f'The config has different numbers of classes: {_listed(places)}. Set all of them to '
             'the number of classes in the data.'
         )
 
 
 def _places(node: Any, name: str) -> Iterator[tuple[str, int]]:
+    """Dotted name and value of every ``num_classes`` below a node of the config."""
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, dict):
         items = node.items()
@@ -54,7 +55,7 @@ def _listed(places: Iterable[tuple[str, int]]) -> str:
 
 
 class ClassCountHook(Hook):
-    """Refuses to train a classifier on data of another number of classes; it knows them first."""
+    """Refuses to train a classifier on data with another number of classes."""
 
     def before_train(self, runner: Runner) -> None:
         head = (runner.cfg.get('model') or {}).get('head') or {}
@@ -66,14 +67,14 @@ class ClassCountHook(Hook):
         names = ', '.join(map(str, classes[:3]))
         raise ConfigError(
             f'The training data have {len(classes)} classes ({names}, ...), but '
-            f'{_listed(places)}. Options go behind --cfg-options: '
+            f'{_listed(places)}. Set them behind --cfg-options: '
             f'model.head.num_classes={len(classes)} and so on.'
         )
 
 
 @contextmanager
 def explain_batch_of_one(runner: Runner) -> Iterator[None]:
-    """Turns PyTorch's error about batch norm of a single value into what the user can change.
+    """Turns PyTorch's error about batch norm of a single value into one that says what to change.
 
     Raises:
         ConfigError: in place of PyTorch's error, which is its cause.
@@ -97,8 +98,8 @@ def explain_batch_of_one(runner: Runner) -> Iterator[None]:
 
 
 class Unknown(NamedTuple):
-    """A word of a key that nothing reads: where it stands, what is known there, whether that is
-    all that could be."""
+    """A word of a dotted key that nothing reads: the key before it, the names that are known
+    there, and whether no other names are possible."""
 
     where: str
     word: str
@@ -107,7 +108,7 @@ class Unknown(NamedTuple):
 
 
 def misspelt(cfg: Config, options: Iterable[str]) -> list[str]:
-    """A warning for each of the options that neither the config nor a signature knows."""
+    """Warnings about options that are neither in the config nor in the signature of a class."""
     if os.environ.get('RANK', '0') != '0':
         return []
     warnings = []
@@ -123,9 +124,10 @@ def misspelt(cfg: Config, options: Iterable[str]) -> list[str]:
 
 
 def first_unknown(config: Config, key: str) -> Unknown | None:
-    """The first word of a dotted key that is not in the config, and that its class does not take.
+    """The first word of a dotted key that is neither in the config nor an argument of the class.
 
-    None means that the program reads the key.
+    Returns:
+        None if the program reads the key.
     """
     node: Any = config
     name = where = ''
@@ -137,7 +139,7 @@ def first_unknown(config: Config, key: str) -> Unknown | None:
         elif isinstance(node, (dict, Config)):
             if word not in node:
                 if name == 'default_hooks':
-                    return None  # a hook more; its type is an option of its own
+                    return None  # an additional hook, whose type is given by another option
                 taken, closed = _taken(node, name)
                 if word in taken:
                     return None
@@ -150,7 +152,7 @@ def first_unknown(config: Config, key: str) -> Unknown | None:
 
 
 def _taken(node: Any, name: str) -> tuple[set[str], bool]:
-    """Names that the class of a dict takes, and whether it takes no others."""
+    """Names of the arguments of a dict's class, and whether it takes no others."""
     if isinstance(node, Config):
         runners = parameters(Runner) | parameters(FlexibleRunner)
         return runners | OF_TOOLS, True
@@ -164,7 +166,7 @@ def _taken(node: Any, name: str) -> tuple[set[str], bool]:
 
 
 def _kind_of(name: str) -> Any:
-    """The class of a dict without a type, by the key that holds it."""
+    """The class of a dict without a type, which follows from its key."""
     from mmpretrain.models.utils.batch_augments import RandomBatchAugment
 
     from beitv2_mm.layers import VectorQuantizer
@@ -180,7 +182,7 @@ def _kind_of(name: str) -> Any:
 
 
 def parameters(kind: Any) -> set[str]:
-    """Names of the arguments of a class, those of its bases included where it hands on."""
+    """Names of the arguments of a class, and of its bases as far as it passes keywords on."""
     if kind is mixed_precision:
         return {*inspect.signature(kind).parameters, *parameters(OptimWrapper)}
     if not inspect.isclass(kind):

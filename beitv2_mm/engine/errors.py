@@ -1,16 +1,20 @@
-"""Errors that end a run for a reason that the user can act on; tools print only their message."""
+"""Errors for which the tools print only the message, because the user can act on it."""
 
 
 class TrainingError(RuntimeError):
-    """Training was stopped on purpose; the message says why and what to do."""
+    """A run cannot start, or was stopped on purpose; the message says why and what to do."""
+
+
+class LaunchError(TrainingError):
+    """The options, paths or checkpoint that the user gave contain a mistake."""
 
 
 class ConfigError(TrainingError):
-    """Settings that do not go together; the message names them."""
+    """Settings contradict each other or the data; the message names them."""
 
 
 class CheckpointWriteError(TrainingError):
-    """A checkpoint could not be written; the message says which one is the last good one."""
+    """A checkpoint could not be written; the message names the last good one."""
 
 
 class DivergenceError(TrainingError):
@@ -18,8 +22,4 @@ class DivergenceError(TrainingError):
 
 
 class MemoryShortageError(TrainingError):
-    """Memory ran out in a training step; the message names what needs less of it."""
-
-
-class LaunchError(Exception):
-    """A mistake in what the user gave: options, paths or the checkpoint."""
+    """Memory ran out in a training step; the message says how to save some."""

@@ -1,4 +1,4 @@
-"""From a command line to a Runner: what tools/train.py and tools/test.py share."""
+"""From a command line to a Runner, for tools/train.py and tools/test.py."""
 
 import ctypes
 import logging
@@ -19,12 +19,11 @@ from beitv2_mm.checkpoint import CheckpointError
 from beitv2_mm.compat.mmengine_ import has_accelerator
 from beitv2_mm.engine.config_checks import ClassCountHook, check_classes, misspelt
 from beitv2_mm.engine.errors import LaunchError, TrainingError
-from beitv2_mm.engine.hooks import AdaptCheckpointHook
-from beitv2_mm.engine.hooks.shared_weights import SharedWeightsHook
+from beitv2_mm.engine.hooks.adapt import AdaptCheckpointHook
 from beitv2_mm.engine.quiet import quiet_terminal
 
-# Tools print only the message of these errors: a traceback would say nothing more.
-USER_ERRORS = (LaunchError, TrainingError, CheckpointError)
+# Tools print only the message of these errors, because a traceback would not help the user.
+USER_ERRORS = (TrainingError, CheckpointError)
 
 
 def load_config(
@@ -33,7 +32,7 @@ def load_config(
     options: dict[str, Any] | None = None,
     launcher: str = 'none',
 ) -> Config:
-    """Read a config file, apply the options and settle its work directory.
+    """Reads a config file, applies the options and sets its work directory.
 
     Raises:
         LaunchError: there is no such config file, or the options do not fit it.
@@ -54,13 +53,16 @@ def load_config(
 
 
 def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Runner:
-    """The Runner of a config, or the class that its ``runner_type`` names.
+    """Builds the Runner of a config, or the runner that its ``runner_type`` names.
 
-    Its ``load_from`` may be a checkpoint of any layout that `beitv2_mm.checkpoint` knows; for
-    testing it must have the model's head. Unless ``verbose``, the config, the environment and the
-    list of hooks are written to the log file only.
+    ``load_from`` may be a checkpoint of any layout that `beitv2_mm.checkpoint` knows; for testing,
+    it must have the model's head. Unless ``verbose``, the config, the environment and the list of
+    hooks are written to the log file only.
+
+    Raises:
+        ConfigError: parts of the config give different numbers of classes.
     """
-    if cfg.get('launcher') == 'mpi':  # mmengine reads LOCAL_RANK, which other launchers set
+    if cfg.get('launcher') == 'mpi':  # mmengine needs LOCAL_RANK, which mpirun does not set
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
     if not has_accelerator():
         keep_freed_memory()
@@ -73,7 +75,6 @@ def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Ru
     for hook in runner.hooks:
         if isinstance(hook, AdaptCheckpointHook):
             hook.require_head |= testing
-    runner.register_hook(SharedWeightsHook(), priority='VERY_LOW')
     runner.register_hook(ClassCountHook())
     if compat.active():
         runner.logger.info(f'beitv2_mm.compat: {", ".join(compat.active())}')
@@ -81,9 +82,10 @@ def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Ru
 
 
 def _unset_static_graph(cfg: Config) -> None:
-    """DDP's static graph fails an assertion of PyTorch where its first gradients are not exchanged.
+    """Unsets DDP's static graph for gradient accumulation.
 
-    Exchanging only those would round differently after a resume, so the graph is not static then.
+    The first backward pass of a static graph has to exchange gradients, or an assertion of PyTorch
+    fails. If only that pass did, a resumed run would round differently.
     """
     wrapper, optim = cfg.get('model_wrapper_cfg') or {}, cfg.get('optim_wrapper') or {}
     if wrapper.get('static_graph') and optim.get('accumulative_counts', 1) > 1:
@@ -96,9 +98,9 @@ def _unset_static_graph(cfg: Config) -> None:
 def keep_freed_memory() -> None:
     """Tells glibc to keep the memory of freed tensors for the next ones.
 
-    It returns a part to the system at every step, only to ask for it again: on CPUs, steps of
-    training took 5 to 25 % longer. Elsewhere than with glibc, or where the user has set
-    MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_, nothing is done.
+    By default it returns a part of it to the system in every step and then asks for it again, which
+    made training steps on CPUs 5 to 25 % longer. Nothing is done without glibc, or where the user
+    has set MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_.
     """
     if not sys.platform.startswith('linux') or any(
         f'MALLOC_{name}_THRESHOLD_' in os.environ for name in ('TRIM', 'MMAP')
@@ -108,11 +110,11 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         trim, mmap = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
         mallopt(trim, 2**31 - 1)
-        mallopt(mmap, 2**30) or mallopt(mmap, 2**25)  # which is the most that an old glibc takes
+        mallopt(mmap, 2**30) or mallopt(mmap, 2**25)  # the maximum of an old glibc
 
 
 def end_processes() -> None:
-    """Leaves the process group after a run over gloo, whose threads may otherwise abort a process
-    that exits ("terminate called without an active exception")."""
+    """Leaves the process group after a run over gloo, whose threads may otherwise abort the process
+    when it exits ("terminate called without an active exception")."""
     if dist.is_available() and dist.is_initialized() and dist.get_backend() == 'gloo':
         dist.destroy_process_group()

@@ -1,9 +1,9 @@
 """Training loops that continue in the middle of an epoch as if they had never stopped.
 
-The random numbers of a sample follow from (run seed, epoch, its place in the order of that epoch),
-whatever worker or rank draws it; EpochSeedHook does the same for the model's, from (run seed,
-iteration, rank). So nothing but the iteration has to be restored, and what was trained on before
-is skipped without being loaded.
+The random numbers of a sample are seeded from (run seed, epoch, its place in the order of that
+epoch), whichever worker or rank loads it; EpochSeedHook seeds those of the model from (run seed,
+iteration, rank). So only the iteration has to be restored, and samples that were trained on before
+are skipped without being loaded.
 """
 
 import signal
@@ -22,11 +22,11 @@ from beitv2_mm.engine.hooks.checkpoint import release_signals
 from beitv2_mm.engine.out_of_memory import explain_out_of_memory
 from beitv2_mm.registry import LOOPS
 
-Draw = tuple[int, tuple[int, ...]]  # index of a sample, numbers to seed from
+Draw = tuple[int, tuple[int, ...]]  # the index of a sample and the numbers of its seed
 
 
 class _SeededSampler(Sampler):
-    """Another sampler's indices from ``start`` on, each with the numbers of its seed."""
+    """The indices of another sampler from ``start`` on, each with the numbers of its seed."""
 
     def __init__(self, sampler: Any, seed: int) -> None:
         self.sampler = sampler
@@ -43,7 +43,7 @@ class _SeededSampler(Sampler):
             self.sampler.set_epoch(epoch)
 
     def set_seed(self, seed: int) -> None:
-        """A resumed run takes over the seed of its checkpoint, after the loader was built."""
+        """Takes over the seed of the checkpoint that a run resumes from, which is known late."""
         if getattr(self.sampler, 'seed', None) == self.seed:
             self.sampler.seed = seed
         self.seed = seed
@@ -52,12 +52,12 @@ class _SeededSampler(Sampler):
         rank, ranks = get_dist_info()
         for i, index in enumerate(self.sampler):
             if i >= self.start:
-                # mmengine's samplers deal the order of an epoch out in turn
+                # mmengine's samplers give rank r the entries r, r + ranks, ... of the order
                 yield index, (self.seed, self.epoch, i * ranks + rank, SAMPLE)
 
 
 class _SeededDataset(Dataset):
-    """A data set that seeds all generators before each sample; otherwise the one it wraps."""
+    """A data set that seeds all generators before it loads a sample of the wrapped one."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -71,34 +71,35 @@ class _SeededDataset(Dataset):
         return self.dataset[index]
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'dataset' or name.startswith('__'):  # while it is copied; __getitems__
+        # `dataset` is missing while self is copied, and __getitems__ would bypass the seeds
+        if name == 'dataset' or name.startswith('__'):
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
 def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
-    """A terminal sends Ctrl-C to the workers too; the training still needs them for a while."""
+    """Ignores Ctrl-C, which a terminal also sends to workers: training needs them until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if init is not None:
         init(worker)
 
 
 class ResumableLoader(DataLoader):
-    """A data loader that can leave out its first batches; its workers start with the first one.
+    """A data loader that can skip its first batches without loading them.
 
-    Every sample is seeded by itself, so workers may live on (``persistent_workers=True``) or be
-    started for every epoch: the data are the same.
+    Every sample has its own seed, so the data are the same whether workers live on
+    (``persistent_workers=True``) or are started for every epoch.
 
     Args:
-        loader: the loader to repeat.
-        seed: of the run.
+        loader: the loader that is replaced.
+        seed: the seed of the run.
     """
 
     def __init__(self, loader: DataLoader, seed: int) -> None:
         if loader.batch_size is None:
             raise ValueError(
-                'A training loop that resumes in mid-epoch needs batch_size in train_dataloader; '
-                'a batch_sampler cannot be continued.'
+                'A training loop that resumes within an epoch needs batch_size in '
+                'train_dataloader: a batch_sampler cannot be continued.'
             )
         super().__init__(
             _SeededDataset(loader.dataset),
@@ -122,21 +123,35 @@ class ResumableLoader(DataLoader):
         yield from super().__iter__()
 
     def skip(self, batches: int, drop: bool = False) -> None:
-        """Leave ``batches`` out of the next pass; with ``drop``, yield None in place of each."""
+        """Skips ``batches`` in the next pass; with ``drop``, yields None in place of each."""
         self.sampler.start = batches * self.batch_size
         self.dropped = batches if drop else 0
 
 
 def _without_idle_workers(dataloader: DataLoader | dict) -> DataLoader | dict:
-    """Drops ``persistent_workers`` where ``num_workers=0``, a combination that PyTorch refuses."""
+    """Unsets ``persistent_workers`` for ``num_workers=0``, a combination that PyTorch refuses."""
     if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
         return {**dataloader, 'persistent_workers': False}
     return dataloader
 
 
+class _ExplainingLoop(BaseLoop):
+    """Turns errors of PyTorch into advice, and releases the signals however the training ends."""
+
+    def run(self) -> Any:
+        try:
+            return super().run()
+        finally:
+            release_signals(self.runner)
+
+    def run_iter(self, *args: Any, **kwargs: Any) -> None:
+        with explain_out_of_memory(self.runner), explain_batch_of_one(self.runner):
+            super().run_iter(*args, **kwargs)
+
+
 @LOOPS.register_module()
-class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
-    """mmengine's loop, which would repeat the epoch, continued after the last iteration done."""
+class ResumableEpochBasedTrainLoop(_ExplainingLoop, EpochBasedTrainLoop):
+    """mmengine's loop, continued after the last finished iteration; mmengine repeats the epoch."""
 
     dataloader: Any
 
@@ -148,24 +163,17 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> Any:
         self.dataloader.sampler.set_seed(self.runner.seed)
-        try:
-            return super().run()
-        finally:
-            release_signals(self.runner)
-
-    def run_iter(self, *args: Any, **kwargs: Any) -> None:
-        with explain_out_of_memory(self.runner), explain_batch_of_one(self.runner):
-            super().run_iter(*args, **kwargs)
+        return super().run()
 
     def run_epoch(self) -> None:
-        """One epoch, or what is left of it."""
+        """Trains one epoch, or the rest of it."""
         done = self._iter - self._epoch * len(self.dataloader)
         if not 0 <= done <= len(self.dataloader):
             self.runner.logger.warning(
-                f'Epoch {self._epoch + 1} starts at iteration {self._iter}; with '
-                f'{len(self.dataloader)} iterations an epoch that should be '
-                f'{self._epoch * len(self.dataloader)}: the checkpoint is of a run with another '
-                f'batch size, number of processes or data set. The epoch is trained from its start.'
+                f'Epoch {self._epoch + 1} starts at iteration {self._iter}, but with '
+                f'{len(self.dataloader)} iterations per epoch it should start at '
+                f'{self._epoch * len(self.dataloader)}: the checkpoint comes from a run with '
+                f'another batch size, number of processes or data set. The whole epoch is trained.'
             )
             done = 0
         self.runner.call_hook('before_train_epoch')
@@ -179,10 +187,10 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
-    """mmengine's loop, which would load all batches done again, with an InfiniteSampler.
+class ResumableIterBasedTrainLoop(_ExplainingLoop, IterBasedTrainLoop):
+    """mmengine's loop, which with an InfiniteSampler does not load finished batches again.
 
-    With other samplers they are still loaded and dropped, and the data repeat all the same.
+    With other samplers, these batches are loaded and dropped; the data that follow are the same.
     """
 
     dataloader: Any
@@ -190,7 +198,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
     def __init__(
         self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any
     ) -> None:
-        # The rest of mmengine's initialisation begins to iterate, so the loader is replaced first.
+        # mmengine's __init__ starts an iterator over the loader, so it is replaced before.
         BaseLoop.__init__(self, runner, _without_idle_workers(dataloader))
         super().__init__(runner, ResumableLoader(self.dataloader, runner.seed), *args, **kwargs)
 
@@ -199,11 +207,4 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         sampler.set_seed(self.runner.seed)
         if isinstance(sampler.sampler, InfiniteSampler):
             self.dataloader.skip(self._iter, drop=True)
-        try:
-            return super().run()
-        finally:
-            release_signals(self.runner)
-
-    def run_iter(self, *args: Any, **kwargs: Any) -> None:
-        with explain_out_of_memory(self.runner), explain_batch_of_one(self.runner):
-            super().run_iter(*args, **kwargs)
+        return super().run()

@@ -1,4 +1,4 @@
-"""What to do when memory runs out in a training step."""
+"""Advice for a training step that runs out of memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from beitv2_mm.layers import Block
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch found too little memory, on any device."""
+    """Whether PyTorch ran out of memory, on any device."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and 'DefaultCPUAllocator' in str(error)
     )
@@ -20,7 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explain_out_of_memory(runner: Runner) -> Iterator[None]:
-    """Turns PyTorch's error into one that names what the user can change.
+    """Turns PyTorch's error into one that names the settings to change.
 
     Raises:
         MemoryShortageError: in place of PyTorch's error, which is its cause.
@@ -43,15 +43,16 @@ def _advice(runner: Runner, reason: str) -> str:
         if any(isinstance(m, Block) and m.with_cp is not True for m in part.modules())
     ]
     text = (
-        f'Memory ran out in iteration {runner.iter + 1}, with batches of {batch} for each process '
+        f'Memory ran out in iteration {runner.iter + 1}, with batches of {batch} per process '
         f'({reason}).'
     )
     if batch > 1:
         text += (
-            f' Halve train_dataloader.batch_size={batch // 2} and double '
-            f'optim_wrapper.accumulative_counts={2 * counts}, which makes the same step in parts.'
+            ' Halve the batch and double the accumulation, which makes the same step in parts: '
+            f'train_dataloader.batch_size={batch // 2} '
+            f'optim_wrapper.accumulative_counts={2 * counts}.'
         )
     if parts:
         switches = ' '.join(f'model.{name}.with_cp=True' for name in parts)
-        text += f' {switches} (gradient checkpointing) computes activations twice instead.'
-    return f'{text} Options go behind --cfg-options; --resume continues from the last checkpoint.'
+        text += f' Or recompute activations by gradient checkpointing: {switches}.'
+    return f'{text} Options follow --cfg-options; --resume continues from the last checkpoint.'

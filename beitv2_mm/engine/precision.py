@@ -11,10 +11,8 @@ from beitv2_mm.registry import OPTIM_WRAPPERS
 
 
 def supports_bfloat16() -> bool:
-    """Whether this process' GPU computes in bfloat16; PyTorch emulates it on older ones, slowly."""
-    if not torch.cuda.is_available() or torch.version.hip:
-        return True
-    return torch.cuda.get_device_capability() >= (8, 0)
+    """Whether the GPU of this process computes in bfloat16; older ones emulate it slowly."""
+    return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -24,14 +22,14 @@ def mixed_precision(
     use_fsdp: bool = False,
     **kwargs: Any,
 ) -> OptimWrapper:
-    """AmpOptimWrapper, or OptimWrapper on CPU, where mmengine's would refuse to be built.
+    """AmpOptimWrapper, or on a CPU, where mmengine refuses to build one, OptimWrapper.
 
     Args:
-        dtype: 'float16' or 'bfloat16'; float16, with a line in the log, on a GPU without bfloat16.
-        loss_scale: of AmpOptimWrapper; None is 'dynamic' for float16 and 1 for bfloat16, whose
-            range is float32's.
-        use_fsdp: of AmpOptimWrapper; BlockShardedStrategy sets it.
-        kwargs: of OptimWrapper.
+        dtype: 'float16' or 'bfloat16'; a GPU without bfloat16 takes float16, and the log says so.
+        loss_scale: see AmpOptimWrapper; None means 'dynamic' for float16, and 1 for bfloat16, which
+            has the range of float32.
+        use_fsdp: see AmpOptimWrapper; BlockShardedStrategy sets it.
+        kwargs: arguments of OptimWrapper.
     """
     if not has_accelerator():
         return OptimWrapper(**kwargs)

@@ -1,4 +1,4 @@
-"""A terminal that shows the training: what every run logs alike goes only to the log file."""
+"""Keeps messages that are the same in every run off the terminal; the log file has them all."""
 
 import logging
 import warnings
@@ -8,9 +8,9 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 
-# How the messages begin that fill hundreds of lines, or warn of what no user has done.
+# Beginnings of messages that fill hundreds of lines, or warn about the libraries themselves.
 BULK = (
-    'Config:\n',  # also in the work directory, as a config to run
+    'Config:\n',  # the work directory has it too, as a file
     'Hooks will be executed in the following order',
     'paramwise_options -- ',
     '"FileClient" will be deprecated',
@@ -28,19 +28,19 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _is_no_list_of_keys(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith('Unexpected keys')  # the head of a teacher
+    return not record.getMessage().startswith('Unexpected keys')
 
 
 def hide_unexpected_keys() -> None:
-    """Silences timm about the weights of a head that a teacher goes without."""
+    """Silences timm about the weights of a head that a teacher does not have."""
     logging.getLogger('timm.models._builder').addFilter(_is_no_list_of_keys)
 
 
 @contextmanager
 def quiet_terminal() -> Iterator[None]:
-    """Runners that are built in this context show what is new, and write all to their log files.
+    """Runners that are built in this context log everything to the file, and less to the terminal.
 
-    Python's warnings of the libraries about themselves are silent from here on.
+    From here on, Python's warnings that the libraries raise about themselves are ignored.
     """
     for message in WARNINGS:
         warnings.filterwarnings('ignore', message)

@@ -1,4 +1,4 @@
-"""The checkpoint that a work directory continues from: the newest one that is intact."""
+"""The newest intact checkpoint of a work directory, from which a run resumes."""
 
 import logging
 import zipfile
@@ -13,7 +13,7 @@ _KINDS = ('epoch', 'iter')
 
 
 def intact(path: Path) -> bool:
-    """Whether a checkpoint, a file or a folder of them, can be read to its end.
+    """Whether a checkpoint, which is a file or a folder of files, can be read to its end.
 
     PyTorch's files are ZIP archives; the checksum of each tensor is verified.
     """
@@ -30,18 +30,22 @@ def _intact_file(path: Path) -> bool:
 
 
 def latest_checkpoint(work_dir: Path, out_dir: Path | None = None) -> Path | None:
-    """The one that ``last_checkpoint`` names or, where it is damaged, the newest intact one.
+    """The checkpoint that ``last_checkpoint`` names or, if it is damaged, the newest intact one.
 
-    ``out_dir`` is where the checkpoint hook writes them, if not in the work directory.
+    Damaged checkpoints are warned about, but not deleted.
 
-    None means that there is no checkpoint yet. A damaged one is warned about and left where it is.
+    Args:
+        out_dir: the folder of the checkpoint hook, if it is not the work directory.
+
+    Returns:
+        None if there is no checkpoint yet.
 
     Raises:
         CheckpointError: there are checkpoints, or one was named, but none is intact.
     """
     pointer = work_dir / 'last_checkpoint'
     named = Path(pointer.read_text().strip()) if pointer.is_file() else None
-    if named == Path():  # the run was killed while it was written
+    if named == Path():  # the run was killed while it wrote the file
         _warn(f'{pointer} is empty, so it counts as absent')
         named = None
     folders = {work_dir.resolve(): work_dir}
@@ -51,26 +55,26 @@ def latest_checkpoint(work_dir: Path, out_dir: Path | None = None) -> Path | Non
     found = [p for f in folders.values() for kind in _KINDS for p in f.glob(f'{kind}_*.pth')]
     candidates = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     if named is not None:
-        moved = work_dir / named.name  # absolute paths are written, which a moved folder outdates
+        moved = work_dir / named.name  # the path is absolute, so wrong if the folder was moved
         candidates.insert(0, named if named.exists() else moved)
     for path in dict.fromkeys(candidates):
         if not path.exists():
-            _warn(f'{pointer} names {named}, which does not exist; the one before is looked for')
+            _warn(f'{pointer} names {named}, which does not exist; an earlier one is looked for')
         elif intact(path):
             return path
         else:
-            _warn(f'The checkpoint {path} is damaged (truncated?); the one before is looked for')
+            _warn(f'The checkpoint {path} is damaged (truncated?); an earlier one is looked for')
     if not candidates:
         return None
     if named is not None and not found:
         raise CheckpointError(
             f'{pointer} names {named}, which does not exist: '
-            f'give --resume a checkpoint, or delete {pointer} to start anew'
+            f'give --resume a checkpoint, or delete {pointer} to start from the beginning'
         )
     raise CheckpointError(
         f'None of the {len(found)} checkpoints in {" and ".join(map(str, folders.values()))} is '
-        f'intact: give --resume another '
-        f'one, or delete them and {pointer} to start anew'
+        f'intact: give --resume another one, or delete them and {pointer} to start from the '
+        'beginning'
     )
 
 

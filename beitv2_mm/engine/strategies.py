@@ -23,23 +23,24 @@ from beitv2_mm.registry import RUNNERS, STRATEGIES
 
 @RUNNERS.register_module()
 class StrategyRunner(FlexibleRunner):
-    """FlexibleRunner with Runner's data loaders: its own know functions by string only."""
+    """FlexibleRunner with the data loaders of Runner, which also take functions, not only names."""
 
     build_dataloader = staticmethod(Runner.build_dataloader)
 
 
 @STRATEGIES.register_module()
 class BlockShardedStrategy(FSDPStrategy):
-    """Parameters, gradients and optimizer state sharded over the ranks, block by block (FSDP).
+    """Shards parameters, gradients and optimizer state over the ranks, block by block (FSDP).
 
-    Other than in mmengine's strategy, the parameters' names and shapes decide on decay and learning
-    rate before they are sharded (which leaves flat pieces of them), gradients are clipped by
-    the norm of all pieces together, and the state of the optimizer loads in today's PyTorch.
-    Checkpoints are whole: rank 0 writes a file whose weights any other run can load.
+    Unlike mmengine's strategy, it sets weight decay and learning rates by the names and shapes of
+    the parameters before sharding turns them into flat pieces, clips gradients by the norm of all
+    pieces together, and loads the state of the optimizer in today's PyTorch. Checkpoints are
+    whole: rank 0 writes a file whose weights any other run can load.
 
     Args:
-        kwargs: of MMFullyShardedDataParallel (``sharding_strategy``, ``mixed_precision``, ...) in
-            ``model_wrapper``, and of mmengine's strategy.
+        model_wrapper: arguments of MMFullyShardedDataParallel (``sharding_strategy``,
+            ``mixed_precision``, ...).
+        kwargs: arguments of mmengine's strategy.
     """
 
     model_wrapper: Any
@@ -52,7 +53,7 @@ class BlockShardedStrategy(FSDPStrategy):
         kwargs.setdefault('state_dict_cfg', 'full')
         super().__init__(model_wrapper={**wrapper, **(model_wrapper or {})}, **kwargs)
         if not has_accelerator():
-            # PyTorch 2.11 and older free on a CPU what they have moved to the CPU: a crash.
+            # PyTorch 2.11 and older free a tensor on the CPU that they "moved" to the CPU: a crash.
             self.state_dict_config.offload_to_cpu = False
 
     def prepare(self, model: nn.Module | dict, *, optim_wrapper: Any = None, **kwargs: Any) -> Any:
@@ -65,13 +66,13 @@ class BlockShardedStrategy(FSDPStrategy):
             if config.get('type') is mixed_precision:
                 config.setdefault('use_fsdp', True)
             self._unsharded: OptimWrapper = build_optim_wrapper(model, config)
-        # the codebook is no parameter of the optimizer: every rank updates the whole of it
+        # the optimizer does not train the codebook: every rank updates all of it
         whole = [m.to(get_device()) for m in model.modules() if isinstance(m, VectorQuantizer)]
         self.model_wrapper = {**self.model_wrapper, 'ignored_modules': whole}
         return super()._wrap_model(model)
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
-        """The wrapper built before sharding, with the pieces in the parameters' places."""
+        """The wrapper built before sharding, with the pieces in place of the parameters."""
         assert model is not None
         wrapper, optimizer = self._unsharded, self._unsharded.optimizer
         pieces = {
@@ -87,16 +88,16 @@ class BlockShardedStrategy(FSDPStrategy):
         return wrapper
 
     def optim_state_dict(self) -> dict:
-        """The whole state on rank 0, loss scale included.
+        """The whole state on rank 0, including the loss scale.
 
-        One kind of it (mean, variance) after the other: PyTorch gathers all kinds in one buffer,
-        which is safe only where each is copied off a GPU before the next comes. On the CPU a
-        checkpoint would hold the variance in place of the mean.
+        Each kind of state (mean, variance) is gathered by a call of its own. PyTorch would gather
+        all kinds in one buffer, which is safe only where each is copied off a GPU before the next
+        one: on the CPU, a checkpoint would hold the variance in place of the mean.
         """
         extra = self.optim_wrapper.state_dict()
         own = self.optim_wrapper.optimizer.state_dict()
         state = self._gather({**own, 'state': {}})
-        # a rank without a piece of any trained parameter knows of no kinds
+        # a rank without a piece of a trained parameter does not know the kinds
         kinds = all_gather_object({kind for piece in own['state'].values() for kind in piece})
         for kind in sorted(set().union(*kinds)):
             pieces = {
@@ -107,7 +108,7 @@ class BlockShardedStrategy(FSDPStrategy):
         return {**{k: v for k, v in extra.items() if k not in ('state', 'param_groups')}, **state}
 
     def _gather(self, state: dict) -> dict:
-        """A state of the optimizer's pieces as a whole on rank 0, empty on the others."""
+        """The whole state of the optimizer on rank 0, from that of its pieces; empty on others."""
         return FullyShardedDataParallel.optim_state_dict(
             self.model, self.optim_wrapper.optimizer, state
         )

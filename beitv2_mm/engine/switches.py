@@ -12,13 +12,13 @@ from beitv2_mm.registry import type_name
 
 
 def set_resume(cfg: Config, source: str) -> None:
-    """Resume from a checkpoint path, or with 'auto' from the last checkpoint of the work directory.
+    """Resumes from a checkpoint, or with 'auto' from the last one of the work directory.
 
     'auto' without a checkpoint starts a new training and keeps the config's ``load_from``.
 
     Raises:
         LaunchError: the checkpoint does not exist.
-        CheckpointError: the work directory has checkpoints, but not one that is intact.
+        CheckpointError: the work directory has checkpoints, but none is intact.
     """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     out_dir = hook.get('out_dir')  # mmengine adds the name of the work directory
@@ -26,7 +26,7 @@ def set_resume(cfg: Config, source: str) -> None:
     checkpoint = latest_checkpoint(*folders) if source == 'auto' else source
     cfg.resume = checkpoint is not None
     if checkpoint is None:
-        print_log(f'no checkpoint in {cfg.work_dir} yet: training starts anew', 'current')
+        print_log(f'no checkpoint in {cfg.work_dir} yet: a new training starts', 'current')
         return
     if source != 'auto':
         require_checkpoint(source)
@@ -34,9 +34,9 @@ def set_resume(cfg: Config, source: str) -> None:
 
 
 def require_checkpoint(path: str) -> None:
-    """Raise LaunchError where a local checkpoint does not exist; URLs are mmengine's to check.
+    """Raises a LaunchError if a local checkpoint does not exist; mmengine checks URLs.
 
-    Sharded strategies write folders, named like files.
+    Checkpoints of sharded strategies are folders whose names end like those of files.
     """
     local = Path(path).expanduser()
     if '://' not in path and not (local.is_file() or (local.suffix == '.pth' and local.is_dir())):
@@ -44,15 +44,15 @@ def require_checkpoint(path: str) -> None:
 
 
 def set_amp(cfg: Config) -> None:
-    """Train in mixed precision with dynamic loss scale.
+    """Trains in mixed precision with a dynamic loss scale.
 
     Raises:
-        LaunchError: no accelerator, or the config has an optimizer wrapper of its own.
+        LaunchError: there is no accelerator, or the config has another optimizer wrapper.
     """
     if not has_accelerator():
         raise LaunchError('--amp needs a GPU, and there is none here')
     name = type_name(cfg.optim_wrapper) or 'OptimWrapper'
-    if name == 'mixed_precision':  # of beitv2_mm.engine: it is that already
+    if name == 'mixed_precision':  # of beitv2_mm.engine, which trains in mixed precision already
         return
     if name not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise LaunchError(f'--amp replaces OptimWrapper, but the config has {name}')
@@ -61,10 +61,10 @@ def set_amp(cfg: Config) -> None:
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate by actual / base batch size.
+    """Scales the learning rate by actual / base batch size.
 
     Raises:
-        LaunchError: the config states no ``auto_scale_lr.base_batch_size``.
+        LaunchError: the config has no ``auto_scale_lr.base_batch_size``.
     """
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise LaunchError(
@@ -74,10 +74,10 @@ def set_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_tta(cfg: Config) -> None:
-    """Test with the augmentations (scales, flips) of the config's ``tta_pipeline``.
+    """Tests with the augmentations (scales, flips) of the config's ``tta_pipeline``.
 
     Raises:
-        LaunchError: the config states no ``tta_pipeline`` and ``tta_model``.
+        LaunchError: the config has no ``tta_pipeline`` or no ``tta_model``.
     """
     if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
         raise LaunchError('--tta needs tta_pipeline and tta_model in the config')

@@ -1,4 +1,4 @@
-"""The model of a runner, whatever wraps it."""
+"""The model of a runner without its wrapper."""
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -10,12 +10,12 @@ from beitv2_mm.registry import MODELS
 
 
 def unwrapped_model(runner: Runner) -> nn.Module:
-    """The model itself, without the wrapper of several processes."""
+    """The model without the wrapper for several processes."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def whole_model(runner: Runner) -> nn.Module:
-    """The model with the names and shapes of checkpoints; without values if it is sharded."""
+    """The model with the names and shapes of checkpoints; on the meta device if it is sharded."""
     if not isinstance(runner.model, FullyShardedDataParallel):
         return unwrapped_model(runner)
     with torch.device('meta'):

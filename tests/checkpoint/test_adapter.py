@@ -25,7 +25,7 @@ def official_mim() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize('size', [64, 112, (64, 96)], ids=str)
 def test_shared_bias_goes_to_every_block_and_grid(size: int | tuple[int, int]) -> None:
-    """Peer bug: mmpretrain copies nothing, silently, when keys carry a prefix."""
+    """Peer bug: mmpretrain silently copies nothing when keys have a prefix."""
     weights = official_mim()
     model = nets.classifier(seed=3, img_size=size)
     for prefix in ('', 'backbone.', 'module.backbone.'):
@@ -50,7 +50,7 @@ def test_shared_bias_goes_to_every_block_and_grid(size: int | tuple[int, int]) -
 
 @pytest.mark.parametrize('side', [224, 384, 512])
 def test_pretraining_tables_resize_like_the_reference(side: int) -> None:
-    """The golden tables inside a whole pretraining checkpoint, at the sizes people fine-tune at."""
+    """The golden tables in a whole pretraining checkpoint, at the usual sizes of fine-tuning."""
     case = golden(f'bias_table_resize_14_to_{side // 16}') if side > 224 else None
     source = golden('bias_table_resize_14_to_32')  # the one with a shared table
     table = tensors(source)['rel_pos_bias.relative_position_bias_table']
@@ -69,7 +69,7 @@ def test_pretraining_tables_resize_like_the_reference(side: int) -> None:
 
 
 def test_non_square_grid_resizes_each_axis_like_the_reference() -> None:
-    """224 x 320: rows are as they were, columns are those of the square 20 x 20 grid."""
+    """224 x 320: the rows are unchanged, the columns are those of the square 20 x 20 grid."""
     table = tensors(golden('bias_table_resize_14_to_32'))
     model = BEiTV2Backbone(nets.ARCH | dict(num_layers=2), img_size=(224, 320))
     weights = official_mim() | table
@@ -153,7 +153,7 @@ def test_nothing_is_half_loaded() -> None:
     [
         ('none.pth', None, 'There is no checkpoint .*none.pth: give the path of a file, or a URL'),
         ('empty.pth', b'', r'empty\.pth cannot be read'),
-        ('text.pth', b'<html>404</html>', r'text\.pth is no checkpoint'),
+        ('text.pth', b'<html>404</html>', r'text\.pth is not a checkpoint'),
         ('none.safetensors', None, r'There is no checkpoint .*none\.safetensors'),
         ('empty.safetensors', b'', r'empty\.safetensors cannot be read'),
         ('text.safetensors', b'<html>404</html>', r'text\.safetensors cannot be read'),

@@ -1,4 +1,4 @@
-"""There and back is exact, and tools/convert_checkpoint.py says what it did."""
+"""Converting there and back is exact, and tools/convert_checkpoint.py reports what it did."""
 
 import runpy
 import sys

@@ -16,7 +16,7 @@ IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2
 
 
 def back(module: nn.Module, to: str, peer: nn.Module, prefix: str = '') -> None:
-    """Our weights load strictly in a peer, which then holds exactly what it started with."""
+    """Our weights load strictly in a peer, which then has exactly its first weights again."""
     before = {name: value.clone() for name, value in peer.state_dict().items()}
     conversion = convert(module.state_dict(), to)
     nets.randomize(peer, seed=7)
@@ -36,7 +36,7 @@ def beit(**options: object) -> BEiTViT:
 
 
 class Parts(nn.Module):
-    """The part of an mm model that state dicts see."""
+    """The modules of an mm model that are in its state dict."""
 
     def __init__(self, **parts: nn.Module) -> None:
         super().__init__()

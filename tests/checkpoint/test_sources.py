@@ -49,7 +49,7 @@ def test_a_prefix_is_found_and_reported(prefix: str) -> None:
 
 @pytest.mark.parametrize('wrap', ['ddp', 'compile', 'compile_inside', 'lightning'])
 def test_wrappers_of_pytorch(wrap: str, tmp_path: Path) -> None:
-    """Saved as the wrapped modules themselves name their parameters."""
+    """Saved with the parameter names of the wrapped modules."""
     source = nets.classifier()
     if wrap == 'compile':
         wrapped: nn.Module = torch.compile(source, backend='eager')
@@ -126,7 +126,7 @@ def test_init_cfg_takes_prefix_and_ema(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('ema_key', ['model_ema', 'state_dict_ema', 'ema_state_dict'])
 def test_moving_average(ema_key: str) -> None:
-    """Alone it is read; beside ordinary weights it is named, and taken when asked for."""
+    """An average on its own is read; beside ordinary weights it is noted, and taken on demand."""
     average = {f'module.{name}': value for name, value in nets.backbone(2).state_dict().items()}
     model = nets.backbone(seed=3)
     report = load(model, {ema_key: average, 'epoch': 1})
@@ -141,7 +141,7 @@ def test_moving_average(ema_key: str) -> None:
 
 
 def test_moving_average_as_a_module_beside_the_model() -> None:
-    """Lightning modules and others keep it under a name of its own, in one state dict."""
+    """Lightning modules and others keep the average under its own prefix in one state dict."""
     average = nets.backbone(2).state_dict()
     both = {f'model.{name}': value for name, value in weights().items()}
     both |= {f'model_ema.module.{name}': value for name, value in average.items()}
@@ -175,7 +175,7 @@ def test_moving_average_of_timm(tmp_path: Path) -> None:
 
 
 def test_moving_average_of_mmengine() -> None:
-    """mmengine exchanges the two on saving, so that state_dict is what is to be used."""
+    """mmengine swaps the two on saving, so that state_dict holds the average."""
     plain = {f'module.{name}': value for name, value in weights().items()}
     saved = {
         'meta': {'mmengine_version': '0.10.7'},
@@ -231,7 +231,7 @@ def test_channels_follow_timm_where_timm_keeps_the_sum(channels: int) -> None:
 
 @pytest.mark.parametrize('patch', [8, 32])
 def test_another_patch_size(patch: int) -> None:
-    """FlexiViT: enlarged patches give the tokens that they gave before."""
+    """FlexiViT: enlarged patches give the same tokens as before."""
     model = nets.backbone(seed=3, patch_size=patch, img_size=4 * patch)
     report = load(model, weights())
     assert list(report.resized) == ['patch_embed.proj.weight']

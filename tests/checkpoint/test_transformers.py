@@ -29,7 +29,7 @@ POSITIONS = dict(
 
 
 def peer(kind: str, position: str, **options: Any) -> nn.Module:
-    """A model of transformers with weights that are nowhere at their start."""
+    """A model of transformers whose weights all differ from their initial values."""
     config, model = dict(
         BeitModel=('BeitConfig', 'BeitModel'),
         Data2VecVisionModel=('Data2VecVisionConfig', 'Data2VecVisionModel'),
@@ -53,7 +53,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 @pytest.mark.parametrize('kind', ['BeitModel', 'Data2VecVisionModel'])
 @pytest.mark.parametrize('saved_as', ['folder', 'state_dict'])
 def test_features_of_theirs(kind: str, position: str, saved_as: str, tmp_path: Path) -> None:
-    """The files of save_pretrained, and the names that the modules themselves have."""
+    """Files of save_pretrained, and the parameter names of the modules."""
     source = peer(kind, position, use_mean_pooling=True)
     file = tmp_path / 'model.safetensors'
     if saved_as == 'folder':
@@ -82,7 +82,7 @@ def test_mask_token_and_head_of_theirs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('position', ['layerwise', 'absolute'])
 def test_classifier_to_theirs(position: str, tmp_path: Path, device: str) -> None:
-    """The folder is what from_pretrained reads, with all sizes in config.json."""
+    """from_pretrained reads the folder, with all sizes from config.json."""
     source = nets.classifier(position=position)
     if position == 'absolute':  # without a bias table, heads of 64 channels are assumed
         arch = nets.ARCH | dict(embed_dims=64, num_heads=1)

@@ -1,4 +1,4 @@
-"""Each fix: what it lets through, what it refuses, and that it stays away where nobody needs it."""
+"""What each fix allows and refuses, and that it does nothing where it is not needed."""
 
 import importlib
 import io
@@ -106,7 +106,7 @@ def test_getattr_of_a_checkpoint_reaches_only_the_statistics(owner: Any, name: s
 
 
 def test_getattr_does_not_reach_os_system(tmp_path: Path) -> None:
-    """A pickle of getattr(os, 'system')('touch FILE'): what the open door would let in."""
+    """A pickle of getattr(os, 'system')('touch FILE'), which an allowed getattr would run."""
     touched = tmp_path / 'touched'
     command = f'touch {touched}'.encode()
     code = b'\x80\x02cbuiltins\ngetattr\n%bX\x06\0\0\0system\x86RX%b\0\0\0%b\x85R.'

@@ -1,4 +1,4 @@
-"""URLs, from a server on this machine: hash, suffixes, and what is said when it fails."""
+"""URLs of a server on this machine: hashes, suffixes, and messages of failures."""
 
 import functools
 import hashlib
@@ -81,7 +81,7 @@ def test_failure_says_what_to_fetch_and_where_to_put_it(
 ) -> None:
     place = tmp_path / 'hub/checkpoints'
     url = f'{site[1]}/gone-d5036aa7.pth'
-    message = rf'{url} cannot be read: the download failed \(HTTP Error 404.*put it at '
+    message = rf'{url} cannot be read: the download failed \(HTTP Error 404.*save it as '
     with pytest.raises(CheckpointError, match=message + rf'{place}/gone-d5036aa7\.pth') as error:
         read(url)
     assert '\n' not in str(error.value)

@@ -1,4 +1,4 @@
-"""mmpretrain lists and builds this package's models, in whatever order the two are imported."""
+"""mmpretrain lists and builds this package's models, in either order of imports."""
 
 import subprocess
 import sys

@@ -55,7 +55,7 @@ def python(*arguments: str | Path, path: Path = ROOT) -> subprocess.CompletedPro
 
 
 def assert_models(done: subprocess.CompletedProcess[str], transformers: str) -> None:
-    """The models are there, and BLIP is where that transformers carries it."""
+    """The models can be imported, and BLIP too if this version of transformers supports it."""
     off = digit_version(transformers) >= digit_version('4.52')
     if off:
         message = f'ImportError: BlipCaption of mmpretrain needs .* < 4.52, here is {transformers}'
@@ -75,7 +75,7 @@ def test_models_beside_a_stand_in(transformers: str, first: str, tmp_path: Path)
 
 
 def test_without_the_fix_no_model_can_be_imported(tmp_path: Path) -> None:
-    """The stand-in does as the package did: where this fails, the fix has lost its reason."""
+    """The stand-in behaves like the package: if this fails, the fix is not needed any more."""
     write_stand_in(tmp_path, '4.57.6')
     done = python('-c', 'import mmpretrain.models', path=tmp_path)
     assert 'NoneType takes no arguments' in done.stderr.splitlines()[-1]

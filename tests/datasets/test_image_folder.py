@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.runner import Runner
 from mmpretrain.datasets.transforms import ColorJitter, PackInputs, RandomResizedCrop
 
-from beitv2_mm.datasets import BlockwiseMask, ImageFolder, LoadImageFromFile, epoch_worker_init
+from beitv2_mm.datasets import BlockwiseMask, ImageFolder, LoadImageFromFile
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 
@@ -284,9 +284,7 @@ def test_pretraining_pipeline():
     )
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        batch = next(
-            iter(loader(dataset, num_workers=1, worker_init_fn=dict(type=epoch_worker_init)))
-        )
+        batch = next(iter(loader(dataset, num_workers=1)))
     assert batch['inputs'][0].shape == (3, 64, 64)
     mask = batch['data_samples'][0].mask
     assert mask.dtype == torch.bool

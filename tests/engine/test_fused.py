@@ -1,4 +1,4 @@
-"""Resuming with another implementation of the optimizer than the checkpoint was written with."""
+"""Resuming with another implementation of the optimizer than that of the checkpoint."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def train(folder: Path, fused: bool, epochs: int) -> dict:
 
 @pytest.mark.parametrize('fused', [True, False])
 def test_the_config_decides_and_not_the_checkpoint(fused: bool, tmp_path: Path) -> None:
-    """A GradScaler hands a fused optimizer what the others refuse."""
+    """A GradScaler passes arguments to a fused optimizer that others refuse."""
     assert train(tmp_path, not fused, 1)['fused'] is not fused
     group = train(tmp_path, fused, 2)
     assert group['fused'] is fused and group['lr'] < 0.01

@@ -24,7 +24,7 @@ RECIPES = [
 
 
 class Waits(Hook):
-    """What was counted from the start of each iteration to the start of the next one."""
+    """Counts the waits from the start of each iteration to the start of the next."""
 
     priority = 0
 
@@ -44,7 +44,7 @@ class Waits(Hook):
 
 @pytest.mark.parametrize(('recipe', 'dtype', 'copies'), RECIPES)
 def test_waits_of_a_step(recipe: str, dtype: str, copies: int, tmp_path: Path, device: str) -> None:
-    """One, with the recipe's own hooks, but for the lines of the log."""
+    """One wait with the hooks of the recipe, except for iterations that write a log line."""
     if device != 'pretend':
         pytest.skip('the pretended device is the one that counts')
     from support.waits import counted_syncs

@@ -17,7 +17,7 @@ AGAIN = [*((name, 'fsdp') for name in RECIPES), ('mim', 'ddp_accumulated')]
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-    """Folder with the checkpoints; losses."""
+    """Returns the folder with the checkpoints, and the losses."""
     folder = tmp_path_factory.mktemp('strategies')
     teacher_config(folder)  # written once, before two processes would
     kinds = ('single', 'single_accumulated', *KINDS)
@@ -69,7 +69,7 @@ def test_run_resumed_in_mid_epoch_equals_uninterrupted(runs, name, kind):
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_optimizer_state_of_sharded_runs_is_that_of_one_process(runs, name):
-    """By name; FSDP on the CPU once wrote the variance in place of the mean."""
+    """Compared by name: FSDP on the CPU once wrote the variance in place of the mean."""
     folder, _ = runs
     plain, sharded = (
         checkpoint(folder, f'{name}_{kind}')['optimizer'] for kind in ('single', 'fsdp')
@@ -84,7 +84,7 @@ def test_optimizer_state_of_sharded_runs_is_that_of_one_process(runs, name):
 
 
 def test_decay_is_decided_before_parameters_are_flat_pieces(runs):
-    """Norms and biases have none, matrices do, as without sharding."""
+    """Norms and biases have no weight decay, matrices do, as without sharding."""
     folder, _ = runs
     groups = checkpoint(folder, 'mim_fsdp')['optimizer']['param_groups']
     decay = {name: group['weight_decay'] for group in groups for name in group['params']}

@@ -1,6 +1,7 @@
-"""Lets ``load_from`` and tools/test.py take checkpoints of any known layout."""
+"""Checkpoints of any known layout for ``load_from`` and tools/test.py."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -16,19 +17,20 @@ from beitv2_mm.engine.unwrap import unwrapped_model, whole_model
 from beitv2_mm.models.base import PretrainedModule, load_pretrained
 from beitv2_mm.registry import HOOKS
 
-# all of it, for it is more than a classifier; the auxiliary head has no part in an evaluation
+# The whole decoder counts as a head; the auxiliary head takes no part in an evaluation.
 _DECODER = re.compile(r'(decode_head|fpn\d)\.(?!.*num_batches_tracked)')
 
 
 @HOOKS.register_module()
 class AdaptCheckpointHook(Hook):
-    """Renames, copies and resizes what the runner has read, before the model sees it.
+    """Renames, copies and resizes the weights of a checkpoint before the model loads them.
 
-    ``init_cfg=dict(type='Pretrained', ...)`` of a whole model that is not of this package, such as
-    mmpretrain's ImageClassifier, is taken over too: mmengine would load nothing from most layouts.
+    The ``init_cfg=dict(type='Pretrained', ...)`` of a whole model of another package, such as
+    mmpretrain's ImageClassifier, is handled too: mmengine would load nothing from most layouts.
 
-    A checkpoint whose names and shapes are the model's own stays as it is, and so does every
-    checkpoint for a model without a module of this package.
+    A checkpoint whose names and shapes are the model's own is left as it is, and so is every
+    checkpoint for a model without a module of this package. Such a checkpoint is refused if it has
+    none of the model's weights: mmengine only warns, and would train or test random weights.
 
     Args:
         require_head: refuse a checkpoint without the model's head, which would be evaluated with
@@ -41,10 +43,12 @@ class AdaptCheckpointHook(Hook):
         self.require_head = require_head
 
     def before_run(self, runner: Runner) -> None:
-        """Initialises a model of another package from its ``init_cfg``, before the runner would."""
-        model = _own_model(runner)
+        """Initialises a model of another package from its ``init_cfg``, before the runner does."""
+        model = whole_model(runner)
         config = getattr(model, 'init_cfg', None)
-        if model is None or isinstance(model, PretrainedModule) or not isinstance(config, dict):
+        if isinstance(model, PretrainedModule) or not isinstance(config, dict):
+            return
+        if not _has_our_module(model):
             return
         if model is not unwrapped_model(runner):  # sharded: too late
             return
@@ -56,11 +60,16 @@ class AdaptCheckpointHook(Hook):
             load_pretrained(model, config)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if not isinstance(checkpoint, dict):
+            raise CheckpointError(
+                f'the checkpoint is a {type(checkpoint).__name__}; expected a dict'
+            )
         _keep_implementation(runner, checkpoint)
-        model = _own_model(runner)
-        if model is None:
+        model = whole_model(runner)
+        if not _has_our_module(model):
+            _require_shared_weight(checkpoint, model)
             return
-        if _fits(_weights(checkpoint), model):
+        if _fits(checkpoint, model):
             return
         adapted, report = adapt(read(checkpoint), model)
         heads = [
@@ -78,33 +87,45 @@ class AdaptCheckpointHook(Hook):
         print_log(f'checkpoint adapted: {report}', logger='current')
 
 
-def _keep_implementation(runner: Runner, checkpoint: Any) -> None:
-    """Whether the optimizer is fused is the config's choice. PyTorch would take the checkpoint's,
-    and a GradScaler fail over an optimizer that was built for the other."""
+def _keep_implementation(runner: Runner, checkpoint: dict[str, Any]) -> None:
+    """Lets the config decide whether the optimizer is fused, not the checkpoint, as PyTorch would:
+    a GradScaler fails with an optimizer that was built for the other implementation."""
     optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
-    saved = checkpoint.get('optimizer') if isinstance(checkpoint, dict) else None
+    saved = checkpoint.get('optimizer')
     if isinstance(optimizer, Optimizer) and isinstance(saved, dict):
         own = optimizer.param_groups[0]
         for group in saved.get('param_groups', ()):
             group.update({key: own[key] for key in ('fused', 'foreach') if key in own})
 
 
-def _own_model(runner: Runner) -> Any:
-    """The model, not wrapped; None where no part of it is of this package."""
-    model = whole_model(runner)
-    return model if any(isinstance(m, PretrainedModule) for m in model.modules()) else None
+def _has_our_module(model: nn.Module) -> bool:
+    return any(isinstance(module, PretrainedModule) for module in model.modules())
 
 
-def _weights(checkpoint: Any) -> dict[str, Any]:
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(f'the checkpoint is a {type(checkpoint).__name__}; expected a dict')
-    found = checkpoint.get('state_dict', {})
-    return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
+def _fits(checkpoint: dict[str, Any], model: nn.Module) -> bool:
+    """Whether the checkpoint has every weight of the model, by name and shape."""
+    given = _shapes(checkpoint.get('state_dict'))
+    return all(given.get(name) == shape for name, shape in _shapes(model.state_dict()).items())
 
 
-def _fits(state_dict: dict[str, Any], model: nn.Module) -> bool:
-    given = {name.removeprefix('module.'): value for name, value in state_dict.items()}
-    return all(
-        getattr(given.get(name.removeprefix('module.')), 'shape', None) == value.shape
-        for name, value in model.state_dict().items()
-    )
+def _require_shared_weight(checkpoint: dict[str, Any], model: nn.Module) -> None:
+    """Raises a CheckpointError where the checkpoint has no weight of the model."""
+    given = _shapes(checkpoint.get('state_dict', checkpoint))
+    expected = _shapes(model.state_dict())
+    if expected and not any(given.get(name) == shape for name, shape in expected.items()):
+        raise CheckpointError(
+            f'the checkpoint is of another model than {type(model).__name__}: it has none of its '
+            f'weights (given: {_first(given)}; expected: {_first(expected)})'
+        )
+
+
+def _shapes(weights: Any) -> dict[str, Any]:
+    """Name -> shape, without the prefix that data parallelism and test-time augmentation add."""
+    items = weights.items() if isinstance(weights, Mapping) else ()
+    return {
+        str(name).removeprefix('module.'): getattr(value, 'shape', None) for name, value in items
+    }
+
+
+def _first(shapes: dict[str, Any]) -> str:
+    return ', '.join(f'{name[:80]} {tuple(shape or ())}' for name, shape in [*shapes.items()][:3])

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill, a full disk or a power failure cannot spoil, written beside training."""
+"""Checkpoints that survive a kill, a full disk or a power failure, written during training."""
 
 import os
 import shutil
@@ -22,23 +22,23 @@ from beitv2_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's hook with atomic writes in a thread, by time too, and when the run is stopped.
+    """mmengine's hook with atomic writes in a thread, which also saves by time and when stopped.
 
-    Training waits while the checkpoint is copied to memory, not while it is written. A checkpoint
-    gets its name when it is complete and on the disk; then ``last_checkpoint`` names it, and only
-    then the oldest one is removed. With gradient accumulation it is made after the next step of
-    the optimizer, because gradients are not in it.
+    Training waits while the checkpoint is copied to memory, but not while it is written. The file
+    gets its name once it is complete and on the disk; then ``last_checkpoint`` names it, and only
+    then the oldest checkpoint is removed. With gradient accumulation, a checkpoint waits for the
+    next step of the optimizer, because it does not contain gradients.
 
-    On SIGTERM, which schedulers send before they kill, and on Ctrl-C all processes save after the
-    iteration that they are in and end with status 143 or 130 (see `StopSignals`).
+    On SIGTERM, which schedulers send before they kill, and on Ctrl-C, all processes save after the
+    current iteration and end with status 143 or 130 (see `StopSignals`).
 
     Args:
-        minutes: save when so much time has passed since the last checkpoint, as
-            ``iter_<iterations>.pth``; None only saves every ``interval``.
-        on_error: when a checkpoint cannot be written (a full disk, say), 'continue' to train, with
-            an error in the log, or 'stop'. The last good one stays in any case.
-        poll: iterations between two looks, of all processes together, at the clock and at signals.
-        kwargs: of mmengine's CheckpointHook.
+        minutes: save ``iter_<iterations>.pth`` when this much time has passed since the last
+            checkpoint; None saves only every ``interval``.
+        on_error: when a checkpoint cannot be written (because the disk is full, say), 'continue' to
+            train, with an error in the log, or 'stop'. The last good checkpoint stays in any case.
+        poll: iterations after which processes exchange whether it is time to save or to stop.
+        kwargs: arguments of mmengine's CheckpointHook.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class AtomicCheckpointHook(CheckpointHook):
         self.on_error = on_error
         self.poll = poll
         self._kept: list[str] = []
-        self._due = False  # at the next step of the optimizer
-        self.signals = StopSignals()  # of this process
-        self._stop = 0  # the signal that all processes know of
-        self._saved_iter = -1  # iterations done when the last checkpoint was made
+        self._due = False  # save at the next step of the optimizer
+        self.signals = StopSignals()  # that this process has received
+        self._stop = 0  # the signal that all processes have agreed on
+        self._saved_iter = -1  # number of iterations in the last checkpoint
         self._thread = ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
         self._writing: tuple[str, Future] | None = None
 
@@ -70,7 +70,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._saved_at = time.monotonic()
         if is_main_process():
             Path(self.out_dir).mkdir(parents=True, exist_ok=True)
-            # what a kill has left, as large as a checkpoint each
+            # a killed run leaves these, each as large as a checkpoint
             for unfinished in Path(self.out_dir).glob('.*.pth*.tmp'):
                 _remove(unfinished)
         self.signals.listen()
@@ -92,7 +92,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super().after_val_iter(runner, *args, **kwargs)
-        # what is saved already need not wait for the rest of the validation
+        # after a checkpoint, nothing is lost by stopping within the validation
         if self.signals.received and get_world_size() == 1 and self._saved_iter == runner.iter:
             self._stop = self.signals.received
             self._end(runner, runner.iter)
@@ -107,10 +107,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _end(self, runner: Runner, step: int) -> None:
         self._wait(runner)
-        saved = f'from {self._kept[-1]} with --resume' if self._kept else 'anew: nothing was saved'
+        saved = f'{self._kept[-1]} with --resume' if self._kept else 'the beginning: none was saved'
         runner.logger.warning(
             f'Stopped by {signal.Signals(self._stop).name} after iteration {step}; it continues '
-            f'{saved}.'
+            f'from {saved}.'
         )
         raise SystemExit(128 + self._stop)
 
@@ -149,7 +149,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 by_epoch=by_epoch,
                 **self.args,
             )
-        except (OSError, RuntimeError) as reason:  # of other ranks' files; torch's writer
+        except (OSError, RuntimeError) as reason:  # files of other ranks, or PyTorch's writer
             if whole:
                 raise
             error = reason
@@ -164,12 +164,12 @@ class AtomicCheckpointHook(CheckpointHook):
                 self._writing = name, job
 
     def _publish(self, name: str, kept: list[str], files: dict[Path, bytes], work_dir: str) -> None:
-        """In the thread: write, name, point at, and only then remove."""
+        """Writes and renames the checkpoint, points at it, then removes old ones; in the thread."""
         final = Path(self.out_dir, name)
         for path, content in files.items():
             write_atomic(path, content)
         temporary = final.with_name(f'.{name}.tmp')
-        if temporary.exists():  # a folder of the processes' files
+        if temporary.exists():  # a folder with a file of each process
             for file in temporary.rglob('*'):
                 if file.is_file():
                     with file.open('rb') as opened:
@@ -187,7 +187,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self._report(runner)
 
     def _report(self, runner: Runner) -> None:
-        """What became of the last writing, once it has ended."""
+        """Reports an error of the last write, if it has ended."""
         if self._writing is None or not self._writing[1].done():
             return
         (name, job), self._writing = self._writing, None
@@ -198,7 +198,7 @@ class AtomicCheckpointHook(CheckpointHook):
         good = Path(self.out_dir, self._kept[-1]) if self._kept else 'none'
         message = (
             f'The checkpoint {name} could not be written to {self.out_dir}: {error}. The last '
-            f'good one is {good}. Free space there; the next one is tried when it is due.'
+            f'good one is {good}. Free space there; the next checkpoint is written when it is due.'
         )
         if self.on_error == 'stop':
             raise CheckpointWriteError(message) from error
@@ -206,27 +206,27 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def _largest(*numbers: int) -> list[int]:
-    """The largest of each number on any rank; a flag is 1 where it is set on one of them."""
+    """The maximum of each number over all ranks; a flag becomes 1 if any rank has set it."""
     found = torch.tensor(numbers, dtype=torch.int32)
     all_reduce(found, op='max')
     return found.tolist()  # type: ignore[no-any-return]
 
 
 def release_signals(runner: Runner) -> None:
-    """For training loops, which may end by an error: no hook hears of that."""
+    """Releases the signals when a training loop ends by an error, which calls no hook."""
     for hook in runner.hooks:
         if isinstance(hook, AtomicCheckpointHook):
             hook.signals.release()
 
 
 def _has_stepped(runner: Runner) -> bool:
-    """Whether no gradients are waiting for more of them."""
+    """Whether the optimizer has used all gradients, none being accumulated."""
     should_update = getattr(runner.optim_wrapper, 'should_update', None)
     return should_update is None or should_update()
 
 
 def _saves_one_file(runner: Runner) -> bool:
-    """Whether rank 0 writes a file; sharded strategies write a folder, each rank its part."""
+    """Whether rank 0 writes one file; sharded strategies write a folder with a file per rank."""
     strategy = getattr(runner, 'strategy', None)
     full = getattr(strategy, '_is_full_state_dict', lambda: True)
     return type(strategy).__name__ != 'DeepSpeedStrategy' and full()

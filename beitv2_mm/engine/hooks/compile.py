@@ -12,18 +12,19 @@ from beitv2_mm.engine.unwrap import unwrapped_model
 from beitv2_mm.layers.recompute import COMPILES_SELECTIVE
 from beitv2_mm.registry import HOOKS
 
-# What a step spends its time in, by the names that the models of this package give it.
+# The parts that take the time of a step, by their names in the models of this package.
 PARTS = ('encode', 'decode', 'backbone', 'neck', 'decode_head', 'auxiliary_head')
-PARTS_OF_MIM = ('losses_at', 'logits_at')  # in training and in evaluation; all else is part of them
+PARTS_OF_MIM = ('losses_at', 'logits_at')  # in training and evaluation; contain all other parts
 
-# With fewer than 8 images Inductor unrolls the sum of the position bias' gradient over them and
-# puts it off, for all blocks, to the end of the backward pass: 95 of 607 MiB (base, batch 4).
+# For fewer than 8 images, Inductor unrolls the sum of the position bias' gradient over the images,
+# and delays it in all blocks to the end of the backward pass, which takes 95 of 607 MiB (base,
+# batch 4).
 CPU_OPTIONS = dict(unroll_reductions_threshold=1)
 
 
 def compile_options(device: str, options: dict[str, Any]) -> dict[str, Any]:
-    """``options`` of torch.compile, on a CPU with `CPU_OPTIONS`: for Inductor, which takes a mode
-    or options but not both."""
+    """Adds `CPU_OPTIONS` to ``options`` of torch.compile on a CPU, for Inductor without a mode:
+    PyTorch takes a mode or options, but not both."""
     inductor = options.get('backend', 'inductor') == 'inductor' and not options.get('mode')
     if device != 'cpu' or not inductor:
         return options
@@ -31,11 +32,11 @@ def compile_options(device: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def compile_parts(model: nn.Module, strict: bool = False, **options: Any) -> list[str]:
-    """Compiles the parts of a model that `CompileHook` names; returns their names.
+    """Compiles the parts of a model that `CompileHook` lists, and returns their names.
 
     Args:
-        strict: raise the error of a compilation that fails, where otherwise the part runs as it is.
-        options: of torch.compile.
+        strict: raise the error of a failed compilation, instead of running the part uncompiled.
+        options: options of torch.compile.
     """
     names = PARTS_OF_MIM if hasattr(model, PARTS_OF_MIM[0]) else PARTS
     found = [name for name in names if getattr(model, name, None) is not None]
@@ -51,21 +52,21 @@ def compile_parts(model: nn.Module, strict: bool = False, **options: Any) -> lis
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Compiles the networks of the model; they run so in training and in evaluation.
+    """Compiles the networks of a model, for training and for evaluation.
 
         python tools/train.py CONFIG --cfg-options default_hooks.compile.enabled=True
 
-    Those are: of masked image modelling, all that follows from images and masks up to the losses,
-    as one graph; the tokenizer's encoder and decoder; of classifiers and segmentors, backbone, neck
-    and decode heads. Weights, checkpoints and the optimizer know nothing of it. mmengine's own
-    ``compile=True`` compiles the whole training step, which breaks into many graphs.
+    In masked image modelling, everything from images and masks to the losses is one graph; in a
+    tokenizer, the encoder and the decoder are compiled, and in classifiers and segmentors the
+    backbone, neck and decode heads. Weights, checkpoints and the optimizer stay the same. The
+    ``compile=True`` of mmengine compiles the whole training step, which breaks into many graphs.
 
     Sizes are static, and a part is compiled for a few sizes only, see `CompiledPart`. A part that
-    cannot be compiled runs as it is, with a warning that names the reason.
+    cannot be compiled runs uncompiled, with a warning that gives the reason.
 
     Args:
-        strict: end the run with the error of a compilation that fails.
-        options: of torch.compile (``mode``, ``backend``, ``dynamic``, ``fullgraph``, ...).
+        strict: end the run with the error of a failed compilation.
+        options: options of torch.compile (``mode``, ``backend``, ``dynamic``, ``fullgraph``, ...).
 
     Raises:
         ValueError: in `before_run`, for ``backend='eager'`` with gradient checkpointing.
@@ -83,8 +84,8 @@ class CompileHook(Hook):
         recomputing = {getattr(module, 'with_cp', False) for module in model.modules()} - {False}
         if self.options.get('backend') == 'eager' and recomputing:
             raise ValueError(
-                "backend='eager' draws other random numbers where blocks are computed again (seen "
-                "with PyTorch 2.14). Take backend='aot_eager', or with_cp=False in the model."
+                "backend='eager' draws other random numbers when blocks are recomputed (seen with "
+                "PyTorch 2.14). Take backend='aot_eager', or with_cp=False in the model."
             )
         if 'selective' in recomputing and not COMPILES_SELECTIVE:
             runner.logger.info(
@@ -93,5 +94,5 @@ class CompileHook(Hook):
             )
         names = compile_parts(model, self.strict, **self.options)
         if not names:
-            runner.logger.warning(f'{type(model).__name__} has nothing of {PARTS} to compile.')
-        runner.logger.info(f'compiled at the first batch, which takes its time: {names}')
+            runner.logger.warning(f'{type(model).__name__} has no part to compile of {PARTS}.')
+        runner.logger.info(f'compiled at the first batch, which may take minutes: {names}')

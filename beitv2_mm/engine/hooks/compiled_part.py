@@ -10,26 +10,26 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-# Of one part: a full and a last batch, in training and in evaluation. Compiling takes a minute, so
-# images of many sizes had better run as they are.
+# For one part: a full and a last batch, in training and in evaluation. Compiling takes a minute, so
+# images of many sizes run faster uncompiled.
 MAX_SIZES = 4
-# Modes of torch.compile that record CUDA graphs: their outputs lie in memory that is used again.
+# Modes of torch.compile that record CUDA graphs, which overwrite their outputs in the next call.
 CUDA_GRAPH_MODES = ('reduce-overhead', 'max-autotune')
 
 
 class CompiledPart:
     """A part of a model, compiled for the first `MAX_SIZES` sizes of its arguments.
 
-    PyTorch compiles the forward pass at the first call and the backward pass when a gradient is
-    first asked for, out of reach of whoever called. So both are tried before the first call with
-    sizes that are new, with random states and buffers restored afterwards.
+    PyTorch compiles the forward pass in the first call, but the backward pass only when a gradient
+    is computed, where this class could not catch an error. So before the first call with new sizes
+    both passes are tried; random states and buffers are restored afterwards.
 
     Args:
-        name: of the part, for messages.
-        function: what is compiled.
-        module: whose parameters and buffers it uses.
-        strict: raise the error of a compilation that fails.
-        options: of torch.compile.
+        name: the name of the part in messages.
+        function: the function to compile.
+        module: the module whose parameters and buffers the function uses.
+        strict: raise the error of a failed compilation.
+        options: options of torch.compile.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class CompiledPart:
                 return self.function(*args, **kwargs)
         outputs = self.compiled(*args, **kwargs)
         if self.replays and not torch.is_grad_enabled():
-            # Without a pending backward pass, the next compiled call of any part may overwrite the
-            # memory of these outputs, even where they are its arguments.
+            # Without a pending backward pass, the next compiled call of any part may overwrite
+            # these outputs, even if they are its arguments.
             outputs = tree_map_only(Tensor, torch.clone, outputs)
         return outputs
 
@@ -84,7 +84,7 @@ class CompiledPart:
         return True
 
     def _try(self, args: tuple, kwargs: dict[str, Any]) -> None:
-        """A forward and a backward pass, of which nothing is left but the compiled code."""
+        """Runs a forward and a backward pass that change nothing and leave only compiled code."""
         assert self.compiled is not None
         buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
         parameters = [p for p in self.module.parameters() if p.requires_grad]
@@ -92,7 +92,7 @@ class CompiledPart:
         forked = [] if device.type == 'cpu' else [device]
         try:
             with torch.random.fork_rng(forked, device_type=device.type if forked else 'cuda'):
-                # The gradient ends at the arguments: what made them is differentiated later.
+                # The gradient stops at the arguments: it must not reach the parts before this one.
                 args, kwargs = tree_map_only(Tensor, _as_leaf, (args, kwargs))
                 outputs = _differentiable(self.compiled(*args, **kwargs))
                 inputs = [*_differentiable((args, kwargs)), *parameters]
@@ -114,5 +114,5 @@ def _differentiable(tree: Any) -> list[Tensor]:
 
 
 def _is_sharded(module: nn.Module) -> bool:
-    """A sharded block gathers its weights again for a backward pass only within its own."""
+    """Whether a block is sharded, whose weights are gathered only in a real backward pass."""
     return any(isinstance(part, FullyShardedDataParallel) for part in module.modules())

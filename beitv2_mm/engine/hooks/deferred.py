@@ -1,4 +1,4 @@
-"""A file backend of mmengine whose files are written later, by a thread."""
+"""A file backend of mmengine that collects files for a thread to write."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +10,7 @@ PREFIX = 'deferred://'
 
 @register_backend('deferred', prefixes='deferred')
 class DeferredBackend(LocalBackend):
-    """A file backend of mmengine that keeps what is put into it, for a thread to write."""
+    """Keeps the bytes of files in `pending`, from which a thread takes and writes them."""
 
     pending: ClassVar[dict[Path, bytes]] = {}
 
@@ -18,5 +18,5 @@ class DeferredBackend(LocalBackend):
         self.pending[Path(str(filepath).removeprefix(PREFIX))] = obj
 
 
-# mmengine's save_checkpoint looks the prefix up in its former list of backends too
+# mmengine's save_checkpoint also looks the prefix up in its deprecated list of backends
 FileClient.register_backend('deferred', HardDiskBackend, prefixes='deferred')

@@ -1,4 +1,4 @@
-"""Skips the steps that NaN or Inf would spoil, counts them, and stops a run that has diverged."""
+"""Skips and counts training steps with NaN or Inf, and stops a run that has diverged."""
 
 import json
 from collections import deque
@@ -22,27 +22,27 @@ from beitv2_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class DivergenceGuardHook(Hook):
-    """Leaves out the steps whose losses or gradients are NaN or Inf.
+    """Skips the steps whose losses or gradients are NaN or Inf.
 
-    All ranks skip together. A step that a GradScaler leaves out, as it does now and then to
-    find its scale, counts too. Logs ``grad_norm`` (before clipping), ``skipped_steps`` (of the
+    All ranks skip a step together. Steps that a GradScaler skips, as it does now and then to find
+    its scale, count too. The hook logs ``grad_norm`` (before clipping), ``skipped_steps`` (of the
     whole run) and, in mixed precision, ``loss_scale``.
 
-    The host waits for the device once a step: what it has to know (is the step finite, the norm,
-    the scale) is copied together with the values that the model logs, which mmengine would
-    otherwise fetch one by one.
+    The host waits for the device once per step: whether the step is finite, the norm and the scale
+    are copied together with the values that the model logs, which mmengine would otherwise fetch
+    one by one.
 
-    After ``patience`` skipped steps in a row, ``divergence_rank<r>.json`` in the work directory
-    gets iterations, image files, losses, gradient norm and scale of those steps, and training ends
-    with :class:`DivergenceError`. Needs an OptimWrapper (with one optimizer): DeepSpeed has
-    a guard of its own.
+    After ``patience`` skipped steps in a row, the hook writes iterations, image files, losses,
+    gradient norms and scales of these steps to ``divergence_rank<r>.json`` in the work directory,
+    and raises a :class:`DivergenceError`. It needs an OptimWrapper with one optimizer; DeepSpeed
+    has its own guard.
     """
 
-    priority = 'HIGHEST'  # before RuntimeInfoHook, which then finds the logged values on the host
+    priority = 'HIGHEST'  # before RuntimeInfoHook, which then reads the logged values on the host
 
     def __init__(self, patience: int = 20) -> None:
         if patience < 1:
-            raise ValueError(f'patience is {patience}; expected a number of steps from 1 on.')
+            raise ValueError(f'patience is {patience}; expected at least 1 step.')
         self.patience = patience
         self._skipped: deque[dict[str, Any]] = deque(maxlen=patience)
         self._files: list[str] = []
@@ -60,8 +60,8 @@ class DivergenceGuardHook(Hook):
         )
         if not self._active:
             runner.logger.warning(
-                f'NaN and Inf are not watched for with {type(wrapper).__name__}; an OptimWrapper '
-                'is needed.'
+                f'Steps with NaN or Inf are not skipped with {type(wrapper).__name__}; an '
+                'OptimWrapper is needed.'
             )
             return
         self._sharded = isinstance(runner.model, FullyShardedDataParallel)
@@ -76,12 +76,12 @@ class DivergenceGuardHook(Hook):
     def after_train(self, runner: Runner) -> None:
         if self._active:
             self._handle.remove()
-            del self._model.parse_losses  # the method of its class is there again
+            del self._model.parse_losses  # which uncovers the method of the class
             if self._clip is not None:
                 self._wrapper.clip_func = self._clip
 
     def _parse_losses(self, losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Notes what is logged; nothing waits for the device here."""
+        """Records the values to log, without waiting for the device."""
         total, self._logs = self._parse(losses)
         parts = [value.detach() for name, value in self._logs.items() if 'loss' in name]
         bad = ~torch.stack(parts).isfinite().all()
@@ -89,12 +89,12 @@ class DivergenceGuardHook(Hook):
         return total, self._logs
 
     def _clip_grad_norm(self, parameters: Any, **limits: Any) -> None:
-        """Keeps the norm on the device, where mmengine would fetch it."""
+        """Keeps the norm on the device, while mmengine would fetch it."""
         assert self._clip is not None
         self._clipped_norm = self._clip(parameters, **limits)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """Takes the gradients away where they must not be used: a step without any does nothing."""
+        """Removes gradients that must not be used: the optimizer does nothing without gradients."""
         parameters = [p for group in optimizer.param_groups for p in group['params']]
         grads = [p.grad for p in parameters if p.grad is not None]
         if not grads:

@@ -1,5 +1,5 @@
-"""Pictures of validation images during training: batches -> the runner's visualizer, whatever
-backends it has (files, TensorBoard, Weights & Biases)."""
+"""Pictures of validation images during training: batches -> the runner's visualizer with any
+backends (files, TensorBoard, Weights & Biases)."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -28,14 +28,14 @@ Pictures = dict[str, Image.Image]
 
 
 class PicturesHook(Hook):
-    """Collects some images of every validation batch and draws them once the validation is over.
-    Of images that differ in size those as large as the first are drawn.
+    """Collects some images of every validation batch and draws them after the validation.
 
-    Only the main process draws, so its share of the images is what is seen.
+    If images differ in size, only those of the size of the first are drawn. Only the main process
+    draws, so the images come from its share of the data.
 
     Args:
         interval: validations between two drawings.
-        num_images: images collected.
+        num_images: number of images to collect.
     """
 
     priority = 'NORMAL'  # before the page of `RunPageHook`
@@ -48,7 +48,7 @@ class PicturesHook(Hook):
         self._validations = 0
         self._inputs: list[Tensor] = []
         self._samples: list = []
-        self._meta: dict = {}  # of the data set: classes, palette
+        self._meta: dict = {}  # classes and palette of the data set
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forgets the last validation."""
@@ -66,10 +66,10 @@ class PicturesHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence | None = None,
     ) -> None:
-        """Keeps images, as they were before preprocessing, and what the model made of them."""
+        """Keeps images as they were before preprocessing, and the outputs of the model."""
         if not self._is_due or data_batch is None or outputs is None:
             return
-        # From every batch: data sets are often sorted by class.
+        # Some images of every batch, because data sets are often sorted by class.
         wanted = -(-self.num_images // len(runner.val_dataloader))
         inputs = data_batch['inputs']
         for index in spread(len(inputs), min(wanted, self.num_images - len(self._inputs))):
@@ -78,7 +78,7 @@ class PicturesHook(Hook):
 
     @torch.no_grad()
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
-        """Draws the pictures for the visualizer; their step is the epoch, or the iteration in
+        """Draws the pictures for the visualizer, whose step is the epoch, or the iteration in
         iteration-based runs."""
         if not self._is_due or not self._inputs:
             return
@@ -153,8 +153,8 @@ class CodePicturesHook(PicturesHook):
 
 @HOOKS.register_module()
 class PredictionPicturesHook(PicturesHook):
-    """For masked image modelling: ``mim_predictions``, what is predicted of the masked patches of
-    ``num_shown`` images, shown by patches of the other images collected."""
+    """For masked image modelling: ``mim_predictions``, the codes predicted for masked patches of
+    ``num_shown`` images, each shown by a patch of the other collected images."""
 
     def __init__(self, interval: int = 1, num_images: int = 64, num_shown: int = 8) -> None:
         super().__init__(interval, num_images)
@@ -177,7 +177,7 @@ class AttentionPicturesHook(PicturesHook):
     """For any model on this backbone: ``attention`` of the middle patch, a row for each image.
 
     Args:
-        block: from 0, negative ones from the end.
+        block: index of the block; a negative index counts from the end.
     """
 
     def __init__(self, interval: int = 1, num_images: int = 4, block: int = -1) -> None:
@@ -205,8 +205,8 @@ class AttentionPicturesHook(PicturesHook):
 
 @HOOKS.register_module()
 class SegmentationPicturesHook(PicturesHook):
-    """For a segmentor: ``segmentation``, a row for each image with the true classes, where there
-    are masks, and the predicted ones with a legend; small images are enlarged."""
+    """For a segmentor: ``segmentation``, a row for each image with the true classes, if there are
+    masks, and the predicted classes with a legend; small images are enlarged."""
 
     def __init__(self, interval: int = 1, num_images: int = 8) -> None:
         super().__init__(interval, num_images)

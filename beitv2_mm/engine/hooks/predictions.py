@@ -1,4 +1,4 @@
-"""Codes of a tokenizer and of masked image modelling for pictures: uint8 images (M, H, W, C) in."""
+"""Codes of a tokenizer and of masked image modelling for pictures, from uint8 (M, H, W, C)."""
 
 from collections.abc import Iterable
 
@@ -32,8 +32,8 @@ def image_codes(tokenizer: nn.Module, images: np.ndarray) -> np.ndarray:
 def example_patches(
     tokenizer: nn.Module, images: np.ndarray, codes: Iterable[int]
 ) -> dict[int, np.ndarray]:
-    """For each code the real patch nearest to it: the one whose latent has the largest cosine to
-    the code's vector, among all patches of uint8 images (M, H, W, C).
+    """For each code the nearest patch of uint8 images (M, H, W, C): the one whose latent has the
+    largest cosine to the code's vector.
 
     Returns:
         code -> uint8 (patch height, patch width, 3).
@@ -86,8 +86,10 @@ def draw_predictions(
     masks: np.ndarray,
     others: np.ndarray,
 ) -> Image.Image:
-    """`prediction_picture` of images and masks; the patches that stand for codes come from other
-    images, so that no masked patch stands for itself.
+    """Draws a `prediction_picture` of images and masks.
+
+    The patches that represent codes come from other images, so that no masked patch represents
+    itself.
 
     Args:
         images, others: uint8 (M, H, W, C), (L, H, W, C).

@@ -1,4 +1,4 @@
-"""Progress by the clock: a slow step or a long validation is not mistaken for a hanging program."""
+"""Reports progress by the clock, so that a slow step or a long validation does not look hung."""
 
 import json
 import time
@@ -20,11 +20,11 @@ EVERY = 2.0  # seconds between two versions of that file
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Logs position and remaining time when `LoggerHook`, which counts steps, has been silent
-    for longer than ``seconds``. The main process also keeps both in ``work_dir/progress.json``
-    (mode, step, total, seconds_left), for programs that wait for the run.
+    """Logs step and remaining time when `LoggerHook`, which counts steps, has logged nothing for
+    ``seconds``. The main process also writes both to ``work_dir/progress.json`` (mode, step, total,
+    seconds_left), for programs that wait for the run.
 
-    It does not look at losses, so it costs no synchronisation with the device.
+    It reads no losses, so it never waits for the device.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
@@ -34,35 +34,35 @@ class ProgressHook(Hook):
         self.first = 0
 
     def before_run(self, runner: Runner) -> None:
-        """Finds how often the run logs anyway."""
+        """Finds the interval of LoggerHook."""
         for hook in runner.hooks:
             if isinstance(hook, LoggerHook):
                 self.interval = hook.interval
 
     def before_train(self, runner: Runner) -> None:
-        """The time that remains is reckoned from here."""
+        """Starts the clock of the training."""
         self._start(runner.iter)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """A validation has its own clock."""
+        """Starts the clock of a validation or test."""
         self._start(0)
 
     before_test_epoch = before_val_epoch
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Training goes on after a validation."""
+        """Starts the clock of the training again."""
         self._start(runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
-        """Steps of the whole training."""
+        """Reports a step of the training."""
         self._step(runner, 'train', batch_idx, runner.iter, runner.max_iters)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
-        """Batches of this validation."""
+        """Reports a batch of the validation."""
         self._step(runner, 'val', batch_idx, batch_idx, len(runner.val_dataloader))
 
     def after_test_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
-        """Batches of the test."""
+        """Reports a batch of the test."""
         self._step(runner, 'test', batch_idx, batch_idx, len(runner.test_dataloader))
 
     def _start(self, first: int) -> None:

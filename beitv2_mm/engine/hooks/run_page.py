@@ -1,4 +1,4 @@
-"""Keeps ``work_dir/run.html`` up to date while a run goes on."""
+"""Keeps ``work_dir/run.html`` up to date during a run."""
 
 from collections.abc import Mapping
 
@@ -37,8 +37,8 @@ class RunPageHook(Hook):
         except FileNotFoundError:
             if not self._told:
                 runner.logger.warning(
-                    'There is no run.html: it shows what a LocalVisBackend wrote, and the '
-                    "visualizer's vis_backends have none, or nothing was logged yet."
+                    'There is no run.html: it shows what a LocalVisBackend wrote, but the '
+                    'visualizer has no such backend, or nothing was logged yet.'
                 )
             self._told = True
         else:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as requests to end after the iteration, which a hook can ask for."""
+"""Records SIGTERM and Ctrl-C, so that a run can end after its current iteration."""
 
 import os
 import signal
@@ -10,18 +10,23 @@ from mmengine.dist import is_main_process
 
 
 class StopSignals:
-    """Notes the first of these signals as `received`; a second one, a second later or more, ends
-    the process at once: launchers pass on what a terminal has sent to all of them already."""
+    """Records the first signal as `received`; another one ends the process at once.
+
+    Another signal within a second is ignored: a terminal sends Ctrl-C to all processes, and
+    launchers send it to theirs again.
+    """
 
     def __init__(self) -> None:
         self.received = 0
         self._received_at = 0.0
-        self._before: dict[int, Any] = {}  # the handlers that were there
+        self._before: dict[int, Any] = {}  # the previous handlers
         self._pid = 0
 
     def listen(self) -> None:
-        """Take the signals over; only the main thread can, and ignored ones stay ignored, as those
-        of a shell's background job."""
+        """Installs the handlers, which only the main thread can do.
+
+        Signals that are ignored stay so, such as those of a shell's background job.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         self._pid = os.getpid()
@@ -30,14 +35,14 @@ class StopSignals:
                 self._before[number] = signal.signal(number, self._note)
 
     def release(self) -> None:
-        """Install the previous handlers again."""
+        """Restores the previous handlers."""
         while self._before:
             signal.signal(*self._before.popitem())
 
     def _note(self, number: int, frame: object) -> None:
         if not self.received:
             self.received, self._received_at = number, time.monotonic()
-            # Not through the logger, which may be writing just now; workers inherit the handler.
+            # The logger may be writing just now. Workers, which inherit the handler, say nothing.
             if is_main_process() and os.getpid() == self._pid:
                 os.write(2, b'\nSaving after this iteration. A second Ctrl-C ends at once.\n')
         elif time.monotonic() - self._received_at >= 1:

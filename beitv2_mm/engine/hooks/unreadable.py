@@ -1,4 +1,4 @@
-"""Unreadable images of a run: counted in the log, listed in a file of its work directory."""
+"""Counts the unreadable images of a run in the log and lists them in its work directory."""
 
 import json
 from collections import Counter
@@ -17,35 +17,36 @@ from beitv2_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class UnreadableImagesHook(Hook):
-    """Says how many images of which kind were skipped on all ranks, and lists them in
+    """Logs how many images all ranks skipped for which reason, and lists them in
     ``unreadable_images.json``: path -> reason.
 
-    What earlier runs in the work directory found stays on the list; delete it after repairs.
+    Images that earlier runs found stay on the list; delete it after repairing them.
 
     Args:
-        interval: iterations between reports of an iteration-based run; others report each epoch.
+        interval: iterations between reports in iteration-based runs; other runs report each epoch.
     """
 
     def __init__(self, interval: int = 1000) -> None:
         self.interval = interval
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Reports at the interval of an iteration-based run."""
+        """Reports training images in iteration-based runs."""
         if isinstance(runner.train_loop, IterBasedTrainLoop) and self.every_n_train_iters(
             runner, self.interval
         ):
             self.after_train_epoch(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Silent where all images could be read."""
+        """Reports training images."""
         _report(runner, runner.train_loop.dataloader.dataset, 'training')
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Images left out of the validation."""
+        """Reports validation images."""
         _report(runner, runner.val_loop.dataloader.dataset, 'validation')
 
 
 def _report(runner: Runner, dataset: Any, kind: str) -> None:
+    """Warns of the unreadable images of a data set; logs nothing if there are none."""
     for part in _parts(dataset):
         faults = part.faults.clone()
         all_reduce(faults, 'max')
@@ -61,7 +62,7 @@ def _report(runner: Runner, dataset: Any, kind: str) -> None:
 
 
 def _parts(dataset: Any) -> Iterator[SkipUnreadable]:
-    """The data sets inside of mmengine's wrappers."""
+    """The data sets within mmengine's wrappers."""
     if isinstance(dataset, SkipUnreadable):
         dataset.full_init()
         yield dataset

@@ -1,4 +1,4 @@
-"""Metrics of the two pretraining stages; sums, not lists, so memory does not grow with the data."""
+"""Metrics of both pretraining stages; they keep sums, so memory does not grow with the data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ def codebook_statistics(counts: Tensor, min_share: float = 0.0) -> dict[str, flo
     """How often each code was chosen, (K,) >= 0 -> usage in percent, perplexity, unused codes.
 
     A code is used if its count exceeds ``min_share`` of the mean count. Perplexity is
-    exp(entropy) of the shares: K for equal shares, 1 if there is one code only.
+    exp(entropy) of the shares: K for equal shares, 1 if all patches have the same code.
     """
     counts = counts.detach().double().cpu()
     total = counts.sum()
@@ -29,11 +29,11 @@ def codebook_statistics(counts: Tensor, min_share: float = 0.0) -> dict[str, flo
 
 
 class SumMetric(BaseMetric):
-    """Sums tensors over the samples of all ranks, leaving out the sampler's padding.
+    """Sums tensors over the samples of all ranks, without those that the sampler added as padding.
 
-    mmengine's own collection drops padded samples from a list of per-sample results, which for
-    codes would hold every code of the data set. Ranks take samples in turn and at most the last
-    one of a rank is padding, so that one alone is held back until the size is known.
+    mmengine drops padding from a list of the results of all samples, which here would hold every
+    code of the data set. As ranks take samples in turn, at most the last one of a rank is padding;
+    only that one is held back until the size of the data set is known.
     """
 
     def __init__(self, prefix: str | None = None, **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ class SumMetric(BaseMetric):
         if (self._count - 1) * world_size + rank < size:
             _accumulate(self._sums, self._last)
         sums: dict[str, Tensor] = {}
-        # objects, because a rank without samples does not know the names
+        # as objects, because a rank without samples does not know the names
         mine = {name: value.cpu() for name, value in self._sums.items()}
         for part in all_gather_object(mine):
             _accumulate(sums, part)
@@ -64,7 +64,7 @@ class SumMetric(BaseMetric):
         if not sums:
             raise ValueError(
                 f'{type(self).__name__} has seen no samples. Check that the data loader is not '
-                f'empty and that the model returns data samples in predict mode.'
+                'empty and that the model returns data samples in predict mode.'
             )
         metrics = self.compute_metrics(sums)  # type: ignore[arg-type]
         return {f'{self.prefix}/{k}' if self.prefix else k: v for k, v in metrics.items()}
@@ -89,10 +89,10 @@ def _field(sample: Mapping, name: str, metric: str, to_host: bool = True) -> Ten
 class TokenizerMetric(SumMetric):
     """Cosine to the teacher and use of the codebook.
 
-    Data samples hold ``pred_codes``, (N,) integers, ``cosine``, the image's mean cosine, and
-    ``target``, the teacher's features as unit vectors (N, D). Gives ``cosine``;
-    ``cosine_constant``, the cosine of the best output that ignores the image and knows only the
-    position of the patch, namely the mean target; and, counted over the whole data set,
+    Data samples have ``pred_codes``, (N,) integers, ``cosine``, the mean over the image, and
+    ``target``, the teacher's features as unit vectors (N, D). The metrics are ``cosine``;
+    ``cosine_constant``, the cosine of the best output that depends on the position of the patch
+    but not on the image, namely the mean target; and, counted over the whole data set,
     ``codebook_usage`` in percent of the ``num_codes`` codes, ``perplexity`` and ``unused_codes``.
     """
 
@@ -107,12 +107,12 @@ class TokenizerMetric(SumMetric):
             counts = torch.bincount(codes, minlength=self.num_codes)
             if len(counts) != self.num_codes:
                 raise ValueError(
-                    f'There is a code {len(counts) - 1}, but num_codes is {self.num_codes}: give '
-                    f"TokenizerMetric the tokenizer's codebook size."
+                    f'There is a code {len(counts) - 1}, but num_codes is {self.num_codes}: set '
+                    "num_codes of TokenizerMetric to the tokenizer's codebook size."
                 )
             cosine = _field(sample, 'cosine', 'TokenizerMetric').double().mean()
-            # (N, D) is summed where it lies, without waiting for the device; by N, since images of
-            # several sizes have no common positions.
+            # (N, D) is summed on its device, without waiting for it, and separately for each N,
+            # because images of different sizes have no common positions.
             target = _field(sample, 'target', 'TokenizerMetric', to_host=False)
             sums = {'counts': counts, 'cosine': cosine, 'samples': torch.tensor(1)}
             self._add({**sums, f'target {len(target)}': target})
@@ -120,8 +120,8 @@ class TokenizerMetric(SumMetric):
     def compute_metrics(self, results: dict[str, Tensor]) -> dict[str, float]:  # type: ignore[override]
         """The sums over all samples -> metrics."""
         samples = results['samples'].item()
-        # The unit vector u with the largest sum of u . target is along the sum of the targets, and
-        # that largest sum is its norm.
+        # The unit vector u with the largest sum of u . target is parallel to the sum of the
+        # targets, and the largest sum is the norm of that sum.
         targets = [value for name, value in results.items() if name.startswith('target ')]
         constant = sum(target.norm(dim=-1).mean().item() for target in targets)
         return {
@@ -135,8 +135,8 @@ class TokenizerMetric(SumMetric):
 class MIMMetric(SumMetric):
     """Means over images of every ``accuracy_*`` (percent) and ``loss_*`` field.
 
-    Where the data samples hold ``code_shares``, (K,) percentages of the masked patches, it also
-    gives ``accuracy_constant``: the accuracy of always predicting the commonest code.
+    If the data samples have ``code_shares``, (K,) percentages of the masked patches, there is also
+    ``accuracy_constant``, the accuracy of always predicting the commonest code.
     """
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:

@@ -1,4 +1,4 @@
-"""Weighted k nearest neighbours: frozen features (B, D) against a labelled bank (M, D) -> top-k."""
+"""Weighted k-nearest neighbours: features (B, D) and a labelled bank (M, D) -> top-k accuracy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from beitv2_mm.engine.metrics.codes import SumMetric
 from beitv2_mm.engine.unwrap import unwrapped_model
 from beitv2_mm.registry import HOOKS, METRICS
 
-MAX_SIMILARITIES = 1 << 26  # at once: 256 MiB
+MAX_SIMILARITIES = 1 << 26  # computed at once: 256 MiB
 
 
 def knn_scores(
@@ -36,16 +36,16 @@ def knn_scores(
     for part in features.split(max(1, MAX_SIMILARITIES // len(bank))):
         cosine, index = (part @ bank.T).topk(min(k, len(bank)), dim=1)
         votes = part.new_zeros(len(part), num_classes)
-        # relative to the best one, or a small temperature overflows
+        # relative to the largest cosine, because a small temperature would overflow
         weights = ((cosine - cosine[:, :1]) / temperature).exp()
         scores.append(votes.scatter_add_(1, bank_labels[index], weights))
     return torch.cat(scores)
 
 
 def extract_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    """Features of a batch as the data loader gives it: (B, D).
+    """Features (B, D) of a batch from the data loader.
 
-    The model's ``extract_feat(inputs)`` decides what they are; of several outputs it is the last.
+    They are the model's ``extract_feat(inputs)``, or the last one of several outputs.
 
     Raises:
         ValueError: the features are not (B, D).
@@ -56,7 +56,7 @@ def extract_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         features = features[-1]
     if features.ndim != 2:
         raise ValueError(
-            f'k-NN compares one vector an image, but {type(model).__name__}.extract_feat gives '
+            f'k-NN compares one vector per image, but {type(model).__name__}.extract_feat returns '
             f"{tuple(features.shape)}. Set the backbone's out_type to 'avg_featmap' or 'cls_token'."
         )
     return features
@@ -66,16 +66,18 @@ def extract_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
 class KNNMetric(SumMetric):
     """Accuracy of a weighted k-NN classifier on the model's features, in percent.
 
-    The loop's images are the queries: their features come from ``model.extract_feat``, whatever the
-    model predicts in that loop, so it works in masked image modelling too (the network then sees
-    the whole image); a `FeatureExtractor` predicts just them. `KNNHook` has to be among the hooks:
-    it fills the bank before each evaluation.
-    Every rank holds the bank: 4 * D bytes an image.
+    The images of the evaluation are the queries. Their features come from ``model.extract_feat``,
+    whatever the model predicts, so the metric also works in masked image modelling, where the
+    network then sees the whole image; a `FeatureExtractor` predicts the features themselves.
+    `KNNHook` must be among the hooks: it fills the bank before each evaluation. Every rank holds
+    the whole bank, 4 * D bytes per image.
 
     Args:
-        bank: config of a data loader with labels, same classes as the queries; no augmentation.
-        k: neighbours.
-        temperature: of their weights, exp(cosine / temperature).
+        bank: config of a data loader with labels, with the classes of the queries and without
+            augmentation.
+        k: number of neighbours.
+        temperature: divides the cosine in the weight of a neighbour, exp(cosine / temperature).
+        topk: accuracies to compute.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class KNNMetric(SumMetric):
     ) -> None:
         super().__init__(prefix=prefix, **kwargs)
         if k < 1 or temperature <= 0:
-            raise ValueError(f'k >= 1 and temperature > 0 are needed, not {k} and {temperature}.')
+            raise ValueError(f'Expected k >= 1 and temperature > 0, got {k} and {temperature}.')
         self.bank = bank
         self.k = k
         self.temperature = temperature
@@ -97,15 +99,15 @@ class KNNMetric(SumMetric):
 
     def _reset(self) -> None:
         super()._reset()
-        # The bank is of no use to the next evaluation, and training wants the memory.
+        # The next evaluation fills another bank, and training needs the memory.
         self._model: nn.Module | None = None
         self._features = self._labels = torch.empty(0)
 
     @torch.no_grad()
     def fill(self, model: nn.Module) -> None:
-        """Features and labels of the bank from ``model``, which is put into eval mode."""
+        """Computes the bank with ``model``, which is put into eval mode."""
         model.eval()
-        # A new loader each time: idle workers would hold memory until the next evaluation.
+        # A new loader each time, because idle workers would hold memory until the next evaluation.
         loader = Runner.build_dataloader(self.bank)
         features, labels = [], []
         for batch in loader:
@@ -122,7 +124,7 @@ class KNNMetric(SumMetric):
 
     @torch.no_grad()
     def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
-        """Classifies a batch and counts what is right."""
+        """Classifies a batch and counts the hits."""
         if self._model is None:
             raise RuntimeError(
                 'KNNMetric has no bank: add dict(type=KNNHook) to custom_hooks of the config.'
@@ -133,7 +135,7 @@ class KNNMetric(SumMetric):
                 f'The bank has {len(self._classes)} classes ({_some(self._classes)}), the queries '
                 f'have {len(classes)} ({_some(classes)}); they must be the same.'
             )
-        if all('feature' in sample for sample in data_samples):  # of a FeatureExtractor
+        if all('feature' in sample for sample in data_samples):  # from a FeatureExtractor
             queries = torch.stack([sample['feature'] for sample in data_samples])
         else:
             queries = extract_features(self._model, data_batch)
@@ -160,7 +162,7 @@ class KNNMetric(SumMetric):
 
 @HOOKS.register_module()
 class KNNHook(Hook):
-    """Fills the bank of every `KNNMetric` before validation and test."""
+    """Fills the bank of every `KNNMetric` before each validation and test."""
 
     priority = 'LOW'  # after EMAHook has put the averaged weights in
 
@@ -185,13 +187,13 @@ def _label(sample: Any) -> int:
     label = sample.get('gt_label')
     if label is None:
         raise ValueError(
-            'k-NN needs labelled images: set with_label=True in the dataset, one folder a class.'
+            'k-NN needs labelled images: set with_label=True in the dataset, one folder per class.'
         )
     return int(label)
 
 
 def _gather(values: Tensor, size: int) -> Tensor:
-    """The entries of all ranks, in the order of the data set, without the sampler's padding."""
+    """The entries of all ranks in the order of the data set, without the padding of the sampler."""
     if get_world_size() == 1:
         return values
     # rank r has samples r, r + world size, ...

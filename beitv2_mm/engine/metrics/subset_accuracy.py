@@ -1,4 +1,4 @@
-"""Accuracy on a data set with some of the classes that a classifier knows: ImageNet-A, -R."""
+"""Accuracy on a data set with a part of the classes of a classifier, such as ImageNet-A or -R."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from beitv2_mm.registry import METRICS
 
 
 def read_class_ids(source: str | Path | Sequence[str] | None = None) -> list[str]:
-    """Names of a classifier's outputs, in their order.
+    """Names of the classes of a classifier, in the order of its outputs.
 
     Args:
-        source: a folder with one folder a class (ImageNet's ``train``), a text file with one name a
+        source: a folder with a folder per class (ImageNet's ``train``), a text file with a name per
             line, the names themselves, or None for ImageNet-1k's WordNet ids as timm lists them.
 
     Raises:
@@ -29,22 +29,22 @@ def read_class_ids(source: str | Path | Sequence[str] | None = None) -> list[str
         return sorted(p.name for p in path.iterdir() if p.is_dir() and p.name[0] != '.')
     if not path.is_file():
         raise FileNotFoundError(
-            f'There is no class list {path}. Give a folder of class folders, a text file with one '
-            "class a line, or None for ImageNet-1k's."
+            f'There is no class list {path}. Give a folder of class folders, a text file with a '
+            'class per line, or None for the classes of ImageNet-1k.'
         )
     return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
 
 
 @METRICS.register_module()
 class SubsetAccuracy(Accuracy):
-    """mmpretrain's Accuracy among the classes of the data set only.
+    """mmpretrain's Accuracy among the outputs for the classes of the data set.
 
-    Which outputs those are follows from the names of the data set's folders (WordNet ids for
-    ImageNet and its variants), so nothing has to be said of the subset.
+    The names of the data set's class folders (WordNet ids for ImageNet and its variants) tell which
+    outputs these are, so the subset needs no settings.
 
     Args:
-        class_ids: names of the classifier's outputs, see `read_class_ids`.
-        kwargs: of Accuracy (``topk``, ``thrs``, ``prefix``, ...).
+        class_ids: names of the classifier's classes, see `read_class_ids`.
+        kwargs: arguments of Accuracy (``topk``, ``thrs``, ``prefix``, ...).
     """
 
     def __init__(self, class_ids: str | Path | Sequence[str] | None = None, **kwargs: Any) -> None:
@@ -53,7 +53,7 @@ class SubsetAccuracy(Accuracy):
         self._columns: list[int] = []
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
-        """Keeps the scores of the data set's classes, in the order of its labels."""
+        """Processes the scores of the data set's classes, in the order of its labels."""
         if not self._columns:
             self._columns = self._find_columns()
         restricted = []
@@ -74,7 +74,7 @@ class SubsetAccuracy(Accuracy):
         unknown = [name for name in names if name not in self._outputs]
         if unknown:
             raise ValueError(
-                f'{len(unknown)} of the {len(names)} class folders are no classes of the '
+                f'{len(unknown)} of the {len(names)} class folders are not classes of the '
                 f'classifier: {", ".join(unknown[:5])}. Expected names such as '
                 f'{next(iter(self._outputs))}; see class_ids.'
             )

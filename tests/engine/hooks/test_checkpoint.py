@@ -1,4 +1,4 @@
-"""Checkpoints: when, in which order, what a full disk or a signal does, what a resume takes."""
+"""When checkpoints are written and removed, after a full disk and signals too, and resumed from."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ from support.toy import ToyAccuracy, ToyDataset, ToyModel
 
 
 def train(folder, hooks=(), epochs=2, runner=None, **checkpoint):
-    """Epochs of 8 iterations; returns the runner."""
+    """Trains epochs of 8 iterations and returns the runner."""
     runner = Runner(
         ToyModel(),
         str(folder),
@@ -87,7 +87,7 @@ def test_a_checkpoint_goes_after_its_successor_has_come(tmp_path, monkeypatch):
 
 
 class FullDisk(Hook):
-    """From one iteration to another, fsync says what it says on a full disk."""
+    """Makes fsync fail as on a full disk, from one iteration to another."""
 
     priority = 'HIGHEST'
 
@@ -95,7 +95,7 @@ class FullDisk(Hook):
         self.monkeypatch, self.start, self.end = monkeypatch, start, end
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter in (self.start, self.end):  # what is being written has another disk
+        if runner.iter in (self.start, self.end):  # a write that has begun ends on the other disk
             next(h for h in runner.hooks if isinstance(h, AtomicCheckpointHook))._wait(runner)
         if runner.iter == self.start:
             self.monkeypatch.setattr(files.os, 'fsync', self.fail)
@@ -160,7 +160,7 @@ def test_signals_save_and_end(tmp_path, number):
 
 @pytest.mark.parametrize(('interval', 'files', 'last'), [(1, ['epoch_1.pth'], 1), (9, [], 3)])
 def test_a_signal_in_validation_saves_what_is_not_saved_yet(tmp_path, interval, files, last):
-    """Only where the epoch has no checkpoint is the rest of the validation waited for."""
+    """The run waits for the rest of the validation only if the epoch has no checkpoint."""
     hook = Send(signal.SIGINT, 8, validating=True)
     validation = dict(
         val_dataloader=DataLoader(ToyDataset(), batch_size=4),

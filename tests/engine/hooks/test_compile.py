@@ -1,4 +1,4 @@
-"""The switch for torch.compile, with everything it has to go together with."""
+"""torch.compile together with everything that it has to work with."""
 
 import itertools
 from pathlib import Path
@@ -30,7 +30,7 @@ PARTS = dict(mim=1, tokenizer=2, classifier=1, segmentor=3)
 
 
 def run(recipe, folder, batches=3, **compile_options):
-    """The model after some steps, of which the last one gets a smaller batch."""
+    """Trains some steps, the last one with a smaller batch, and returns the model."""
     cfg = shrink(Config.fromfile(CONFIGS / f'{RECIPES[recipe]}.py'), folder, iterations=batches)
     take_ten_classes(cfg)
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
@@ -51,7 +51,7 @@ def run(recipe, folder, batches=3, **compile_options):
 
 
 def shorten_batch(loader, number):
-    """A collate function that leaves an image out of the batch of that number."""
+    """A collate function that removes an image from the batch with that number."""
     collate, count = loader.collate_fn, itertools.count(1)
     return lambda samples: collate(samples[: len(samples) - (next(count) == number)])
 

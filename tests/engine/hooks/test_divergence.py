@@ -1,4 +1,4 @@
-"""Steps with NaN or Inf are left out, counted and, in a row, end the run."""
+"""Steps with NaN or Inf are skipped and counted; many in a row end the run."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from beitv2_mm.layers import VectorQuantizer
 
 
 class Fragile(BaseModel):
-    """loss = weight * input, plus something that may be no number and has no gradient."""
+    """loss = weight * input, plus a term without gradient that may be NaN or Inf."""
 
     def __init__(self):
         super().__init__()
@@ -109,7 +109,7 @@ def test_stops_after_so_many_in_a_row_and_says_what_they_were(tmp_path):
 
 
 class ScaledOnCpu(AmpOptimWrapper):
-    """AmpOptimWrapper as it is, but for the check that refuses to build it without GPU."""
+    """AmpOptimWrapper without the check that refuses to build it without a GPU."""
 
     def __init__(self, optimizer):
         OptimWrapper.__init__(self, optimizer)

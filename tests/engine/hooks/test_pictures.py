@@ -165,7 +165,7 @@ def test_without_a_local_backend_there_is_no_page(tmp_path: Path) -> None:
 
 
 def test_masks_that_lie_on_the_device_are_drawn() -> None:
-    """There data preprocessors of other packages, mmengine's own included, put the samples."""
+    """Data preprocessors of other packages, including mmengine's, put the samples there."""
     model, images = build_pretrainer().eval(), cifar_images(6)
     samples = [BaseDataElement(mask=mask) for mask in masks(6)]
     hook = PredictionPicturesHook(num_images=6, num_shown=2)

@@ -1,4 +1,4 @@
-"""A line of progress by the clock, where the logger, which counts steps, is silent."""
+"""Progress is logged by the clock while the logger, which counts steps, is silent."""
 
 import json
 import re

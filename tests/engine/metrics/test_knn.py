@@ -37,7 +37,7 @@ test_run.__test__ = False
 
 @pytest.fixture
 def noisy(tmp_path: Path) -> Path:
-    """The test pictures again, a little changed."""
+    """The test images with a little noise."""
     rng = np.random.default_rng(0)
     for file in CIFAR.glob('*/*.png'):
         pixels = np.asarray(Image.open(file)).astype(float)
@@ -49,7 +49,7 @@ def noisy(tmp_path: Path) -> Path:
 
 
 def test_votes_are_weighted_by_similarity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against the definition, neighbour by neighbour; also where the queries come in parts."""
+    """Compared with the definition, neighbour by neighbour, also for queries in parts."""
     generator = torch.Generator().manual_seed(0)
     queries, bank = (F.normalize(torch.randn(n, 8, generator=generator), dim=1) for n in (5, 30))
     labels = torch.randint(0, 4, (30,), generator=generator)
@@ -73,7 +73,7 @@ def test_more_neighbours_than_bank_and_a_tiny_temperature() -> None:
 
 
 def test_near_copies_find_their_originals(tmp_path: Path, noisy: Path) -> None:
-    """tools/test.py's loop: images, folders, model and metric together."""
+    """The loop of tools/test.py, with images, folders, model and metric together."""
     metrics = test_run(tmp_path, CIFAR, noisy, k=1)
     assert metrics.keys() == {'knn/top1', 'knn/top5'}
     assert metrics['knn/top1'] > 90

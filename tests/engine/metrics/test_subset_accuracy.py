@@ -1,4 +1,4 @@
-"""Class subsets: folders named by WordNet id, as ImageNet-A, -R and -Sketch come."""
+"""Class subsets: folders named by WordNet id, as in ImageNet-A, -R and -Sketch."""
 
 import shutil
 from pathlib import Path
