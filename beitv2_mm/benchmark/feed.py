@@ -1,4 +1,4 @@
-"""Images a second that a data loader delivers, beside those that a training step takes."""
+"""Images a second that a data loader delivers, compared with those that a training step takes."""
 
 import math
 import statistics
@@ -20,12 +20,12 @@ from beitv2_mm.benchmark.work import OURS, Settings
 class Feed:
     """Rates in images a second."""
 
-    loaders: dict[int, float]  # number of workers -> what they deliver together
-    model: float  # what a step of masked image modelling takes
+    loaders: dict[int, float]  # number of workers -> delivered by all of them
+    model: float  # taken by steps of masked image modelling
     batch_size: int
 
     def table(self) -> Table:
-        """A line for each number of workers, with the share of the model's need that it meets."""
+        """A line for each number of workers, with the share of the demand that they meet."""
         result = Table('images a second', title=f'feeding batches of {self.batch_size}')
         for title in ('delivered', 'taken by the model', 'met'):
             result.add_column(title, justify='right')
@@ -39,7 +39,12 @@ class Feed:
 
 
 def measure_feed(settings: Settings, progress: Callable[[], object] = lambda: None) -> Feed:
-    """`count_feed_steps` steps: the loader with each number of workers, then the model."""
+    """Measures the loader with each number of workers, then a training step of the model.
+
+    Args:
+        settings: the options of the benchmark.
+        progress: called after each of `count_feed_steps` measurements.
+    """
     size = settings.sizes(224)[0]
     batch = settings.batch_size or 4
     dataset = Pipeline(settings, size).dataset()
@@ -65,7 +70,7 @@ def count_feed_steps(settings: Settings) -> int:
 
 
 def _loader_rate(dataset: Dataset, workers: int, batch: int, rounds: int) -> float:
-    """Median of some epochs, after one in which the workers start."""
+    """Images a second: the median over epochs, after a first one in which the workers start."""
     count = batch * max(2 * workers, 64 // batch)
     loader = DataLoader(
         dataset,
