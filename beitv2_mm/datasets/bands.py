@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 from numpy.lib import format as npy
 
+from beitv2_mm.datasets.bit_depth import scale
 from beitv2_mm.datasets.colours import orientation_of
 from beitv2_mm.datasets.reading import (
     MAX_ASPECT,
@@ -22,7 +23,6 @@ from beitv2_mm.datasets.reading import (
     read_bytes,
     unreadable,
 )
-from beitv2_mm.datasets.samples import scale
 from beitv2_mm.datasets.tiff import Layout, is_tiff, read_layout, read_tiff, turn
 
 NPY = b'\x93NUMPY'
@@ -36,7 +36,7 @@ def read_bands(
 
     Args:
         channels: the number of channels that the image must have.
-        white, float32: see `beitv2_mm.datasets.samples.scale`.
+        white, float32: see `beitv2_mm.datasets.bit_depth.scale`.
 
     Raises:
         UnreadableImageError: the file has no pixels, or another number of channels.

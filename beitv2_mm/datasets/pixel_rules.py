@@ -7,8 +7,8 @@ from typing import Any
 from mmengine.logging import print_log
 
 from beitv2_mm.datasets.bands import require_channels, stored_values
+from beitv2_mm.datasets.bit_depth import FULL
 from beitv2_mm.datasets.reading import UnreadableImageError
-from beitv2_mm.datasets.samples import FULL
 from beitv2_mm.datasets.sampling import (
     EIGHT_BITS,
     WITH_BANDS,
@@ -34,7 +34,7 @@ class PixelRules(SkipUnreadable):
     Args:
         channels: the number of channels. 3 are colours: grey is repeated, and transparency is laid
             on white. Other numbers are taken as stored, see `beitv2_mm.datasets.bands`.
-        white: the white level of files with 16 bits (see `beitv2_mm.datasets.samples`): 'auto' for
+        white: the white level of files with 16 bits (see `beitv2_mm.datasets.bit_depth`): 'auto' for
             the fewest bits that hold the values of the sample, a number, or None for the upper 8
             bits.
 

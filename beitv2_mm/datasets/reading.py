@@ -22,8 +22,8 @@ from mmengine.logging import print_log
 from PIL import Image, ImageFile, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from beitv2_mm.datasets.bit_depth import deep_values, is_deep, scale, stated_white, white_level
 from beitv2_mm.datasets.colours import deep_to_rgb, to_rgb, upright
-from beitv2_mm.datasets.samples import deep_values, is_deep, scale, stated_white, white_level
 from beitv2_mm.datasets.tiff import is_tiff, read_layout
 
 Reason = Literal[
@@ -66,7 +66,7 @@ def read_image(
     read as Adobe writes it, and colour profiles are ignored.
 
     Args:
-        white: of files with 16 bits, see `beitv2_mm.datasets.samples`; None takes the upper 8.
+        white: of files with 16 bits, see `beitv2_mm.datasets.bit_depth`; None takes the upper 8.
         float32: return floats from 0 to 255, which keep all levels of 16-bit files.
 
     Raises:

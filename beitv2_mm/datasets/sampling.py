@@ -10,13 +10,13 @@ import numpy as np
 from mmengine.logging import print_log
 
 from beitv2_mm.datasets.bands import read_bands, stored_values
+from beitv2_mm.datasets.bit_depth import FULL, is_deep, white_level
 from beitv2_mm.datasets.reading import (
     UnreadableImageError,
     check_content,
     read_bytes,
     read_image,
 )
-from beitv2_mm.datasets.samples import FULL, is_deep, white_level
 from beitv2_mm.datasets.tiff import is_tiff, read_layout
 
 T = TypeVar('T')
