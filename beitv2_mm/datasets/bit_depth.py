@@ -8,7 +8,7 @@ number that the user gives; without one, all 16 bits count. The rules are in doc
 import numpy as np
 from PIL import Image, ImageFile
 
-from beitv2_mm.datasets.colours import orientation_of, upright
+from beitv2_mm.datasets.colours import orientation_of
 from beitv2_mm.datasets.tiff import decode, read_layout, read_tiff, turn
 
 FULL = 65535  # white of 16 bits
@@ -45,8 +45,7 @@ def stated_white(image: ImageFile.ImageFile) -> int | None:
 def deep_values(content: bytes, image: Image.Image) -> np.ndarray:
     """The (H, W) or (H, W, C) uint16 values of a loaded deep image, as stored, upright, in RGB."""
     if image.mode.startswith('I'):
-        grey: np.ndarray = np.asarray(upright(image))
-        return grey.astype(np.uint16)
+        return turn(np.asarray(image).astype(np.uint16), orientation_of(image))
     if image.format == 'TIFF':
         shown = 4 if image.mode == 'RGBA' else 3  # any other fourth band need not be transparency
         return read_tiff(content, read_layout(content))[..., :shown]

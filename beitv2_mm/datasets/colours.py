@@ -1,18 +1,9 @@
 """Decoded images of any mode -> upright RGB; transparency is laid on white."""
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 ORIENTATION = 274  # the tag of EXIF and TIFF
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The loaded image rotated as EXIF says, or as stored where EXIF is damaged."""
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # the pixels are loaded already: only the tag is lost
-        return image
-    return image
 
 
 def orientation_of(image: Image.Image) -> int:

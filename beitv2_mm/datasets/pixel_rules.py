@@ -34,9 +34,9 @@ class PixelRules(SkipUnreadable):
     Args:
         channels: the number of channels. 3 are colours: grey is repeated, and transparency is laid
             on white. Other numbers are taken as stored, see `beitv2_mm.datasets.bands`.
-        white: the white level of files with 16 bits (see `beitv2_mm.datasets.bit_depth`): 'auto' for
-            the fewest bits that hold the values of the sample, a number, or None for the upper 8
-            bits.
+        white: the white level of files with 16 bits (see `beitv2_mm.datasets.bit_depth`), a number,
+            None for the upper 8 bits, or 'auto' for the largest value of the fewest bits that hold
+            all values of the sample.
 
     Raises:
         ValueError: ``white`` is too small for a file of the sample, or no file of it has that many
@@ -55,13 +55,13 @@ class PixelRules(SkipUnreadable):
         super().__init__(*args, **kwargs)
 
     def get_data_info(self, idx: int) -> dict:
-        """Adds 'white' and 'channels' where they are not the usual ones."""
-        info: dict = super().get_data_info(idx)
-        if self.white is not None:
-            info['white'] = self.white
-        if self.channels != COLOURS:
-            info['channels'] = self.channels
-        return info
+        """Adds the settings that are not the usual ones."""
+        return {**super().get_data_info(idx), **self._unusual()}
+
+    def _unusual(self) -> dict[str, float]:
+        """'white' unless it is None, and 'channels' unless they are colours."""
+        white = {} if self.white is None else {'white': self.white}
+        return white if self.channels == COLOURS else {**white, 'channels': self.channels}
 
     def full_init(self) -> None:
         """Lists the files (once), and checks that the pipeline can read them."""
@@ -100,10 +100,7 @@ class PixelRules(SkipUnreadable):
         deep = sample([name for name in names if not name.lower().endswith(EIGHT_BITS)])
         paths = list(map(path_of, deep))
         self.white = settle_white(paths, self.given_white, self.channels, where)
-        rules = dict(white=self.white, channels=self.channels)
-        usual = dict(white=None, channels=COLOURS)
-        # The metainfo goes into checkpoints, for the use of the model.
-        self._metainfo.update({key: rules[key] for key in rules if rules[key] != usual[key]})
+        self._metainfo.update(self._unusual())  # goes into checkpoints, for the use of the model
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel, for values from 0 to 1, over at most 64

@@ -23,8 +23,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from beitv2_mm.datasets.bit_depth import deep_values, is_deep, scale, stated_white, white_level
-from beitv2_mm.datasets.colours import deep_to_rgb, to_rgb, upright
-from beitv2_mm.datasets.tiff import is_tiff, read_layout
+from beitv2_mm.datasets.colours import deep_to_rgb, orientation_of, to_rgb
+from beitv2_mm.datasets.tiff import is_tiff, read_layout, turn
 
 Reason = Literal[
     'missing', 'empty', 'read error', 'no image', 'damaged', 'too large', 'unsupported', 'other'
@@ -80,7 +80,8 @@ def read_image(
     values, stated = load_content(path, content, image)
     try:
         if values is None:
-            pixels = np.array(to_rgb(upright(image)))
+            upright = turn(np.array(to_rgb(image)), orientation_of(image))
+            pixels = np.ascontiguousarray(upright)
             return pixels.astype(np.float32) if float32 else pixels
         if white is None and stated is None:
             _say_upper_bits(path, values)

@@ -12,7 +12,7 @@ from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.registry import TRANSFORMS
 
 
-@TRANSFORMS.register_module(name=['LoadImageFromFile', 'LoadImage'])
+@TRANSFORMS.register_module()
 class LoadImageFromFile(BaseTransform):
     """Reads 'img' (H, W, C) uint8 from 'img_path'; it replaces mmcv's transform of this name.
 
@@ -50,9 +50,6 @@ class LoadImageFromFile(BaseTransform):
         given = dict(channels=self.channels, white=self.white, to_float32=self.to_float32 or None)
         words = (f'{key}={value}' for key, value in given.items() if value is not None)
         return f'{type(self).__name__}({", ".join(words)})'
-
-
-LoadImage = LoadImageFromFile  # the name of a faster loader that both are now
 
 
 @TRANSFORMS.register_module()
