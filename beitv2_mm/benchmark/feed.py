@@ -54,14 +54,9 @@ def measure_feed(settings: Settings, progress: Callable[[], object] = lambda: No
         progress()
     torch.set_num_threads(settings.threads)
     step = Pretrain(settings, size, batch, settings.num_codes).build(OURS)
-    step.run()
-    seconds = []
-    for _ in range(settings.rounds):
-        start = now(settings.device)
-        step.run()
-        seconds.append(now(settings.device) - start)
+    rate = batch / _median_seconds(step.run, settings.rounds, settings.device)
     progress()
-    return Feed(loaders, batch / statistics.median(seconds), batch)
+    return Feed(loaders, rate, batch)
 
 
 def count_feed_steps(settings: Settings) -> int:
@@ -70,7 +65,7 @@ def count_feed_steps(settings: Settings) -> int:
 
 
 def _loader_rate(dataset: Dataset, workers: int, batch: int, rounds: int) -> float:
-    """Images a second: the median over epochs, after a first one in which the workers start."""
+    """Images a second; the workers start in the first epoch, which is not counted."""
     count = batch * max(2 * workers, 64 // batch)
     loader = DataLoader(
         dataset,
@@ -81,10 +76,19 @@ def _loader_rate(dataset: Dataset, workers: int, batch: int, rounds: int) -> flo
         persistent_workers=True,
         multiprocessing_context='fork',  # the configs' (mp_start_method)
     )
-    seconds = []
-    for _ in range(1 + rounds):
-        start = now('cpu')
+
+    def epoch() -> None:
         for _ in loader:
             pass
-        seconds.append(now('cpu') - start)
-    return count / statistics.median(seconds[1:])
+
+    return count / _median_seconds(epoch, rounds, 'cpu')
+
+
+def _median_seconds(run: Callable[[], object], rounds: int, device: str) -> float:
+    """The median time of some runs, after a first one to warm up."""
+    seconds = []
+    for _ in range(1 + rounds):
+        start = now(device)
+        run()
+        seconds.append(now(device) - start)
+    return statistics.median(seconds[1:])

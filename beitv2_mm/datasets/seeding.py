@@ -1,4 +1,4 @@
-"""Seeds of all random generators from numbers, such as (run seed, epoch, rank)."""
+"""Seeds all random generators from numbers, such as (run seed, epoch, rank)."""
 
 import os
 import random
@@ -45,6 +45,9 @@ def epoch_worker_init(worker_id: int) -> None:
     every pass over the data (mmengine's default sets the same seeds in each epoch), and from the
     rank, because ranks usually start from the same seed. It needs ``persistent_workers=False``: a
     worker that stays alive is not seeded again, so a resumed run would see other data.
+
+    Only mmengine's training loops need it: those of this package seed every sample
+    (`beitv2_mm.engine.loops.ResumableLoader`).
     """
     # from the environment, because spawned workers have no process group
     seed_generators(torch.initial_seed(), int(os.environ.get('RANK', 0)))
