@@ -82,7 +82,10 @@ class BlockwiseMask(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Draws the mask from NumPy's global random state."""
-        grid = self.grid or patch_grid(results['img'].shape[:2], self.patch_size)
+        grid = self.grid
+        if grid is None:
+            assert self.patch_size is not None
+            grid = patch_grid(results['img'].shape[:2], self.patch_size)
         if grid not in self._generators:
             self._generators[grid] = BlockwiseMaskGenerator(grid, **self.settings)
         results['mask'] = self._generators[grid]()
