@@ -43,7 +43,7 @@ class Segment(Work):
             config = self._own_config(config)
         with DefaultScope.overwrite_default_scope('mmseg'):
             model = scramble(MODELS.build(config)).to(self.settings.device)
-        model.eval()  # alone in its line: mmseg's BEiT returns None
+        model.eval()  # not chained: mmseg's BEiT returns None
         width = 2 * self.size if self.slide else self.size
         generator = torch.Generator().manual_seed(0)
         image = torch.randn(self.batch_size, 3, self.size, width, generator=generator)

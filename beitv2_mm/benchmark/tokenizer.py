@@ -17,7 +17,7 @@ DIMS = 32
 
 @dataclass(frozen=True)
 class Quantizer(Work):
-    """Its part of a training step: search, straight-through gradient, moving averages."""
+    """The quantizer in a training step: search, straight-through gradient, moving averages."""
 
     batch_size: int = 8
     num_codes: int = 8192

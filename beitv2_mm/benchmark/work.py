@@ -49,7 +49,7 @@ class Step(NamedTuple):
     """An implementation, ready to run."""
 
     run: Callable[[], Any]  # does the work once; its results are compared
-    module: nn.Module | None = None  # holds the weights; this is compiled
+    module: nn.Module | None = None  # holds the weights, and is compiled
     units: int = 1  # images in a run, if the time of one image is reported
 
 
@@ -81,7 +81,7 @@ class Work:
     def compare(self, ours: Any, theirs: Any) -> None:
         """Raises `NotTheSameError` where two results differ by more than rounding.
 
-        The bound is 2e-3 of the largest value, and a tenth of it in bfloat16, where the rounding
+        The bound is 2e-3 of the largest value, and 10 % of it in bfloat16, where the rounding
         errors of a deep network are large.
         """
         if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor):
