@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
         help='network (%(default)s)',
     )
     parser.add_argument(
-        '--image-size', type=int, nargs='+', metavar='PX', help='instead of the usual ones'
+        '--image-size', type=int, nargs='+', metavar='PX', help='sizes in place of the usual ones'
     )
     parser.add_argument('--batch-size', type=int, help='images at once (4; quantizer 8, UPerNet 1)')
     parser.add_argument('--num-codes', type=int, default=8192, help='codebook (%(default)s)')
@@ -47,11 +47,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--keep-memory',
         action='store_true',
-        help='glibc keeps freed memory, as under our tools on a CPU, for all implementations',
+        help='let glibc keep freed memory for all implementations, as our tools do on a CPU',
     )
     parser.add_argument('--rounds', type=int, default=5, help='turns of each (%(default)s)')
     parser.add_argument(
-        '--threads', type=int, default=os.cpu_count(), help='of PyTorch on CPU (%(default)s)'
+        '--threads', type=int, default=os.cpu_count(), help='of PyTorch on a CPU (%(default)s)'
     )
     parser.add_argument(
         '--images', metavar='DIR', help='JPEG files for `data`, instead of generated ones'
@@ -64,7 +64,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         nargs='+',
         default=[1, 16],
-        help='of a loader, in `data` and `memory`',
+        help='numbers of loader workers, for `data` and `memory`',
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='write a picture (.png, .svg)')
@@ -72,7 +72,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_device(settings: 'Settings') -> None:
-    """Raises ValueError where the device, or its bfloat16, is not there."""
+    """Raises ValueError if the device is missing, or has no bfloat16 and needs it."""
     from beitv2_mm.engine.precision import supports_bfloat16
 
     try:

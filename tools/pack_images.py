@@ -1,4 +1,4 @@
-"""One file for a folder of images, for storage that is slow at many small ones.
+"""Packs a folder of images into one file, for storage that is slow at many small ones.
 
     python tools/pack_images.py photos/ photos.tar
 
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def progress(names: list[str]) -> Iterator[str]:
-    """The names, and a bar that is drawn a thousand times at most."""
+    """Yields the names and draws a bar, at most a thousand times."""
     from mmengine.utils import ProgressBar
 
     bar, step = ProgressBar(len(names), file=sys.stdout), -(-len(names) // 1000)

@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         '--zip',
         metavar='FILE',
-        help='unpack this first; from '
+        help='unpack this archive first; it is at '
         'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',
     )
     parser.add_argument(

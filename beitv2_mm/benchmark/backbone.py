@@ -1,4 +1,4 @@
-"""Only the network: forward, and forward with backward, against timm and mmpretrain."""
+"""The network only: forward, and forward with backward, against timm and mmpretrain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PATCH = 16
 
 
 def mmpretrain_arch(arch: Arch) -> dict[str, int]:
-    """The same sizes in mmpretrain's words."""
+    """The ``arch`` of a network of the same size in mmpretrain."""
     return dict(
         embed_dims=arch.embed_dims,
         num_layers=arch.num_layers,
@@ -27,7 +27,7 @@ def mmpretrain_arch(arch: Arch) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Backbone(Work):
-    """Pooled features of a batch, with gradients of all weights or without."""
+    """The pooled features of a batch, with or without the gradients of all weights."""
 
     size: int = 224
     batch_size: int = 4
@@ -109,7 +109,7 @@ class Backbone(Work):
 
 
 def backbone(settings: Settings) -> list[Work]:
-    """At 224 and 384 pixels, without gradients and with them."""
+    """At 224 and 384 pixels, without and with gradients."""
     return [
         Backbone(settings, size, settings.batch_size or 4, backward)
         for size in settings.sizes(224, 384)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CustomDataset, PackInputs
 from PIL import Image
@@ -15,22 +15,22 @@ from torchvision.transforms import v2
 
 from beitv2_mm.benchmark.backbone import PATCH
 from beitv2_mm.benchmark.pretrain import MASKED
-from beitv2_mm.benchmark.work import OURS, Settings, Step, Work, peer_config
+from beitv2_mm.benchmark.work import OURS, Settings, Step, Work
 from beitv2_mm.datasets import ImageFolder
 
-COUNT = 32  # images of a turn
+COUNT = 32  # images in a run
 
 
 @dataclass(frozen=True)
 class Pipeline(Work):
-    """All images of a folder once: decoding, crop, flip, jitter, mask."""
+    """One pass over the images of a folder: decoding, crop, flip, colour jitter, mask."""
 
     size: int = 224
 
     implementations = (OURS, 'beitv2_mm, reference order', 'mmpretrain')
 
     def peak_memory(self, implementation: str, step: Step) -> None:
-        """Nothing that PyTorch allocates."""
+        """Not measured, because PyTorch does not allocate the arrays of images."""
 
     @property
     def name(self) -> str:
@@ -39,7 +39,7 @@ class Pipeline(Work):
 
     @property
     def num_masked(self) -> int:
-        """Of the patches: 75 of 196."""
+        """The number of masked patches, 75 of 196."""
         return round(MASKED * (self.size // PATCH) ** 2)
 
     def build(self, implementation: str) -> Step:
@@ -53,12 +53,11 @@ class Pipeline(Work):
         return Step(run, units=count)
 
     def dataset(self, implementation: str = OURS) -> BaseDataset:
-        """The images, as the implementation's training pipeline gives them."""
+        """The images with the training pipeline of an implementation."""
         folder = self.settings.images or generated_images()
         if implementation == 'mmpretrain':
-            pipeline = Config.fromfile(
-                peer_config('mmpretrain', '_base_/datasets/imagenet_bs256_beitv2.py')
-            ).train_pipeline
+            config = get_config('mmpretrain::_base_/datasets/imagenet_bs256_beitv2.py')
+            pipeline = config.train_pipeline
             crop, mask = pipeline[3], pipeline[4]
             crop.update(size=self.size, second_size=self.size)
             mask.update(
@@ -84,7 +83,7 @@ class Pipeline(Work):
         exact = [dict(type=v2.ColorJitter, **strengths), flip, crop]
         fast = dict(type='beitv2_mm.LinearColorJitter', **strengths)
         return [
-            dict(type='beitv2_mm.LoadImage'),
+            dict(type='beitv2_mm.LoadImageFromFile'),
             dict(
                 type='beitv2_mm.TorchvisionTransforms',
                 transforms=[crop, flip] if crop_first else exact,
@@ -106,8 +105,10 @@ def _folder() -> tempfile.TemporaryDirectory:
 
 
 def generated_images() -> str:
-    """A folder of `COUNT` JPEG files of 500 x 375 pixels, smooth shapes with noise, that is deleted
-    when the process ends."""
+    """A folder of `COUNT` JPEG files of 500 x 375 pixels, smooth shapes with noise.
+
+    It is deleted when the process ends.
+    """
     folder = Path(_folder().name)
     rng = np.random.default_rng(0)
     for i in range(COUNT):

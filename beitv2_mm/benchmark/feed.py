@@ -1,4 +1,4 @@
-"""Images a second that a data loader delivers, beside those that a training step takes."""
+"""Images a second that a data loader delivers, compared with those that a training step takes."""
 
 import math
 import statistics
@@ -20,12 +20,12 @@ from beitv2_mm.benchmark.work import OURS, Settings
 class Feed:
     """Rates in images a second."""
 
-    loaders: dict[int, float]  # number of workers -> what they deliver together
-    model: float  # what a step of masked image modelling takes
+    loaders: dict[int, float]  # number of workers -> delivered by all of them
+    model: float  # taken by steps of masked image modelling
     batch_size: int
 
     def table(self) -> Table:
-        """A line for each number of workers, with the share of the model's need that it meets."""
+        """A line for each number of workers, with the share of the demand that they meet."""
         result = Table('images a second', title=f'feeding batches of {self.batch_size}')
         for title in ('delivered', 'taken by the model', 'met'):
             result.add_column(title, justify='right')
@@ -39,7 +39,12 @@ class Feed:
 
 
 def measure_feed(settings: Settings, progress: Callable[[], object] = lambda: None) -> Feed:
-    """`count_feed_steps` steps: the loader with each number of workers, then the model."""
+    """Measures the loader with each number of workers, then a training step of the model.
+
+    Args:
+        settings: the options of the benchmark.
+        progress: called after each of `count_feed_steps` measurements.
+    """
     size = settings.sizes(224)[0]
     batch = settings.batch_size or 4
     dataset = Pipeline(settings, size).dataset()
@@ -49,14 +54,9 @@ def measure_feed(settings: Settings, progress: Callable[[], object] = lambda: No
         progress()
     torch.set_num_threads(settings.threads)
     step = Pretrain(settings, size, batch, settings.num_codes).build(OURS)
-    step.run()
-    seconds = []
-    for _ in range(settings.rounds):
-        start = now(settings.device)
-        step.run()
-        seconds.append(now(settings.device) - start)
+    rate = batch / _median_seconds(step.run, settings.rounds, settings.device)
     progress()
-    return Feed(loaders, batch / statistics.median(seconds), batch)
+    return Feed(loaders, rate, batch)
 
 
 def count_feed_steps(settings: Settings) -> int:
@@ -65,7 +65,7 @@ def count_feed_steps(settings: Settings) -> int:
 
 
 def _loader_rate(dataset: Dataset, workers: int, batch: int, rounds: int) -> float:
-    """Median of some epochs, after one in which the workers start."""
+    """Images a second; the workers start in the first epoch, which is not counted."""
     count = batch * max(2 * workers, 64 // batch)
     loader = DataLoader(
         dataset,
@@ -76,10 +76,19 @@ def _loader_rate(dataset: Dataset, workers: int, batch: int, rounds: int) -> flo
         persistent_workers=True,
         multiprocessing_context='fork',  # the configs' (mp_start_method)
     )
-    seconds = []
-    for _ in range(1 + rounds):
-        start = now('cpu')
+
+    def epoch() -> None:
         for _ in loader:
             pass
-        seconds.append(now('cpu') - start)
-    return count / statistics.median(seconds[1:])
+
+    return count / _median_seconds(epoch, rounds, 'cpu')
+
+
+def _median_seconds(run: Callable[[], object], rounds: int, device: str) -> float:
+    """The median time of some runs, after a first one to warm up."""
+    seconds = []
+    for _ in range(1 + rounds):
+        start = now(device)
+        run()
+        seconds.append(now(device) - start)
+    return statistics.median(seconds[1:])

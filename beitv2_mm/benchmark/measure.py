@@ -1,4 +1,4 @@
-"""Work -> rows: implementations take turns, and the one that begins changes with every round."""
+"""Work -> rows. The implementations take turns, and every round begins with another one."""
 
 import gc
 import logging
@@ -18,25 +18,26 @@ from beitv2_mm.engine.hooks.compile import compile_options, compile_parts
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one implementation."""
+    """The measurements of one implementation."""
 
     work: str
     implementation: str
-    median_seconds: float | None  # of one run, or of an image; None where only memory is meant
+    median_seconds: float  # of one run, or of an image
     peak_memory_mb: float | None  # on top of weights, inputs and the optimizer's state
-    share_of_limit: float | None  # median over rounds of only its matrix products / the run
-    speed_ratio: float | None = None  # its time / this package's time
-    memory_ratio: float | None = None  # this package's memory / its memory
+    share_of_limit: float | None  # time of its matrix products / time of the run, median
+    speed_ratio: float  # its time / this package's time
+    memory_ratio: float | None  # this package's memory / its memory
 
 
 def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[Row]:
     """Rows of one piece of work, this package's first.
 
-    Every implementation runs once to compare its results and record its products, once or more to
-    warm up, once for its memory, then once in every round, between two runs of only its products.
+    Every implementation runs once to compare its results and to record its matrix products, once or
+    more to warm up, once to measure its memory, and then once in every round. Its matrix products
+    are timed right before and after each of these timed runs.
 
     Args:
-        work: what is compared.
+        work: the work to compare.
         progress: called after each of `count_steps` steps.
 
     Raises:
@@ -54,20 +55,18 @@ def measure(work: Work, progress: Callable[[], object] = lambda: None) -> list[R
         memory[name] = work.peak_memory(name, step)
         progress()
     seconds, shares = _take_turns(work, steps, products, progress)
-    rows = []
-    for name in names:
-        rows.append(
-            Row(
-                work.name,
-                name,
-                seconds[name] / steps[name].units,
-                memory[name],
-                shares[name] or None,
-                seconds[name] / seconds[OURS],
-                _ratio(memory[OURS], memory[name]),
-            )
+    return [
+        Row(
+            work.name,
+            name,
+            seconds[name] / steps[name].units,
+            memory[name],
+            shares[name] or None,
+            seconds[name] / seconds[OURS],
+            _ratio(memory[OURS], memory[name]),
         )
-    return rows
+        for name in names
+    ]
 
 
 def count_steps(work: Work) -> int:
@@ -89,7 +88,7 @@ def _build(work: Work, names: list[str]) -> dict[str, Step]:
 
 
 def _compare(work: Work, steps: dict[str, Step]) -> dict[str, Products]:
-    """Products of each implementation, after a check that all do the same."""
+    """The products of each implementation, after a check that all results agree."""
     products = {}
     for name, step in steps.items():
         torch.manual_seed(0)
@@ -111,7 +110,10 @@ def _warm_up(work: Work, steps: dict[str, Step]) -> None:
 
 
 def _compile(name: str, module: nn.Module, device: str) -> None:
-    """Ours as `CompileHook` does it; a failure is an error, or a plain step would be timed."""
+    """Compiles this package's modules as `CompileHook` does, and those of peers as a whole.
+
+    A failure is an error: otherwise an uncompiled run would be timed.
+    """
     if name == OURS and isinstance(module, BaseModel):
         compile_parts(module, strict=True)
     else:
@@ -124,10 +126,10 @@ def _take_turns(
     products: dict[str, Products],
     progress: Callable[[], object],
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Medians of the time of each implementation, and of the share that its matrix products take.
+    """The median time of each implementation, and the median share that its matrix products take.
 
-    The speed of a machine that others use changes from second to second: a share is that of a run
-    and of the products right before and after it.
+    On a shared machine the speed changes from second to second, so a run is only compared with the
+    products that are timed right before and after it.
     """
     order, device = list(steps), work.settings.device
     seconds: dict[str, list[float]] = {name: [] for name in order}
@@ -151,6 +153,6 @@ def _take_turns(
 
 
 def quiet() -> None:
-    """Keeps the libraries' notes on how they initialise out of the terminal."""
+    """Silences warnings and log lines, in which libraries tell how they initialise."""
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)

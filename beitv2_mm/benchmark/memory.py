@@ -1,4 +1,4 @@
-"""Memory in MiB: what PyTorch allocates at most, or of a process and its children together."""
+"""Memory in MiB: the peak of PyTorch's allocator, or that of a process and its children."""
 
 import multiprocessing
 import os
@@ -34,17 +34,12 @@ def allocated_on_cpu(run: Callable[[], object]) -> list[int]:
 
 
 def family_memory() -> float | None:
-    """Proportional set size of this process and its children now: shared pages count once.
+    """Proportional set size of this process and its children: shared pages count once.
 
     None where the system has no /proc for that.
     """
     if not Path('/proc/self/smaps_rollup').exists():
         return None
-    total = 0
-    for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
-        total += _kilobytes(Path(f'/proc/{process}/smaps_rollup').read_text(), 'Pss')
-    return total / 1024
-
-
-def _kilobytes(text: str, key: str) -> int:
-    return int(text.split(f'{key}:')[1].split()[0])
+    processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+    texts = [Path(f'/proc/{process}/smaps_rollup').read_text() for process in processes]
+    return sum(int(text.split('Pss:')[1].split()[0]) for text in texts) / 1024  # from KiB

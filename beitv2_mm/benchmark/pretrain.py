@@ -6,22 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from beitv2_mm.benchmark.backbone import PATCH, mmpretrain_arch
-from beitv2_mm.benchmark.work import (
-    OURS,
-    NotTheSameError,
-    Settings,
-    Step,
-    Work,
-    peer_config,
-    scramble,
-)
+from beitv2_mm.benchmark.work import OURS, NotTheSameError, Settings, Step, Work, scramble
 from beitv2_mm.checkpoint import load
 from beitv2_mm.datasets import BlockwiseMaskGenerator
 from beitv2_mm.models import BEiTV2Pretrainer
@@ -32,7 +24,7 @@ CODE_DIMS = 32
 
 @dataclass(frozen=True)
 class Pretrain(Work):
-    """From bytes of images and masks on the host to updated weights: AdamW, gradients clipped."""
+    """From images and masks on the host to updated weights: AdamW with gradient clipping."""
 
     size: int = 224
     batch_size: int = 4
@@ -47,7 +39,7 @@ class Pretrain(Work):
 
     @property
     def early(self) -> int:
-        """Block whose patch tokens enter the aggregation: 9 of 12, 21 of 24."""
+        """The block whose patch tokens enter the aggregation: 9 of 12, 21 of 24."""
         return self.arch.num_layers - 3
 
     def build(self, implementation: str) -> Step:
@@ -73,7 +65,7 @@ class Pretrain(Work):
         rng = np.random.default_rng(0)
         shape = (self.batch_size, 3, self.size, self.size)
         batch = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
-        if self.settings.device != 'cpu':  # as a data loader with pin_memory=True leaves it
+        if self.settings.device != 'cpu':  # as by a data loader with pin_memory=True
             batch = batch.pin_memory()
         np.random.seed(0)
         grid = self.size // PATCH
@@ -119,10 +111,7 @@ class Pretrain(Work):
     def _mmpretrain(self) -> BaseModel:
         from mmpretrain.registry import MODELS
 
-        file = peer_config(
-            'mmpretrain', 'beitv2/beitv2_beit-base-p16_8xb256-amp-coslr-300e_in1k.py'
-        )
-        config = Config.fromfile(file)
+        config = get_config('mmpretrain::beitv2/beitv2_beit-base-p16_8xb256-amp-coslr-300e_in1k.py')
         arch, model = mmpretrain_arch(self.arch), config.model
         model.backbone.update(
             arch=arch, img_size=self.size, out_indices=[self.early - 1, self.arch.num_layers - 1]

@@ -1,4 +1,4 @@
-"""The matrix products of a run, and how fast they are with nothing in between."""
+"""The matrix products of a run, and the time that they take with nothing in between."""
 
 import math
 import time
@@ -31,19 +31,19 @@ def _attention_flops(
     return sdpa_flop_count(query, key, value)
 
 
-# PyTorch does not count the kernel that it takes on a CPU.
+# PyTorch does not count the operations of the attention kernel for CPUs.
 NOT_COUNTED = {aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 
 
 def now(device: str) -> float:
-    """Seconds of a clock, when the device has done what it was given."""
+    """The time in seconds, once the device has finished its work."""
     if device != 'cpu':
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 class Operand(NamedTuple):
-    """What the time of a product depends on."""
+    """The properties of a tensor that the time of a product depends on."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -76,11 +76,11 @@ def _describe(argument: Any) -> Any:
 
 
 class Products:
-    """The products of a run, with the shapes and layouts that they have there.
+    """The matrix products of a run, with the shapes and strides of their operands.
 
     Args:
-        run: is called once; ``result`` is what it returns.
-        device: where it runs.
+        run: called once; the attribute ``result`` is its return value.
+        device: the device that it runs on.
     """
 
     def __init__(self, run: Callable[[], Any], device: str) -> None:
@@ -94,14 +94,16 @@ class Products:
         counts = counter.get_flop_counts().get('Global', {})
         ops = PRODUCTS | {SEARCH}
         recorded = sum(counts.get(op.overloadpacket, 0) for op in ops)
-        # Fused attention is no plain product: it counts at the rate of the others.
+        # Fused attention is not run again; its operations count at the rate of the others.
         self.all_by_recorded = self.flops / recorded if recorded else 0.0
         self._pool: dict[tuple[int, torch.dtype], Tensor] = {}
 
     @torch.no_grad()
     def seconds(self) -> float:
-        """Time that the run's floating-point operations take in its plain products, from a quarter
-        of them; 0 where it has none."""
+        """Time of all floating-point operations of the run at the rate of its products.
+
+        Only a quarter of the products is run to find the rate. A run without products takes 0.
+        """
         total = 0.0
         for (product, arguments), count in self.calls.items():
             inputs = [self._argument(*item) for item in enumerate(arguments)]
@@ -113,7 +115,7 @@ class Products:
         return total * self.all_by_recorded
 
     def _argument(self, position: int, argument: Any) -> Any:
-        """Random numbers in place of an operand, in memory that the products share."""
+        """Random numbers in place of an operand; all products share their memory."""
         if not isinstance(argument, Operand):
             return argument
         size = 1 + sum((n - 1) * s for n, s in zip(argument.shape, argument.stride, strict=True))

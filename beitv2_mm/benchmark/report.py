@@ -39,7 +39,7 @@ def _processor() -> str:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """For a terminal."""
+    """The rows as a table for a terminal."""
     result = Table('work')
     for title in ('median', 'ours is faster', 'of the limit', 'peak memory', 'ours / theirs'):
         result.add_column(title, justify='right', no_wrap=True)
@@ -50,8 +50,8 @@ def table(rows: Sequence[Row]) -> Table:
             result.add_row(row.work, style='bold')
         result.add_row(
             f'  {row.implementation}',
-            '' if row.median_seconds is None else _duration(row.median_seconds),
-            '' if first or row.speed_ratio is None else f'{row.speed_ratio:.2f} x',
+            _duration(row.median_seconds),
+            '' if first else f'{row.speed_ratio:.2f} x',
             '' if row.share_of_limit is None else f'{row.share_of_limit:.0%}',
             '' if row.peak_memory_mb is None else f'{row.peak_memory_mb:.0f} MiB',
             '' if first or row.memory_ratio is None else f'{row.memory_ratio:.2f}',
@@ -64,14 +64,14 @@ def _duration(seconds: float) -> str:
 
 
 def to_json(rows: Sequence[Row], settings: Settings, path: Path) -> None:
-    """A list of rows; each says on which machine it was measured."""
+    """Writes a list of rows, each with the machine that it was measured on."""
     where = machine(settings)
     content = [{**asdict(row), 'machine': where} for row in rows]
     write_atomic(path, json.dumps(content, indent=1).encode())
 
 
 def plot(rows: Sequence[Row], settings: Settings, path: Path) -> None:
-    """Time and memory of every piece of work as bars, relative to this package's."""
+    """Draws the time and memory of every piece of work as bars, relative to this package's."""
     matplotlib.use('Agg')
     from matplotlib import pyplot
 

@@ -1,15 +1,16 @@
-"""UPerNet: one window, and sliding windows over a wide image, against mmseg's BEiT."""
+"""UPerNet against mmseg's BEiT: one window, and sliding windows over a wide image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
+from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from beitv2_mm.benchmark.backbone import PATCH
-from beitv2_mm.benchmark.work import OURS, Settings, Step, Work, peer_config, scramble
+from beitv2_mm.benchmark.work import OURS, Settings, Step, Work, scramble
 from beitv2_mm.checkpoint import load
 
 CLASSES = 150
@@ -42,7 +43,7 @@ class Segment(Work):
             config = self._own_config(config)
         with DefaultScope.overwrite_default_scope('mmseg'):
             model = scramble(MODELS.build(config)).to(self.settings.device)
-        model.eval()  # mmseg's BEiT returns None
+        model.eval()  # not chained: mmseg's BEiT returns None
         width = 2 * self.size if self.slide else self.size
         generator = torch.Generator().manual_seed(0)
         image = torch.randn(self.batch_size, 3, self.size, width, generator=generator)
@@ -56,17 +57,16 @@ class Segment(Work):
         return Step(run, model)
 
     def _peer_config(self) -> ConfigDict:
-        """mmseg's own UPerNet on BEiT, of these sizes; batch norm as on one device."""
-        model = Config.fromfile(peer_config('mmseg', '_base_/models/upernet_beit.py')).model
+        """mmseg's own UPerNet on BEiT at these sizes, with the batch norm of a single device."""
+        model = get_config('mmseg::_base_/models/upernet_beit.py').model
         arch, depth, width = self.arch, self.arch.num_layers, self.arch.embed_dims
-        outputs = [depth // 3 - 1, depth // 2 - 1, 2 * depth // 3 - 1, depth - 1]
         model.backbone.update(
             img_size=(self.size, self.size),
             embed_dims=width,
             num_layers=depth,
             num_heads=arch.num_heads,
             mlp_ratio=int(arch.mlp_ratio),
-            out_indices=[3, 5, 7, 11] if depth == 12 else outputs,
+            out_indices=[depth // 3 - 1, depth // 2 - 1, 2 * depth // 3 - 1, depth - 1],
         )
         norm = dict(type='BN')
         model.neck.update(embed_dim=width, norm_cfg=norm)

@@ -1,4 +1,4 @@
-"""The subcommands of ``tools/benchmark.py``: name -> what it measures."""
+"""The subcommands of ``tools/benchmark.py``: name -> function that lists their work."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from beitv2_mm.benchmark.workers import memory
 
 
 def scaling(settings: Settings) -> list[Work]:
-    """Image size, batch and size of the codebook, one after the other."""
+    """Varies the image size, the batch size and the number of codes, one after the other."""
     batch = settings.batch_size or 4
     sizes = settings.sizes(224, 384, 512)
     works: list[Work] = [Backbone(settings, size, batch, True) for size in sizes]

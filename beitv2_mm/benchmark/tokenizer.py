@@ -17,7 +17,7 @@ DIMS = 32
 
 @dataclass(frozen=True)
 class Quantizer(Work):
-    """A training step's part: search, straight-through gradient, moving averages."""
+    """The quantizer in a training step: search, straight-through gradient, moving averages."""
 
     batch_size: int = 8
     num_codes: int = 8192
@@ -67,5 +67,5 @@ class Quantizer(Work):
 
 
 def tokenizer(settings: Settings) -> list[Work]:
-    """The quantizer of 8 images' tokens."""
+    """The quantizer on the tokens of 8 images."""
     return [Quantizer(settings, settings.batch_size or 8, settings.num_codes)]

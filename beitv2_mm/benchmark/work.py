@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ class NotTheSameError(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run of the benchmark is asked for; None and () leave it to the piece of work."""
+    """The options of a benchmark; None and () leave the choice to the piece of work."""
 
     arch: str = 'base'
     image_size: tuple[int, ...] = ()
@@ -37,14 +36,9 @@ class Settings:
     index_size: int = 1_200_000
     workers: tuple[int, ...] = (1, 16)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of matrix products."""
-        return torch.bfloat16 if self.precision == 'bf16' else torch.float32
-
     def autocast(self) -> torch.autocast:
         """The context that every implementation runs in."""
-        return torch.autocast(self.device, self.dtype, enabled=self.precision == 'bf16')
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == 'bf16')
 
     def sizes(self, *usual: int) -> tuple[int, ...]:
         """Image sizes: those asked for, or the usual ones."""
@@ -54,14 +48,14 @@ class Settings:
 class Step(NamedTuple):
     """An implementation, ready to run."""
 
-    run: Callable[[], Any]  # the work once; what it returns is compared
-    module: nn.Module | None = None  # holds the weights, and is what gets compiled
-    units: int = 1  # images in a run, where the time of an image is meant
+    run: Callable[[], Any]  # does the work once; its results are compared
+    module: nn.Module | None = None  # holds the weights, and is compiled
+    units: int = 1  # images in a run, if the time of one image is reported
 
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work; subclasses say how it is built."""
+    """One piece of work; subclasses build it."""
 
     settings: Settings
 
@@ -69,26 +63,26 @@ class Work:
 
     @property
     def name(self) -> str:
-        """The text of the table."""
+        """The name of the work in the table."""
         raise NotImplementedError
 
     @property
     def arch(self) -> Arch:
-        """Sizes of the network."""
+        """The sizes of the network."""
         return get_arch(self.settings.arch)
 
     def build(self, implementation: str) -> Step:
-        """An implementation with its own weights."""
+        """Builds an implementation, with weights of its own."""
         raise NotImplementedError
 
     def share_weights(self, modules: Mapping[str, nn.Module | None]) -> None:
-        """Gives all implementations the same weights; one that has none needs nothing."""
+        """Gives all implementations the same weights; does nothing for work without weights."""
 
     def compare(self, ours: Any, theirs: Any) -> None:
         """Raises `NotTheSameError` where two results differ by more than rounding.
 
-        In half precision, rounding of a deep network differs too much to tell: 2e-3 of the
-        largest value becomes 10 %.
+        The bound is 2e-3 of the largest value, and 10 % of it in bfloat16, where the rounding
+        errors of a deep network are large.
         """
         if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor):
             return
@@ -105,10 +99,12 @@ class Work:
             )
 
     def peak_memory(self, implementation: str, step: Step) -> float | None:
-        """MiB that a run, not the first one, needs on top of weights, inputs and the optimizer's
-        state; None where it is not measured."""
+        """MiB that a run after the first needs on top of weights, inputs and optimizer state.
+
+        None where it is not measured.
+        """
         if step.module is not None:
-            step.module.zero_grad()  # gradients are part of what it needs
+            step.module.zero_grad()  # the memory of gradients counts
         return peak_allocated(step.run, self.settings.device)
 
     def available(self) -> list[str]:
@@ -116,16 +112,9 @@ class Work:
         return [name for name in self.implementations if find_spec(name.split(',')[0])]
 
 
-def peer_config(package: str, path: str) -> Path:
-    """A config file that an installed OpenMMLab package brings along."""
-    spec = find_spec(package)
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin).parent / '.mim/configs' / path
-
-
 @torch.no_grad()
 def scramble(module: nn.Module) -> nn.Module:
-    """Moves every parameter a little, so that none is zero and could hide that it is not used."""
+    """Adds noise to every parameter, because one that is zero would hide that it is not used."""
     for parameter in module.parameters():
         parameter.add_(torch.randn_like(parameter), alpha=0.02)
     return module

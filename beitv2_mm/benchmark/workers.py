@@ -20,7 +20,7 @@ BATCH = 512
 
 
 class Listed(ImageFolder):
-    """A list of files that need not exist."""
+    """A data set whose files need not exist."""
 
     def _lines(self) -> list[Line]:
         return read_list(self.ann_file, self.with_label)
@@ -28,10 +28,9 @@ class Listed(ImageFolder):
 
 @dataclass(frozen=True)
 class Loader(Work):
-    """Every path of the index is read once; no image is: memory is that of the index."""
+    """Reads every path of the index once, and no image: the memory is that of the index."""
 
     workers: int = 1
-    serialize: bool = True  # False: a Python list, which every worker copies as it reads it
 
     implementations = (OURS, 'mmpretrain')
 
@@ -51,7 +50,6 @@ class Loader(Work):
                 ann_file=str(index),
                 with_label=False,
                 pipeline=[],
-                serialize_data=self.serialize,
                 test_mode=True,
             )
 
@@ -80,7 +78,7 @@ class Loader(Work):
             return pool.submit(self.memory_after_an_epoch, implementation).result()
 
     def memory_after_an_epoch(self, implementation: str) -> float | None:
-        """MiB of this process and of workers that have read every path and keep what they have."""
+        """MiB of this process and its workers, after they have read every path."""
         torch.set_num_threads(1)
         loader = self._loader(self._dataset(implementation), persistent_workers=True)
         for _ in loader:

@@ -3,7 +3,7 @@
     read_bands('field.tif', 4)   # (H, W, 4) uint8
 
 It reads TIFF of any number of bands, .npy arrays (H, W), (H, W, C) or (C, H, W), and the formats of
-`read_image`, whose channels are grey or colours, with alpha or without.
+`read_image`, whose channels are grey or colours, with or without alpha.
 """
 
 import io
@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 from numpy.lib import format as npy
 
+from beitv2_mm.datasets.bit_depth import scale
 from beitv2_mm.datasets.colours import orientation_of
 from beitv2_mm.datasets.reading import (
     MAX_ASPECT,
@@ -22,7 +23,6 @@ from beitv2_mm.datasets.reading import (
     read_bytes,
     unreadable,
 )
-from beitv2_mm.datasets.samples import scale
 from beitv2_mm.datasets.tiff import Layout, is_tiff, read_layout, read_tiff, turn
 
 NPY = b'\x93NUMPY'
@@ -36,46 +36,53 @@ def read_bands(
 
     Args:
         channels: the number of channels that the image must have.
-        white, float32: see `beitv2_mm.datasets.samples.scale`.
+        white, float32: see `beitv2_mm.datasets.bit_depth.scale`.
 
     Raises:
-        UnreadableImageError: the file has no pixels, or another number of channels.
+        UnreadableImageError: the file has no readable pixels, or another number of channels.
     """
     values, stated = stored_values(path, channels)
-    require_channels(path, values, channels)
     try:
         return np.ascontiguousarray(scale(values, white if stated is None else stated, float32))
     except ValueError as error:
         raise unreadable(path, 'unsupported', 'its values', error) from error
 
 
-def require_channels(path: str | os.PathLike, values: np.ndarray, channels: int) -> None:
-    """Raises an UnreadableImageError that names the file if (H, W, C) has another C."""
-    if values.shape[2] != channels:
-        raise unreadable(
-            path,
-            'unsupported',
-            f'it has {values.shape[2]} channels, expected {channels}: change channels of the data '
-            'set (and in_channels of the model), or take the file out',
-        )
-
-
 def stored_values(
     path: str | os.PathLike, channels: int | None = None
 ) -> tuple[np.ndarray, int | None]:
-    """(H, W, C) as the file stores them, upright, and the white level that the file states, if any.
+    """Values (H, W, C) as stored, upright, and the white level, or None if the file states none.
 
     Args:
-        channels: the expected number, which tells (C, H, W) from (H, W, C).
+        channels: the expected number, which also tells (C, H, W) from (H, W, C); None for any.
+
+    Raises:
+        UnreadableImageError: the file has no readable pixels, or another number of channels.
     """
+    values, stated = _decode(path, channels)
+    height, width, found = values.shape
+    if not values.size or max(height, width) > MAX_ASPECT * min(height, width):
+        raise unreadable(path, 'too large', f'{width} x {height}, thinner than 1:{MAX_ASPECT}')
+    if channels not in (None, found):
+        raise unreadable(
+            path,
+            'unsupported',
+            f'it has {found} channels, expected {channels}: change channels of the data set (and '
+            'in_channels of the model), or remove the file',
+        )
+    return values, stated
+
+
+def _decode(path: str | os.PathLike, channels: int | None) -> tuple[np.ndarray, int | None]:
+    """Values (H, W, C), of any number of channels, and the stated white level."""
     content = read_bytes(path)
     if content.startswith(NPY):
-        return _checked(path, _read_npy(path, content, channels)), None
+        return _read_npy(path, content, channels), None
     if is_tiff(content):
         layout = _layout(path, content)
         grey = layout.bands == 1 and channels in (None, 1) and not layout.is_float
         if not grey:  # Pillow reads grey correctly
-            return _checked(path, _read_tiff(path, content, layout, channels)), None
+            return _read_tiff(path, content, layout, channels), None
     image = check_content(path, content)
     values, stated = load_content(path, content, image)
     if values is None:
@@ -85,22 +92,15 @@ def stored_values(
     return np.atleast_3d(values), stated
 
 
-def _checked(path: str | os.PathLike, values: np.ndarray) -> np.ndarray:
-    height, width = values.shape[:2]
-    if not values.size or max(height, width) > MAX_ASPECT * min(height, width):
-        raise unreadable(path, 'too large', f'{width} x {height}, thinner than 1:{MAX_ASPECT}')
-    return values
-
-
 def _read_npy(path: str | os.PathLike, content: bytes, channels: int | None) -> np.ndarray:
-    """(H, W, C); never unpickles."""
+    """The values (H, W, C) of a .npy file; never unpickles."""
     file = io.BytesIO(content)
     try:
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
     except Exception as error:  # whatever a damaged header raises
-        raise unreadable(path, 'damaged', 'the header of .npy', error) from error
+        raise unreadable(path, 'damaged', 'its .npy header', error) from error
     if dtype.hasobject or dtype.kind not in 'buif' or len(shape) not in (2, 3):
         raise unreadable(
             path,
@@ -126,7 +126,7 @@ def _layout(path: str | os.PathLike, content: bytes) -> Layout:
     try:
         return read_layout(content)
     except Exception as error:
-        raise unreadable(path, 'damaged', 'the header of TIFF', error) from error
+        raise unreadable(path, 'damaged', 'its TIFF header', error) from error
 
 
 def _read_tiff(

@@ -23,7 +23,7 @@ def jitter(image: np.ndarray, order: Sequence[int], factors: Sequence[float]) ->
     mean = np.array(cv2.mean(image)[:3])
     matrix, offset = np.eye(3), np.zeros(3)
     for step in order:
-        # The three steps blend colours with black, the mean grey of the image or their own grey.
+        # Each step blends colours: with black, the mean grey of the image, or their own grey.
         blend, shift = factors[step] * np.eye(3), 0.0
         if step == CONTRAST:
             shift = (1 - factors[step]) * (GREY @ (matrix @ mean + offset))
@@ -40,7 +40,7 @@ class LinearColorJitter(BaseTransform):
 
     As in torchvision's ColorJitter, each factor is drawn from [1 - value, 1 + value] and the order
     is random; NumPy's global random state decides. ColorJitter clips and rounds after every step,
-    this transform only once at the end, in a seventeenth of the time (224 pixels, one core).
+    this transform once, at the end; it takes a seventeenth of the time (224 pixels, one core).
     """
 
     def __init__(

@@ -1,18 +1,9 @@
-"""Decoded images of any mode -> upright RGB; transparency is laid on white."""
+"""Decoded images of any mode -> RGB, with transparency laid on white; their orientation."""
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 ORIENTATION = 274  # the tag of EXIF and TIFF
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The loaded image rotated as EXIF says, or as stored where EXIF is damaged."""
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # the pixels are loaded already: only the tag is lost
-        return image
-    return image
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -24,7 +15,11 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image of 8 bits or less; raises a ValueError where 32 bits do not state white."""
+    """An RGB image from a loaded one.
+
+    Raises:
+        ValueError: the image has 32 bits, so that what is white is not stated.
+    """
     if image.mode == 'F' or (image.mode == 'I' and image.format == 'TIFF'):
         raise ValueError('what is white is not stated: save it as 8 or 16 bits')
     if image.mode == 'RGB' and 'transparency' not in image.info:
@@ -37,7 +32,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def deep_to_rgb(values: np.ndarray) -> np.ndarray:
-    """(H, W), or (H, W, C) of grey or colours, with alpha or without -> (H, W, 3)."""
+    """(H, W), or (H, W, C) of grey or colours, with or without alpha -> (H, W, 3)."""
     values = np.atleast_3d(values)
     if values.shape[2] in (2, 4):
         share = values[..., -1:] / 255

@@ -27,7 +27,7 @@ class ImageFolder(PixelRules, CustomDataset):
     """All images below ``data_root``, in sorted order; hidden files and folders are ignored.
 
     Links are followed. A link that leads nowhere is an unreadable image; a link to a folder that
-    contains it is not followed, and counted as an unreadable image.
+    contains it is not followed, but counted as an unreadable image.
 
     Args:
         data_root: the folder, its pack (``images.tar``, see `beitv2_mm.datasets.packing`), or a
@@ -38,14 +38,14 @@ class ImageFolder(PixelRules, CustomDataset):
             list has labels.
         pipeline: transforms; the first ones load the image (``results['img']``).
         channels, white: see `PixelRules`; with other than 3 channels, .npy files are images, too.
-        on_error, max_refetch: see `SkipUnreadable`; a 'val' subset has no unreadable images.
+        on_error, max_refetch: see `SkipUnreadable`; a 'val' subset leaves out unreadable images.
         subset, val_images: a fixed split without regard to labels. The 'val' subset has
             ``val_images`` images, drawn by ``split_seed`` (but at most a tenth of the folder, and
             at least one), and 'train' has the rest.
         val_per_class, samples_per_class: a fixed, disjoint and balanced split by labels. The 'val'
             subset has ``val_per_class`` images of each class, drawn by ``split_seed``; 'train' has
-            the rest, at most ``samples_per_class`` of each class (a smaller number gives a subset
-            of a larger one).
+            the rest, at most ``samples_per_class`` of each class (the images of a smaller number
+            are among those of a larger one).
         kwargs: of mmpretrain's CustomDataset (``indices``, ``metainfo``, ``lazy_init``, ...).
     """
 
@@ -94,8 +94,8 @@ class ImageFolder(PixelRules, CustomDataset):
 
         Raises:
             FileNotFoundError: there is no folder, or no image in it.
-            PackError: the file is no pack, or damaged.
-            ValueError: the file is no list.
+            PackError: the file is not a pack, or is damaged.
+            ValueError: the file is not a list.
         """
         if self.ann_file:
             return [line.path for line in self._lines()]
@@ -111,7 +111,7 @@ class ImageFolder(PixelRules, CustomDataset):
         return files
 
     def labels(self) -> dict[str, int]:
-        """The classes of a labelled list with their numbers of images.
+        """Name of each class of a labelled list -> number of its images.
 
         Raises:
             ValueError: a line has no label.
@@ -130,7 +130,7 @@ class ImageFolder(PixelRules, CustomDataset):
         return sorted(name for name in names if not name.startswith('.'))
 
     def path(self, name: str) -> str:
-        """The 'img_path' of one of `files`."""
+        """The 'img_path' of one of the names from `files`."""
         path: str = self._backend.join_path(self.img_prefix, name)
         return path
 
@@ -145,13 +145,13 @@ class ImageFolder(PixelRules, CustomDataset):
 
     def _list_files(self, circles: list[str]) -> Iterator[str]:
         folder = self.img_prefix
-        if '://' in folder:  # other backends report themselves
+        if '://' in folder:  # other backends raise errors of their own
             yield from self._backend.list_dir_or_file(folder, list_dir=False, recursive=True)
         else:
             yield from walk(self._checked(folder), circles)
 
     def _lines(self) -> list[Line]:
-        """The images of the list, all of which exist."""
+        """The lines of the list, after a check that all images exist."""
         lines = read_list(self.ann_file, self.with_label)
         join = functools.partial(self._backend.join_path, self.img_prefix)
         names = [join(line.path) for line in lines]
@@ -161,7 +161,7 @@ class ImageFolder(PixelRules, CustomDataset):
             if lost:
                 raise FileNotFoundError(
                     f'{self.ann_file}, line {lost[0].number}: there is no image {lost[0].path} in '
-                    f'{self.img_prefix}: correct the line, or take it out.'
+                    f'{self.img_prefix}: correct the line, or delete it.'
                 )
         elif '://' not in self.img_prefix:
             check_files(self.ann_file, lines, names, shown(self.img_prefix))
@@ -184,7 +184,7 @@ class ImageFolder(PixelRules, CustomDataset):
         return [dict(img_path=join(names[row]), gt_label=labels[row]) for row in rows]
 
     def _labelled(self) -> list[tuple[str, int]]:
-        """Files in class folders and the class index, class by class; of a list in its order."""
+        """Each image and the index of its class: class by class, or in the order of the list."""
         if self.ann_file:
             lines = self._lines()
             numbers, classes = labels_of(self.ann_file, lines, self.CLASSES)
@@ -235,7 +235,7 @@ class ImageFolder(PixelRules, CustomDataset):
 
 
 def _place(data_root: str, ann_file: str) -> tuple[str, str]:
-    """The folder or pack that paths begin at, and the list of images, if there is one."""
+    """The folder or pack that paths are relative to, and the list of images, '' without one."""
     if not ann_file and is_list(data_root):
         ann_file, data_root = os.path.abspath(data_root), os.path.dirname(data_root)
     elif ann_file and '://' not in ann_file:

@@ -26,7 +26,7 @@ LABELS = ('label', 'class', 'gt_label', 'category', 'target', 'class_name')
 
 
 class Line(NamedTuple):
-    """An image of a list."""
+    """One image of a list."""
 
     number: int  # of the line in the file, from 1
     path: str
@@ -51,12 +51,12 @@ def read_list(path: str, with_label: bool) -> list[Line]:
     is_table = path.lower().endswith(TABLES)
     lines = _table(path, text, with_label) if is_table else _text(text, with_label)
     if not lines:
-        raise ValueError(f'The list {path} has no image. Expected is a path in each line.')
+        raise ValueError(f'The list {path} has no image; expected a path in each line.')
     for line in lines:
         if not line.path or (with_label and not line.label):
             raise ValueError(
                 f'{path}, line {line.number} has no {"label" if line.path else "path"}: expected '
-                f'is PATH{"," if is_table else " "}LABEL, or with_label=False for a list without '
+                f'PATH{"," if is_table else " "}LABEL, or with_label=False for a list without '
                 'labels.'
             )
     return lines
@@ -103,11 +103,11 @@ def _table(path: str, text: str, with_label: bool) -> list[Line]:
 
 
 def check_files(path: str, lines: Iterable[Line], names: Sequence[str], where: str) -> None:
-    """Checks that every image exists, by listing each folder once.
+    """Checks that every image exists; each folder is listed once.
 
     Args:
         names: the path of each line's file.
-        where: the folder that relative paths begin at.
+        where: the folder that paths are relative to, as errors name it.
 
     Raises:
         FileNotFoundError: the first line without a file, and how many there are.
@@ -128,7 +128,7 @@ def check_files(path: str, lines: Iterable[Line], names: Sequence[str], where: s
         others = f' ({len(missing)} lines have no file)' if len(missing) > 1 else ''
         raise FileNotFoundError(
             f'{path}, line {line.number}: there is no file {name}{others}. Paths are absolute, or '
-            f'begin at data_root ({where}): correct the line, or take it out.'
+            f'relative to data_root ({where}): correct the line, or delete it.'
         )
 
 
@@ -141,7 +141,7 @@ def labels_of(
         classes: their names in the order of the numbers; None to take them from the labels.
 
     Raises:
-        ValueError: a label is no class; the message names the line.
+        ValueError: a label is not a class; the message names the line.
     """
     texts = [line.label or '' for line in lines]
     numbers = all(text.isdecimal() for text in texts)
@@ -152,8 +152,8 @@ def labels_of(
             classes = sorted(set(texts))
         print_log(
             f'{path}: {len(classes)} classes, {", ".join(classes[:10])}'
-            f'{", ..." if len(classes) > 10 else ""}. Where training and validation have lists of '
-            'their own, say metainfo=dict(classes=...) in both.',
+            f'{", ..." if len(classes) > 10 else ""}. If training and validation have separate '
+            'lists, give metainfo=dict(classes=...) to both data sets.',
             logger='current',
             level=logging.INFO,
         )
@@ -164,8 +164,8 @@ def labels_of(
         label = index.get(text, -1) if by_name else int(text)
         if not 0 <= label < len(classes):
             raise ValueError(
-                f'{path}, line {line.number}: the label {text!r} of {line.path} is no class. '
-                f'Expected is a number from 0 to {len(classes) - 1}, or one of '
+                f'{path}, line {line.number}: the label {text!r} of {line.path} is no class: '
+                f'expected a number from 0 to {len(classes) - 1}, or one of '
                 f'{", ".join(classes[:10])}{", ..." if len(classes) > 10 else ""}.'
             )
         labels.append(label)

@@ -8,10 +8,10 @@ from typing import NoReturn
 def walk(folder: str, circles: list[str]) -> Iterator[str]:
     """Names of all files below, relative to the folder, with slashes.
 
-    A link that leads nowhere, or to itself, counts as a file, which cannot be read then.
+    A link that leads nowhere, or to itself, is listed as a file, and reading it will fail.
 
     Args:
-        circles: the names of links to a folder that contains them are added to it, not followed.
+        circles: receives the names of links to a folder that contains them; they are not followed.
 
     Raises:
         OSError: a folder cannot be listed.

@@ -18,14 +18,14 @@ class BlockwiseMaskGenerator:
 
     Args:
         grid: patches per image, an int or (height, width).
-        num_masked: masked patches of every mask.
+        num_masked: the number of masked patches in every mask.
         min_block, max_block: smallest and largest area of a rectangle, in patches. The number of
-            patches that are still missing bounds the area, too, even below ``min_block``.
+            patches that are still missing also limits the area, even below ``min_block``.
         min_aspect, max_aspect: bounds of height / width, drawn log-uniformly; the upper one is
             1 / min_aspect by default.
 
-    The randomness is NumPy's global state, which the training loops seed for every sample
-    (:class:`beitv2_mm.engine.ResumableLoader`).
+    The randomness is NumPy's global state, which the training loops of this package seed for each
+    sample (`beitv2_mm.engine.loops.ResumableLoader`).
     """
 
     ATTEMPTS = 10  # rectangles tried in a row before the rest is filled patch by patch
@@ -79,7 +79,7 @@ class BlockwiseMaskGenerator:
         low, high = self._log_aspect
         for _ in range(self.ATTEMPTS):
             u_area, u_aspect, u_top, u_left = np.random.random(4).tolist()
-            # With fewer than min_block patches missing the bounds simply change places.
+            # If fewer than min_block patches are missing, the bounds simply change places.
             area = self.min_block + (largest - self.min_block) * u_area
             aspect = math.exp(low + (high - low) * u_aspect)
             h = round(math.sqrt(area * aspect))

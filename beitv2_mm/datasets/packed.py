@@ -1,10 +1,14 @@
 """Packs: many images in one tar file, read in any order through an index at its end.
 
-    fileio.get('pack://images.tar/cat/1.jpg')   # bytes, as of the file cat/1.jpg
+    fileio.get('pack://images.tar/cat/1.jpg')   # the bytes of the file cat/1.jpg
 
-Any tar program lists and unpacks a pack. Names in it are only looked up, never opened. Reads do not
-use a memory map, so that an error of a network file system is an OSError that can be tried again.
-Forked workers share the open file and the index.
+Any tar program lists and unpacks a pack. Names are only looked up in the index, never opened as
+paths. Reads do not use a memory map, so an error of a network file system is an OSError, after
+which the read is tried again. Forked workers share the open file and the index.
+
+Python's tarfile would read the headers of all members first, and every worker would keep an object
+for each. webdataset reads members one after the other and cuts their names at the first dot, so
+sampler, order and names would not be those of the folder.
 """
 
 import functools
@@ -21,7 +25,7 @@ from beitv2_mm.datasets.reading import MAX_BYTES, Reason, UnreadableImageError
 
 SUFFIX = '.tar'
 PREFIX = 'pack://'
-INDEX_NAME = '.index'  # the last member: names that end with NUL, TABLE, TRAILER
+INDEX_NAME = '.index'  # the last member: names, a NUL after each, then TABLE and TRAILER
 TABLE = np.dtype([('start', '<i8'), ('size', '<i8'), ('crc', '<u4')])  # a row for each name
 TRAILER = b'beitv2_mm pack 1: %20d names, %20d bytes, crc %08x\n'
 TRAILER_SIZE = len(TRAILER % (0, 0, 0))
@@ -30,7 +34,7 @@ TAIL = 12 << 10  # zeros at the end of a tar file: up to 3 blocks and a record o
 
 
 class PackError(ValueError):
-    """A file that is no pack, or a damaged one; the message names it."""
+    """A file that is not a pack, or is damaged; the message names it."""
 
 
 def make_index(names: list[bytes], rows: list[tuple[int, int, int]]) -> bytes:
@@ -46,7 +50,7 @@ class Pack:
 
     Raises:
         FileNotFoundError: there is no such file.
-        PackError: it is no pack, or damaged.
+        PackError: it is not a pack, or is damaged.
     """
 
     def __init__(self, path: str) -> None:
@@ -71,7 +75,7 @@ class Pack:
         content = self._at(start, end - start)
         if zlib.crc32(content) != int(trailer[3], 16):
             raise self._error('the checksum of its index is wrong')
-        # Arrays and one string, no lists, because forked workers share their memory.
+        # Arrays and one string instead of lists: forked workers share their memory.
         self._index = content
         self._ends = np.flatnonzero(np.frombuffer(content, np.uint8, size) == 0)
         self._table = np.frombuffer(content, TABLE, count, offset=size)
@@ -86,12 +90,12 @@ class Pack:
     def _error(self, why: str) -> PackError:
         return PackError(
             f'{self.path} is no pack of images, or was cut or damaged: {why}. '
-            'Expected is a file that tools/pack_images.py wrote: copy it again, or make one from '
-            'the folder of images.'
+            'Expected a file that tools/pack_images.py wrote: copy it again, or pack the folder of '
+            'images again.'
         )
 
     def _at(self, start: int, size: int) -> bytes:
-        """The bytes at a place; processes that share the open file do not disturb each other."""
+        """The bytes at an offset; processes that share the open file do not disturb each other."""
         content = b''
         while len(content) < size:  # a network file system may give less than was asked for
             part = os.pread(self._file.fileno(), size - len(content), start + len(content))
@@ -182,7 +186,7 @@ class PackBackend(fileio.BaseStorageBackend):
 
 
 def _split(uri: str | os.PathLike) -> tuple[Pack, str]:
-    """The pack (the first part that ends with .tar and is no folder) and the name in it."""
+    """The pack (the first part that ends with .tar and is not a folder) and the name in it."""
     path = os.path.join(os.getcwd(), os.fspath(uri).removeprefix(PREFIX))
     for found in re.finditer(rf'{re.escape(SUFFIX)}(?=/|$)', path):
         if not _is_folder(path[: found.end()]):

@@ -71,7 +71,7 @@ def pack(
                 raise OSError(f'Not one of {len(files)} images in {source} could be packed.')
             _add(tar, INDEX_NAME, _index(rows, data.folders()))
         target.flush()
-        os.fsync(target.fileno())  # before the name: a power failure leaves no half file
+        os.fsync(target.fileno())  # before it gets its name: no half file after a power failure
     open_pack.cache_clear()  # it may hold the replaced file
     return left_out
 
@@ -96,7 +96,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-    tar.members = []  # type: ignore[attr-defined]  # it would keep a kilobyte for each
+    tar.members = []  # type: ignore[attr-defined]  # they would take a kilobyte each
     assert tar.fileobj is not None
     return tar.fileobj.tell() - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from beitv2_mm.datasets.bands import require_channels, stored_values
+from beitv2_mm.datasets.bands import stored_values
+from beitv2_mm.datasets.bit_depth import FULL
 from beitv2_mm.datasets.reading import UnreadableImageError
-from beitv2_mm.datasets.samples import FULL
 from beitv2_mm.datasets.sampling import (
     EIGHT_BITS,
     WITH_BANDS,
@@ -26,21 +26,21 @@ BAND_EXTENSIONS = ('.npy',)  # images of other than 3 channels
 
 
 class PixelRules(SkipUnreadable):
-    """A mixin, inherited before any data set of mmengine and instead of `SkipUnreadable`.
+    """A mixin for any data set of mmengine: the first base class, in place of `SkipUnreadable`.
 
-    The loaders of this package get both settings with the path. The white level is found once, when
-    the files are listed, in at most 64 of them, and logged.
+    The loader of this package gets both settings with the path of an image. When the files are
+    listed, the white level is found in a sample of at most 64 of them, and logged.
 
     Args:
         channels: the number of channels. 3 are colours: grey is repeated, and transparency is laid
             on white. Other numbers are taken as stored, see `beitv2_mm.datasets.bands`.
-        white: the white level of files with 16 bits (see `beitv2_mm.datasets.samples`): 'auto' for
-            the fewest bits that hold the values of the sample, a number, or None for the upper 8
-            bits.
+        white: the white level of files with 16 bits (see `beitv2_mm.datasets.bit_depth`), a number,
+            None for the upper 8 bits, or 'auto' for the largest value of the fewest bits that hold
+            all values of the sample.
 
     Raises:
-        ValueError: ``white`` is too small for a file of the sample, or no file of it has that many
-            channels; the message names a file.
+        ValueError: ``white`` is too small for a file of the sample, or no file of the sample has
+            that many channels; the message names a file.
     """
 
     white: float | None = None  # set when the files are listed
@@ -55,13 +55,13 @@ class PixelRules(SkipUnreadable):
         super().__init__(*args, **kwargs)
 
     def get_data_info(self, idx: int) -> dict:
-        """Adds 'white' and 'channels' where they are not the usual ones."""
-        info: dict = super().get_data_info(idx)
-        if self.white is not None:
-            info['white'] = self.white
-        if self.channels != COLOURS:
-            info['channels'] = self.channels
-        return info
+        """Adds the settings that are not the usual ones."""
+        return {**super().get_data_info(idx), **self._unusual()}
+
+    def _unusual(self) -> dict[str, float]:
+        """'white' unless it is None, and 'channels' unless they are colours."""
+        white = {} if self.white is None else {'white': self.white}
+        return white if self.channels == COLOURS else {**white, 'channels': self.channels}
 
     def full_init(self) -> None:
         """Lists the files (once), and checks that the pipeline can read them."""
@@ -72,8 +72,8 @@ class PixelRules(SkipUnreadable):
         ours = any(isinstance(step, LoadImageFromFile) for step in steps)
         if steps and not ours and (self.white not in (None, FULL) or self.channels != COLOURS):
             print_log(
-                f'{type(steps[0]).__name__} of another package loads the images, which does not '
-                f'know that white is {self.white} and channels are {self.channels}: use '
+                f'{type(steps[0]).__name__} of another package loads the images and does not '
+                f'know that white is {self.white} and channels is {self.channels}: use '
                 "LoadImageFromFile of this package (in text configs 'beitv2_mm.LoadImageFromFile')"
                 '.',
                 logger='current',
@@ -82,9 +82,9 @@ class PixelRules(SkipUnreadable):
         wrong = [type(s).__name__ for s in steps if getattr(s, 'backend', '') == 'pillow']
         if wrong and self.channels != COLOURS:
             raise ValueError(
-                f"{wrong[0]} has backend='pillow', which knows colours and takes a fourth channel "
-                f'for transparency, but the images have {self.channels} channels. Give '
-                "backend='cv2', or put its work into TorchvisionTransforms."
+                f"{wrong[0]} has backend='pillow', which takes three channels for colours and a "
+                f'fourth for transparency, but the images have {self.channels} channels. Give '
+                "backend='cv2', or use TorchvisionTransforms in its place."
             )
 
     def settle_pixels(
@@ -100,10 +100,7 @@ class PixelRules(SkipUnreadable):
         deep = sample([name for name in names if not name.lower().endswith(EIGHT_BITS)])
         paths = list(map(path_of, deep))
         self.white = settle_white(paths, self.given_white, self.channels, where)
-        rules = dict(white=self.white, channels=self.channels)
-        usual = dict(white=None, channels=COLOURS)
-        # The metainfo goes into checkpoints, for the use of the model.
-        self._metainfo.update({key: rules[key] for key in rules if rules[key] != usual[key]})
+        self._metainfo.update(self._unusual())  # goes into checkpoints, for the use of the model
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel, for values from 0 to 1, over at most 64
@@ -124,8 +121,8 @@ class PixelRules(SkipUnreadable):
             number = max(others, key=lambda key: others[key])
             print_log(
                 f'{where}: {sum(others.values())} of {len(paths)} sampled TIFF and .npy images '
-                f'have {number} channels; as colours, at most the first three of them are read. '
-                f'Give channels={number} to the data set to have all.',
+                f'have {number} channels; at most the first three of them are read, as colours. '
+                f'Give channels={number} to the data set to read all.',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -134,8 +131,7 @@ class PixelRules(SkipUnreadable):
         errors = []
         for path in paths:
             try:
-                values, _ = stored_values(path, self.channels)
-                require_channels(path, values, self.channels)
+                stored_values(path, self.channels)
                 return
             except UnreadableImageError as error:
                 errors.append(error)

@@ -2,8 +2,8 @@
 
     read_image('cat.jpg')   # (H, W, 3) uint8, RGB
 
-`beitv2_mm.datasets.bands` reads images of other numbers of channels; nothing else opens image files
-from outside.
+`beitv2_mm.datasets.bands` reads images of other numbers of channels. No other module opens image
+files that come from outside of the package.
 """
 
 import errno
@@ -22,15 +22,15 @@ from mmengine.logging import print_log
 from PIL import Image, ImageFile, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from beitv2_mm.datasets.colours import deep_to_rgb, to_rgb, upright
-from beitv2_mm.datasets.samples import deep_values, is_deep, scale, stated_white, white_level
-from beitv2_mm.datasets.tiff import is_tiff, read_layout
+from beitv2_mm.datasets.bit_depth import deep_values, is_deep, scale, stated_white, white_level
+from beitv2_mm.datasets.colours import deep_to_rgb, orientation_of, to_rgb
+from beitv2_mm.datasets.tiff import is_tiff, read_layout, turn
 
 Reason = Literal[
     'missing', 'empty', 'read error', 'no image', 'damaged', 'too large', 'unsupported', 'other'
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
-# The content decides, not the name. Pillow knows other formats that run programs (EPS).
+# The content decides, not the name. Some of Pillow's other formats run programs (EPS).
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'PPM', 'TIFF', 'GIF')
 MAX_PIXELS = 89_478_485  # 256 MiB as RGB: where Pillow begins to warn
 MAX_ASPECT = 200  # a thinner image, resized by its short edge, would fill the memory
@@ -66,11 +66,11 @@ def read_image(
     read as Adobe writes it, and colour profiles are ignored.
 
     Args:
-        white: of files with 16 bits, see `beitv2_mm.datasets.samples`; None takes the upper 8.
+        white: of files with 16 bits, see `beitv2_mm.datasets.bit_depth`; None: the upper 8 bits.
         float32: return floats from 0 to 255, which keep all levels of 16-bit files.
 
     Raises:
-        UnreadableImageError: the file has no pixels, or does not say what they mean.
+        UnreadableImageError: the file has no readable pixels, or does not state what is white.
     """
     content = read_bytes(path)
     image = check_content(path, content)
@@ -80,7 +80,7 @@ def read_image(
     values, stated = load_content(path, content, image)
     try:
         if values is None:
-            pixels = np.array(to_rgb(upright(image)))
+            pixels = np.ascontiguousarray(turn(np.array(to_rgb(image)), orientation_of(image)))
             return pixels.astype(np.float32) if float32 else pixels
         if white is None and stated is None:
             _say_upper_bits(path, values)
@@ -123,10 +123,10 @@ def open_image(path: str | os.PathLike) -> Image.Image:
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """The content of a file; read errors, as network file systems have them, are tried again.
+    """The content of a file; after a read error, as of a network file system, it tries again.
 
     Raises:
-        UnreadableImageError: the file is missing, no regular file or too large, or the error stays.
+        UnreadableImageError: the file is missing, not a regular file, too large or unreadable.
     """
     path = os.fspath(path)
     for delay in (*RETRY_DELAYS, None):
@@ -134,7 +134,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
             if '://' not in path:
                 status = os.stat(path)
                 if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
-                    raise unreadable(path, 'no image', 'it is no regular file')
+                    raise unreadable(path, 'no image', 'it is not a regular file')
                 if status.st_size > MAX_BYTES:
                     raise unreadable(path, 'too large', f'{status.st_size} bytes')
             content: bytes = fileio.get(path)
@@ -157,11 +157,11 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
 
 def check_content(path: str | os.PathLike, content: bytes) -> ImageFile.ImageFile:
-    """The image in the content of a file, of which only the header has been read and checked."""
+    """The image in the content of a file, with only its header read and checked."""
     if not content:
-        raise unreadable(path, 'empty', 'it has no byte')
+        raise unreadable(path, 'empty', 'it has 0 bytes')
     try:
-        with warnings.catch_warnings():  # Pillow's limit is MAX_PIXELS, too: an error below
+        with warnings.catch_warnings():  # Pillow warns above MAX_PIXELS: an error below
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -181,19 +181,19 @@ def check_content(path: str | os.PathLike, content: bytes) -> ImageFile.ImageFil
 
 
 def _of_bands(path: str | os.PathLike, content: bytes) -> UnreadableImageError | None:
-    """The error for a TIFF whose bands are no colours; Pillow does not know such files."""
+    """The error for a TIFF whose bands are not colours, which Pillow does not identify."""
     try:
         bands = read_layout(content).bands if is_tiff(content) else 0
     except Exception:  # whatever a damaged header raises
         return None
-    fix = f'its {bands} bands are no colours: give channels={bands} to the data set'
+    fix = f'its {bands} bands are not colours: give channels={bands} to the data set'
     return unreadable(path, 'unsupported', fix) if bands not in (0, 1, 3) else None
 
 
 def load_content(
     path: str | os.PathLike, content: bytes, image: ImageFile.ImageFile
 ) -> tuple[np.ndarray | None, int | None]:
-    """Decodes and checks the image; returns the values of more than 8 bits and the stated white.
+    """Decodes and checks the image; returns its values of more than 8 bits and the stated white.
 
     Both are None for images of 8 bits, whose pixels are in ``image``.
     """
@@ -232,7 +232,7 @@ def _decode_jpeg(path: str | os.PathLike, content: bytes, image: ImageFile.Image
 def _check_end(path: str | os.PathLike, content: bytes, image: ImageFile.ImageFile) -> None:
     assert image.fp is not None
     if content.find(b'\xff\xd9', image.fp.tell()) < 0:  # the decoder would paint the rest grey
-        raise unreadable(path, 'damaged', f'{image.format}: it has no end')
+        raise unreadable(path, 'damaged', f'{image.format}: it has no end marker')
 
 
 def _say_upper_bits(path: str | os.PathLike, values: np.ndarray) -> None:

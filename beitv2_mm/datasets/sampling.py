@@ -1,4 +1,4 @@
-"""The number of channels, the bits and the white level of a data set, found in a sample of it."""
+"""The number of channels and the white level of a data set, found in a sample of its files."""
 
 import os
 from collections import Counter
@@ -10,13 +10,13 @@ import numpy as np
 from mmengine.logging import print_log
 
 from beitv2_mm.datasets.bands import read_bands, stored_values
+from beitv2_mm.datasets.bit_depth import FULL, is_deep, white_level
 from beitv2_mm.datasets.reading import (
     UnreadableImageError,
     check_content,
     read_bytes,
     read_image,
 )
-from beitv2_mm.datasets.samples import FULL, is_deep, white_level
 from beitv2_mm.datasets.tiff import is_tiff, read_layout
 
 T = TypeVar('T')
@@ -43,7 +43,7 @@ class Depth:
 
     @property
     def white(self) -> int:
-        """The white of the fewest bits that hold all values."""
+        """See `white_level`."""
         return white_level(self.largest)
 
 
@@ -74,7 +74,7 @@ def find_depth(paths: Sequence[str], channels: int = 3) -> Depth | None:
 def settle_white(
     paths: Sequence[str], white: float | str | None, channels: int, where: str
 ) -> float | None:
-    """The white level of a data set, which is logged with the values of the sample.
+    """Finds or checks the white level of a data set, and logs it with the values of the sample.
 
     Args:
         paths: a sample of the data set.
@@ -101,7 +101,7 @@ def settle_white(
                 f'white={white} is smaller than the largest value, {depth.largest}, of '
                 f'{depth.largest_in}: give '
                 f"white={depth.largest if depth.is_float else depth.white}, or white='auto' to "
-                'have it found.'
+                'find it.'
             )
         return _say(where, depth, level, 'given') if depth else level
     if depth is None:

@@ -1,4 +1,4 @@
-"""Seeds of all random generators from numbers, such as (run seed, epoch, rank)."""
+"""Seeds all random generators from numbers, such as (run seed, epoch, rank)."""
 
 import random
 from collections.abc import Iterator
@@ -32,3 +32,8 @@ def numpy_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)
+
+
+def epoch_worker_init(worker_id: int) -> None:
+    """Does nothing. Configs that earlier versions dumped name it as ``worker_init_fn``; today the
+    training loops seed every sample (`beitv2_mm.engine.loops.ResumableLoader`)."""

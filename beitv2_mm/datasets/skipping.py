@@ -13,7 +13,7 @@ from beitv2_mm.datasets.reading import REASONS, Reason, UnreadableImageError
 
 
 class SkipUnreadable(BaseDataset):
-    """To be inherited before any other data set of mmengine.
+    """A mixin for any data set of mmengine: the first base class.
 
     Args:
         on_error: 'skip' warns once of an unreadable image, counts it in :attr:`num_unreadable` and
@@ -51,7 +51,7 @@ class SkipUnreadable(BaseDataset):
         return found + len(self._left_out)
 
     def unreadable(self, faults: torch.Tensor | None = None) -> dict[str, Reason]:
-        """Path -> reason of unreadable files, from ``faults`` of all ranks or else of this rank."""
+        """Path -> reason of unreadable files: ``faults`` of all ranks, or those of this rank."""
         faults = self.faults if faults is None else faults
         found = {
             self.get_data_info(int(i))['img_path']: REASONS[int(faults[i]) - 1]
@@ -60,7 +60,7 @@ class SkipUnreadable(BaseDataset):
         return {**self._left_out, **found}
 
     def leave_out(self, folder: str, circles: Iterable[str]) -> None:
-        """Counts links that lead in a circle, names below ``folder``, as unreadable images."""
+        """Counts links in ``folder`` that lead in a circle as unreadable images."""
         visible = [name for name in sorted(circles) if '/.' not in f'/{name}']
         paths = {os.path.join(folder, name): name for name in visible}
         if paths.keys() - self._left_out.keys():
@@ -115,7 +115,7 @@ class SkipUnreadable(BaseDataset):
             try:
                 data = transform(data)
             except Exception as error:
-                if loaded and not isinstance(error, UnreadableImageError):  # else it is a mask
+                if loaded and not isinstance(error, UnreadableImageError):  # that is a mask
                     raise RuntimeError(
                         f'{type(transform).__name__} failed on {path}: {error}'
                     ) from error

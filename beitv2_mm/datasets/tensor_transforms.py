@@ -1,5 +1,7 @@
-"""Augmentation on tensors. Before and after it, images are those of any mm pipeline: (H, W, C)
-arrays, uint8 or floats from 0 to 255, in BGR if C is 3."""
+"""Augmentation on tensors: (H, W, C) arrays, as in any mm pipeline, -> the same.
+
+The arrays are uint8 or floats from 0 to 255, in BGR if C is 3.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +15,10 @@ from beitv2_mm.registry import TRANSFORMS
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(H, W, 3) BGR -> (3, H, W) RGB; no copy where `to_array` made it. Other numbers of channels
-    keep their order."""
+    """(H, W, 3) BGR -> (3, H, W) RGB, without a copy if `to_array` made the array.
+
+    Other numbers of channels keep their order.
+    """
     image = image[..., ::-1] if image.shape[-1] == 3 else image
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
@@ -32,11 +36,11 @@ class TorchvisionTransforms(BaseTransform):
     They get a (C, H, W) tensor, RGB if C is 3, of uint8 or of floats from 0 to 255. Floats are
     clipped to that range afterwards, because interpolation may leave it.
 
-    Their randomness is PyTorch's global state, which the training loops seed for every sample
-    (:class:`beitv2_mm.engine.ResumableLoader`).
+    Their randomness is PyTorch's global state, which the training loops of this package seed for
+    each sample (`beitv2_mm.engine.loops.ResumableLoader`).
 
     Args:
-        transforms: a config for each, ``type`` being the class or its full name; ``interpolation``
+        transforms: a config for each; ``type`` is the class or its full name, and ``interpolation``
             may be a word ('bicubic').
     """
 

@@ -67,7 +67,7 @@ def read_layout(content: bytes) -> Layout:
 
 
 def read_tiff(content: bytes, layout: Layout, channels: int | None = None) -> np.ndarray:
-    """The first page, (H, W, C), upright; all pages where each of ``channels`` pages is one band.
+    """The first page, (H, W, C), upright; or ``channels`` pages of one band, as (H, W, channels).
 
     Raises:
         ImportError: the layout needs tifffile, which is not installed.
@@ -93,6 +93,8 @@ def read_tiff(content: bytes, layout: Layout, channels: int | None = None) -> np
             values = np.stack([page.asarray() for page in file.pages], axis=-1)  # (H, W, C)
         elif values.ndim == 3 and not layout.is_interleaved:
             values = values.transpose(1, 2, 0)  # (H, W, C)
+    if values.ndim > 3:
+        raise ValueError(f'a page of shape {values.shape}')
     return turn(np.atleast_3d(values), layout.orientation)
 
 

@@ -12,7 +12,7 @@ from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.registry import TRANSFORMS
 
 
-@TRANSFORMS.register_module(name=['LoadImageFromFile', 'LoadImage'])
+@TRANSFORMS.register_module()
 class LoadImageFromFile(BaseTransform):
     """Reads 'img' (H, W, C) uint8 from 'img_path'; it replaces mmcv's transform of this name.
 
@@ -52,9 +52,6 @@ class LoadImageFromFile(BaseTransform):
         return f'{type(self).__name__}({", ".join(words)})'
 
 
-LoadImage = LoadImageFromFile  # the name of a faster loader that both are now
-
-
 @TRANSFORMS.register_module()
 class BlockwiseMask(BaseTransform):
     """Adds ``results['mask']``: (H, W) bool over patches, True where a patch is masked.
@@ -77,24 +74,23 @@ class BlockwiseMask(BaseTransform):
                 f'patch_size is {patch_size} and grid is {grid}; give exactly one of the two.'
             )
         self.patch_size = None if patch_size is None else to_grid(patch_size, 'patch_size')
+        self.grid = None if grid is None else to_grid(grid, 'grid')
         self.settings = settings
         self._generators: dict[tuple[int, int], BlockwiseMaskGenerator] = {}
-        if grid is not None:  # now, so that wrong settings fail when the config is built
-            self.generator = BlockwiseMaskGenerator(grid, **settings)
+        if self.grid:  # now, so that wrong settings fail when the config is built
+            self._generators[self.grid] = BlockwiseMaskGenerator(self.grid, **settings)
 
     def transform(self, results: dict) -> dict:
         """Draws the mask from NumPy's global random state."""
-        if self.patch_size is None:
-            results['mask'] = self.generator()
-            return results
-        grid = patch_grid(results['img'].shape[:2], self.patch_size)
+        grid = self.grid
+        if grid is None:
+            assert self.patch_size is not None
+            grid = patch_grid(results['img'].shape[:2], self.patch_size)
         if grid not in self._generators:
             self._generators[grid] = BlockwiseMaskGenerator(grid, **self.settings)
         results['mask'] = self._generators[grid]()
         return results
 
     def __repr__(self) -> str:
-        where = (
-            f'patch_size={self.patch_size}' if self.patch_size else f'grid={self.generator.grid}'
-        )
+        where = f'patch_size={self.patch_size}' if self.patch_size else f'grid={self.grid}'
         return f'{type(self).__name__}({where}, {self.settings})'

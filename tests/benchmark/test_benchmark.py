@@ -157,12 +157,18 @@ def test_peak_memory_is_what_is_held_at_once():
 def test_loader_memory_does_not_grow_with_the_index():
     """Six workers over an index need little more than one; a Python list is copied by each."""
 
-    def memory(workers, serialize=True):
-        before = family_memory()
-        loader = Loader(Settings(index_size=200_000), workers, serialize)
-        return loader.memory_after_an_epoch(OURS) - before
+    class ListLoader(Loader):
+        def _dataset(self, implementation):
+            dataset = super()._dataset(implementation)
+            dataset.data_list = [dataset.get_data_info(i) for i in range(len(dataset))]
+            dataset.serialize_data = False
+            return dataset
 
-    one, many, plain = memory(1), memory(6), memory(6, serialize=False)
+    def memory(kind, workers):
+        before = family_memory()
+        return kind(Settings(index_size=200_000), workers).memory_after_an_epoch(OURS) - before
+
+    one, many, plain = memory(Loader, 1), memory(Loader, 6), memory(ListLoader, 6)
     assert (many - one) / 5 < 20  # MiB a worker
     assert plain > many + 40
     assert (family_memory() + many) / (family_memory() + one) < 1.3

@@ -196,7 +196,7 @@ def test_bands_read_as_colours_are_said(tmp_path: Path, monkeypatch: pytest.Monk
     assert ImageFolder(str(tmp_path), pipeline=LOAD)[0]['img'].shape == (20, 24, 3)
     assert len(said) == 1 and '1 of 2 sampled' in said[0] and 'Give channels=4' in said[0]
     write_tiff(tmp_path / 'grey_first.tif', values(5), photometric=1)
-    with pytest.raises(UnreadableImageError, match='its 5 bands are no colours: give channels=5'):
+    with pytest.raises(UnreadableImageError, match='its 5 bands are not colours: give channels=5'):
         LoadImageFromFile().read(str(tmp_path / 'grey_first.tif'))
 
 

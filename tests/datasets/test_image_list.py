@@ -106,12 +106,12 @@ def test_a_list_of_a_pack(tmp_path: Path) -> None:
         (['path', NAMES[0], 'gone.png'], {}, r'list\.csv, line 3: there is no file .*gone\.png'),
         ([NAMES[0], 'a.png', 'b.png'], {}, r'line 2: .*a\.png \(2 lines have no file\)'),
         ([f'{NAMES[0]},cat', NAMES[1]], dict(with_label=True), r'list\.csv, line 2 has no label'),
-        ([f',{NAMES[0]}'], {}, r'line 1 has no path: expected is PATH,LABEL'),
+        ([f',{NAMES[0]}'], {}, r'line 1 has no path: expected PATH,LABEL'),
         (['path,size', f'{NAMES[0]},3'], dict(with_label=True), 'columns path, size: for labels'),
         (
             [f'{NAMES[0]},cat', f'{NAMES[1]},cow'],
             dict(with_label=True, metainfo=dict(classes=('cat', 'dog'))),
-            r"line 2: the label 'cow' of .* is no class. Expected is a number from 0 to 1, or one",
+            r"line 2: the label 'cow' of .* is no class: expected a number from 0 to 1, or one",
         ),
         (
             [f'{NAMES[0]},0', f'{NAMES[1]},2'],

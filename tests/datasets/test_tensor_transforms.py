@@ -58,10 +58,6 @@ def test_pixels_are_those_of_pillow(tmp_path, mode, name, options, orientation):
     assert results['img_shape'] == results['ori_shape'] == size
 
 
-def test_the_other_name_of_the_loader():
-    assert isinstance(ROOT_TRANSFORMS.build(dict(type='beitv2_mm.LoadImage')), LoadImageFromFile)
-
-
 @pytest.mark.parametrize('keep', [0, 2, 300, 2500])
 def test_damaged_jpeg_is_an_error(tmp_path, keep):
     path = save(tmp_path / 'a.jpg', picture())

@@ -57,7 +57,7 @@ def unpack(archive: str | Path, out: str | Path) -> Path:
     if target.exists():
         raise FileExistsError(f'{target} is there already: remove it, or leave --zip out.')
     if not archive.is_file():
-        raise FileNotFoundError(f'There is no archive {archive}; it can be had from {URL}')
+        raise FileNotFoundError(f'There is no archive {archive}; download it from {URL}')
     out.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f'.{NAME}.', dir=out))
     try:
@@ -100,9 +100,7 @@ def find_pairs(root: Path, split: str, count: int | None) -> list[Pair]:
     folders = root / 'images' / split, root / 'annotations' / split
     for folder in folders:
         if not folder.is_dir():
-            raise FileNotFoundError(
-                f'There is no folder {folder}. Expected are the contents of {URL}'
-            )
+            raise FileNotFoundError(f'There is no folder {folder}; it is part of the archive {URL}')
     images = {path.stem: path for path in sorted(folders[0].glob('*.jpg'))}
     masks = {path.stem: path for path in sorted(folders[1].glob('*.png'))}
     lonely = sorted(images.keys() ^ masks.keys())
@@ -119,7 +117,7 @@ def find_pairs(root: Path, split: str, count: int | None) -> list[Pair]:
 
 
 def check_pair(pair: Pair) -> str | None:
-    """The fault of an image or its mask in words, or None."""
+    """A description of what is wrong with an image or its mask; None if nothing is."""
     try:
         image, mask = read_image(pair.image), read_labels(pair.mask)
     except ValueError as error:
@@ -138,10 +136,10 @@ def verify(root: str | Path, complete: bool = True, workers: int | None = None) 
     """Checks the folder layout, counts, sizes and labels of all masks.
 
     Args:
-        complete: ask for 20210 and 2000 images; a part of the data has fewer.
+        complete: require 20210 and 2000 images; False accepts a part of the data.
 
     Raises:
-        FileNotFoundError, ValueError: name the files that are missing or wrong.
+        FileNotFoundError, ValueError: files are missing or wrong; the message names them.
     """
     root = Path(root).expanduser()
     for split, count in COUNTS.items():

