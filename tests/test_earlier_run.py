@@ -9,9 +9,10 @@ import torch
 from mmengine.config import Config
 
 from beitv2_mm.checkpoint import load
+from beitv2_mm.datasets import LoadImageFromFile
 from beitv2_mm.engine.launch import build_runner, load_config
 from beitv2_mm.models import BEiTV2Backbone, BEiTV2Pretrainer
-from beitv2_mm.registry import MODELS
+from beitv2_mm.registry import MODELS, TRANSFORMS
 
 DATA = Path(__file__).parent / 'data'
 CONFIG, CHECKPOINT = DATA / 'earlier_run/config.py', DATA / 'earlier_run/epoch_1.pth'
@@ -35,6 +36,11 @@ def test_it_resumes_with_the_losses_it_had(tmp_path: Path) -> None:
     # The log smooths over the steps of the whole run, which the checkpoint brings along.
     assert [step['loss'] for step in steps] == pytest.approx(LOSSES, rel=1e-5)
     assert [step['lr'] for step in steps] == pytest.approx(RATES)
+
+
+def test_the_name_of_its_fast_loader_is_kept() -> None:
+    for name in ('beitv2_mm.LoadImage', 'beitv2_mm.datasets.LoadImage'):
+        assert isinstance(TRANSFORMS.build(dict(type=name)), LoadImageFromFile)
 
 
 def test_its_weights_load_into_the_models_of_today() -> None:

@@ -12,7 +12,7 @@ from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.registry import TRANSFORMS
 
 
-@TRANSFORMS.register_module()
+@TRANSFORMS.register_module(name=['LoadImageFromFile', 'LoadImage'])
 class LoadImageFromFile(BaseTransform):
     """Reads 'img' (H, W, C) uint8 from 'img_path'; it replaces mmcv's transform of this name.
 
@@ -50,6 +50,9 @@ class LoadImageFromFile(BaseTransform):
         given = dict(channels=self.channels, white=self.white, to_float32=self.to_float32 or None)
         words = (f'{key}={value}' for key, value in given.items() if value is not None)
         return f'{type(self).__name__}({", ".join(words)})'
+
+
+LoadImage = LoadImageFromFile  # the name in recipes, and so in dumped configs, of earlier versions
 
 
 @TRANSFORMS.register_module()
