@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import nn
 
-from beitv2_mm.apis.attention import load_image
+from beitv2_mm.apis.files import load_image
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import CheckpointError, Source, load
 from beitv2_mm.checkpoint.atomic import write_atomic
@@ -19,8 +19,8 @@ from beitv2_mm.engine.hooks.predictions import draw_predictions, image_codes
 from beitv2_mm.models import BEiTV2Pretrainer
 from beitv2_mm.visualization.canvas import as_colours, beside, spread, to_png
 from beitv2_mm.visualization.codes import code_atlas, code_map
-from beitv2_mm.visualization.masks import masked_images
 from beitv2_mm.visualization.page import figure, page
+from beitv2_mm.visualization.prediction import masked_images
 from beitv2_mm.visualization.report import Picture
 from beitv2_mm.visualization.usage import plot_usage
 

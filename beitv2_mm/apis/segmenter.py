@@ -6,7 +6,6 @@ mmseg's own inferencer looks transforms up by their names, and configs of this p
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -21,13 +20,14 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from PIL import Image
 
+from beitv2_mm.apis.files import result_names
 from beitv2_mm.apis.inferencers import pixel_rules
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import dataset_meta
 from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.engine.out_of_memory import is_out_of_memory
-from beitv2_mm.visualization.canvas import as_picture
-from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
+from beitv2_mm.visualization.canvas import as_picture, default_palette
+from beitv2_mm.visualization.segmentation import draw_with_legend
 
 ImageInput = str | PathLike | np.ndarray
 WHOLE = 4
@@ -149,10 +149,8 @@ class SegmentationInferencer:
         finally:
             self.model.test_cfg = before
 
-    def draw(self, result: Segmentation, opacity: float = 0.5, legend: bool = True) -> Image.Image:
+    def draw(self, result: Segmentation, opacity: float = 0.5) -> Image.Image:
         """The image under the colours of its classes, beside their names."""
-        if not legend:
-            return Image.fromarray(draw_overlay(*result, self.palette, opacity))
         return draw_with_legend(*result, self.palette, self.classes, opacity)
 
 
@@ -184,17 +182,6 @@ def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
         key: dataset.get(key) or given.get(key) or described.get(key)
         for key in ('classes', 'palette')
     }
-
-
-def result_names(files: Sequence[str]) -> list[Path]:
-    """A relative name for the results of each file, without suffix where that tells them apart."""
-    absolute = [Path(os.path.abspath(file)) for file in files]  # no '..', which leads out
-    root = Path(os.path.commonpath([path.parent for path in absolute]))
-    relative = [path.relative_to(root) for path in absolute]
-    stems = [path.with_suffix('') for path in relative]
-    return [
-        path if stems.count(stem) > 1 else stem for path, stem in zip(relative, stems, strict=True)
-    ]
 
 
 def segment_images(

@@ -5,9 +5,11 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.colors import hsv_to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
 INK = (128, 128, 128, 255)
+LABEL = 26  # pixels of the line of text above a picture
 GREY = 118  # of masked patches: neither black nor white, which photographs contain
 
 
@@ -32,6 +34,14 @@ def write(
     """Draw `text` with its left edge and vertical middle at `xy`."""
     font = ImageFont.load_default(size)
     ImageDraw.Draw(picture).text(xy, text, fill=fill, font=font, anchor='lm')
+
+
+def labelled(picture: Image.Image, text: str) -> Image.Image:
+    """A picture below a line of text."""
+    canvas = new_canvas(picture.width, picture.height + LABEL)
+    write(canvas, (0, LABEL // 2), text)
+    canvas.paste(picture, (0, LABEL))
+    return canvas
 
 
 def outline(picture: Image.Image, box: tuple[float, float, float, float]) -> None:
@@ -92,6 +102,15 @@ def as_picture(stored: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(colours.astype(np.uint8))
 
 
+def default_palette(count: int) -> np.ndarray:
+    """(count, 3) uint8 colours, neighbours far apart in hue."""
+    index = np.arange(count)
+    hue = index * 0.618034 % 1  # steps of the golden ratio never come close to each other
+    saturation, value = np.where(index % 2, 0.9, 0.65), np.where(index % 3, 0.95, 0.7)
+    colours = hsv_to_rgb(np.stack([hue, saturation, value], axis=1))
+    return (255 * colours).round().astype(np.uint8)
+
+
 def check_images(images: np.ndarray, patch_size: int) -> tuple[int, int]:
     """Grid (rows, columns) of patches of uint8 images (M, H, W, 3).
 
@@ -102,16 +121,6 @@ def check_images(images: np.ndarray, patch_size: int) -> tuple[int, int]:
             f'images must be uint8 of shape (M, H, W, 3), got {images.dtype} {images.shape}'
         )
     height, width = images.shape[1:3]
-    if patch_size < 1 or height % patch_size or width % patch_size:
+    if height % patch_size or width % patch_size:
         raise ValueError(f'patch_size {patch_size} does not divide images of {height} x {width}')
     return height // patch_size, width // patch_size
-
-
-def check_patches(name: str, values: np.ndarray, num_images: int, num_patches: int) -> np.ndarray:
-    """One value a patch, (M, N) or (M, rows, columns) -> (M, N); ValueError if counts differ."""
-    if values.shape[:1] != (num_images,) or values[0].size != num_patches:
-        raise ValueError(
-            f'{name} must hold {num_images} x {num_patches} values (images x patches), '
-            f'got shape {values.shape}'
-        )
-    return values.reshape(num_images, num_patches)

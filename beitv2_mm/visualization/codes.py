@@ -1,13 +1,12 @@
 """What codes look like: patches grouped by code, and images coloured by code."""
 
-import colorsys
-
 import numpy as np
 from PIL import Image
 
 from beitv2_mm.visualization.canvas import (
+    beside,
     check_images,
-    check_patches,
+    default_palette,
     enlarge,
     new_canvas,
     outline,
@@ -52,7 +51,7 @@ def code_atlas(
     at the image's border, enlarged to `tile` pixels. Raises ValueError for arrays that do not fit.
     """
     rows, columns = check_images(images, patch_size)
-    codes = check_patches('codes', np.asarray(codes), len(images), rows * columns)
+    codes = np.asarray(codes).reshape(len(images), rows * columns)
     chosen = choose_codes(codes, num_groups, per_group)
     rng = np.random.default_rng(seed)
     step = tile + GAP
@@ -99,17 +98,6 @@ def code_map(image: np.ndarray, codes: np.ndarray, tile: int = 192) -> Image.Ima
     if codes.ndim != 2:
         raise ValueError(f'codes must be a (rows, columns) grid, got shape {codes.shape}')
     width = round(tile * image.shape[1] / image.shape[0])
-    colours = np.array([[_colour(int(code)) for code in row] for row in codes], dtype=np.uint8)
-    picture = new_canvas(2 * width + GAP, tile)
-    picture.paste(enlarge(image, tile, width), (0, 0))
-    coloured = Image.fromarray(colours).resize((width, tile), Image.Resampling.NEAREST)
-    picture.paste(coloured, (width + GAP, 0))
-    return picture
-
-
-def _colour(code: int) -> tuple[int, int, int]:
-    """RGB of a code; steps of the golden ratio keep the hues of neighbouring ids far apart."""
-    hue = code * 0.618034 % 1
-    rgb = colorsys.hsv_to_rgb(hue, 0.45 + 0.4 * (code * 0.754878 % 1), 0.9)
-    red, green, blue = (round(255 * channel) for channel in rgb)
-    return red, green, blue
+    colours = Image.fromarray(default_palette(int(codes.max()) + 1)[codes])
+    coloured = colours.resize((width, tile), Image.Resampling.NEAREST)
+    return beside([enlarge(image, tile, width), coloured], GAP)
