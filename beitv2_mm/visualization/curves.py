@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
@@ -86,17 +85,15 @@ def last_values(scalars: Scalars, names: Sequence[str]) -> dict[str, float]:
     return last
 
 
-def smooth(values: Sequence[float], weight: float) -> np.ndarray:
-    """(T,) -> (T,) exponential mean with bias correction, so that the start is not drawn to zero;
-    values that are not finite are left out of the mean."""
-    result = np.full(len(values), np.nan)
-    total = norm = 0.0
-    for index, value in enumerate(values):
-        if math.isfinite(value):
-            total = weight * total + (1 - weight) * value
-            norm = weight * norm + (1 - weight)
-        result[index] = total / norm if norm else np.nan
-    return result
+def smooth(values: Sequence[float], width: int = 12) -> np.ndarray:
+    """(T,) -> (T,) mean over up to ``width`` neighbours on both sides, the nearer ones weighing
+    more; values that are not finite are left out."""
+    values = np.asarray(values, dtype=float)
+    finite = np.isfinite(values)
+    weights = np.bartlett(2 * width + 3)[1:-1]
+    total = np.convolve(np.where(finite, values, 0), weights)[width:-width]  # (T,)
+    norm = np.convolve(finite, weights)[width:-width]
+    return np.divide(total, norm, out=np.full(len(values), np.nan), where=norm > 0)
 
 
 def drawable(panels: Sequence[Panel]) -> list[Panel]:
@@ -130,7 +127,6 @@ def plot_curves(panels: Sequence[Panel], columns: int = 2) -> bytes:
     # Figure instead of pyplot: no window system, no global list of open figures.
     layout = ConstrainedLayoutEngine(hspace=0.1, wspace=0.06)
     figure = Figure(figsize=(10.4, 3.3 * lines), dpi=150, layout=layout)
-    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(lines, columns)
     for index, panel in enumerate(panels):
         line, column = divmod(index, columns)
@@ -148,8 +144,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         strong = np.asarray(values, dtype=float)
         if len(values) > NOISY:
             axes.plot(steps, strong, color=colour, alpha=0.3, linewidth=0.8)
-            # In both directions: a mean of only past values would lag behind a falling curve.
-            strong = (smooth(strong, 0.8) + smooth(strong[::-1], 0.8)[::-1]) / 2
+            strong = smooth(strong)
         marker = 'o' if len(values) < 12 else None
         axes.plot(
             steps, strong, color=colour, linestyle=style, linewidth=2, marker=marker, ms=4,

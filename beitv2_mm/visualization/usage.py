@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -23,7 +22,6 @@ def plot_usage(counts: np.ndarray, title: str = 'Codes by frequency') -> Image.I
     used = int((counts > 0).sum())
     perplexity = np.exp(-sum(p * np.log(p) for p in shares[:used] / 100))
     figure = Figure(figsize=(10.4, 3.6), dpi=130, layout='constrained')
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     equal, lowest = 100 / len(counts), shares[used - 1] / 2
     axes.fill_between(
