@@ -21,29 +21,24 @@ from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from PIL import Image
 
 from beitv2_mm.apis.files import result_names
-from beitv2_mm.apis.inferencers import pixel_rules
+from beitv2_mm.apis.inferencers import Image as ImageInput
+from beitv2_mm.apis.inferencers import load_sample, pixel_rules
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import dataset_meta
-from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.engine.out_of_memory import is_out_of_memory
+from beitv2_mm.registry import type_name
 from beitv2_mm.visualization.canvas import as_picture, default_palette
 from beitv2_mm.visualization.segmentation import draw_with_legend
 
-ImageInput = str | PathLike | np.ndarray
-WHOLE = 4
+WHOLE = 4  # see `SegmentationInferencer`
 MASK_LOADERS = ('LoadAnnotations', 'LoadMask')
 
 
 class Segmentation(NamedTuple):
-    """An image and what was found in it."""
+    """An image and its predicted label map."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
     labels: np.ndarray  # (H, W) uint8
-
-
-def _kind(config: dict) -> str:
-    kind = config['type']
-    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
 
 
 class SegmentationInferencer:
@@ -56,11 +51,11 @@ class SegmentationInferencer:
         model: a name of `beitv2_mm.list_models`, a config or a config file.
         pretrained: True for the published weights, or a checkpoint of any layout.
         classes: their names; None takes the checkpoint's, then those of the config's test data.
-        palette: an (R, G, B) for each class; None likewise, or makes one.
+        palette: an (R, G, B) for each class; None takes those of the same source, or makes some.
         kwargs: settings of the model, e.g. ``test_cfg=dict(windows_per_batch=2)``.
 
     Raises:
-        ValueError: the model does not segment, or another number of classes or colours.
+        ValueError: the model does not segment, or has another number of classes.
     """
 
     def __init__(
@@ -78,7 +73,7 @@ class SegmentationInferencer:
             raise ValueError(f'{model} is no segmentation model: {type(self.model).__name__}.')
         scope = DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmseg')
         with scope:  # for text configs
-            steps = [s for s in _dataset(config).pipeline if _kind(s) not in MASK_LOADERS]
+            steps = [s for s in _dataset(config).pipeline if type_name(s) not in MASK_LOADERS]
             self._load = TRANSFORMS.build(steps[0])
             self._transform = Compose([TRANSFORMS.build(step) for step in steps[1:]])
             known = _meta(config, pretrained)
@@ -103,21 +98,12 @@ class SegmentationInferencer:
         return list(self.stream(inputs))
 
     def stream(self, inputs: Iterable[ImageInput]) -> Iterator[Segmentation]:
-        """The same, one at a time: the logits of many images would fill the memory."""
+        """Yields one result after the other, so that those of many images need no memory."""
         return map(self._segment, inputs)
 
     @torch.no_grad()
     def _segment(self, given: ImageInput) -> Segmentation:
-        if isinstance(given, np.ndarray):
-            shape = given.shape[:2]
-            loaded = dict(img=given, img_shape=shape, ori_shape=shape, img_path='array')
-        else:
-            try:
-                loaded = self._load(dict(img_path=str(given), **self._rules))
-            except UnreadableImageError:
-                raise
-            except Exception as error:  # of another package's loader
-                raise ValueError(f'Cannot read the image {given}: {error}') from error
+        loaded = load_sample(given, self._load, self._rules)
         image = as_picture(loaded['img'])
         loaded.update(seg_fields=[], reduce_zero_label=False)
         data = self._transform(loaded)
@@ -155,7 +141,8 @@ class SegmentationInferencer:
 
 
 def _crop(model: Any) -> tuple[int, int] | None:
-    """Height and width of the crops that the model is trained with, as far as it tells."""
+    """Height and width of the crops that the model is trained with; None where it has neither a
+    crop size nor an image size."""
     size = getattr(model.data_preprocessor, 'size', None)
     size = size or getattr(model.backbone, 'img_size', None)
     return size and ((size, size) if isinstance(size, int) else (size[0], size[1]))
@@ -169,7 +156,7 @@ def _dataset(config: Config) -> Any:
 
 
 def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
-    """Names and colours of the classes, as far as the checkpoint or the config tell."""
+    """Names and colours of the classes, where the checkpoint or the config states them."""
     if isinstance(checkpoint, (str, PathLike)):
         meta = dataset_meta(checkpoint)
         if 'classes' in meta:
@@ -191,7 +178,7 @@ def segment_images(
     opacity: float = 0.5,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, str]:
-    """Writes ``out/labels/NAME.png``, palette PNGs whose values are the labels, and
+    """Write ``out/labels/NAME.png``, palette PNGs whose values are the labels, and
     ``out/overlays/NAME.png`` with a legend.
 
     Args:
@@ -199,7 +186,7 @@ def segment_images(
         progress: called with the number of images finished since the last call.
 
     Returns:
-        Files that are unreadable, or too large for the memory, and why.
+        Files that are unreadable or too large for the memory, and the reasons.
     """
     unreadable = {}
     for file, name in zip(files, result_names(files), strict=True):
@@ -212,7 +199,7 @@ def segment_images(
                 raise
             reason = str(error).splitlines()[0]
             unreadable[file] = (
-                f'Memory ran out at {file} ({reason}): --windows-per-batch 1, a smaller image'
+                f'Memory ran out at {file} ({reason}): try --windows-per-batch 1 or a smaller image'
             )
         else:
             labels = Image.fromarray(result.labels)
