@@ -58,12 +58,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--disable_rel_pos_bias', action='store_true', help='leave the relative bias out'
     )
-    for flag, settings in (
-        ('--abs_pos_emb', dict(action='store_true')),
-        ('--layer_scale_init_value', dict(type=float)),
-    ):
-        told = 'taken for commands of the official script: the weights tell it here'
-        parser.add_argument(flag, help=told, **settings)
+    unused = 'no effect, since the weights decide; taken for commands of the official script'
+    parser.add_argument('--abs_pos_emb', action='store_true', help=unused)
+    parser.add_argument('--layer_scale_init_value', type=float, help=unused)
     parser.add_argument(
         '--block', type=int, default=-1, help='from 0, or from the end: -1 (%(default)s)'
     )

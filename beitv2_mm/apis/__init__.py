@@ -1,5 +1,5 @@
-"""One-line use: the model zoo, inferencers for classes, features and masks, codes of files,
-attention."""
+"""Models and images in one line: the model zoo, inferencers for classes, features and masks, the
+codes of image files, and attention."""
 
 from beitv2_mm import config_root
 from beitv2_mm.apis.attention import (

@@ -45,7 +45,8 @@ class SegmentationInferencer:
     """Images -> label maps of their own size, through the config's test pipeline.
 
     In mode 'whole', an image of more than `WHOLE` times the pixels of a training crop is segmented
-    by sliding windows of the crop's size: attention needs memory by the square of the pixels.
+    by sliding windows of the crop's size, because the memory for attention grows with the square of
+    the number of pixels.
 
     Args:
         model: a name of `beitv2_mm.list_models`, a config or a config file.
@@ -114,7 +115,7 @@ class SegmentationInferencer:
 
     @contextmanager
     def _windows(self, size: Sequence[int]) -> Iterator[None]:
-        """Lets the model slide over an image that is too large for its mode 'whole'."""
+        """Let the model slide a window over an image that is too large for its mode 'whole'."""
         before = self.model.test_cfg
         crop = _crop(self.model)
         if before.mode != 'whole' or crop is None or math.prod(size) <= WHOLE * math.prod(crop):
@@ -123,7 +124,7 @@ class SegmentationInferencer:
         if not self._slides:
             self._slides = True
             print_log(
-                f"mode='whole' is for images of up to {WHOLE} times the pixels of a training crop: "
+                f"mode='whole' is for images of up to {WHOLE} times the pixels of a training crop; "
                 f'larger ones are segmented by sliding windows of {crop[0]} x {crop[1]}.',
                 'current',
             )

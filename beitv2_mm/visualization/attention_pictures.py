@@ -46,9 +46,9 @@ def attention_pictures(
     }
 
 
-def colour_table(levels: int = 256) -> np.ndarray:
-    """Colours from least to most attention: (levels, 3) uint8."""
-    return (255 * colormaps['viridis'](np.linspace(0, 1, levels))[:, :3]).round().astype(np.uint8)
+def colour_table() -> np.ndarray:
+    """Colours from least to most attention: (256, 3) uint8."""
+    return (255 * colormaps['viridis'](np.arange(256))[:, :3]).round().astype(np.uint8)
 
 
 def heat_map(values: np.ndarray, size: tuple[int, int]) -> Image.Image:

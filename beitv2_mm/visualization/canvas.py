@@ -1,5 +1,5 @@
-"""What the pictures share. Their background is transparent and their text a middle grey, so that
-one file reads well on a light and on a dark page."""
+"""Drawing that the pictures share. Their background is transparent and their text a middle grey, so
+that one file can be read on a light and on a dark page."""
 
 import io
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 INK = (128, 128, 128, 255)
 LABEL = 26  # pixels of the line of text above a picture
-GREY = 118  # of masked patches: neither black nor white, which photographs contain
+GREY = 118  # of masked patches: black and white occur in photographs
 
 
 def new_canvas(width: int, height: int) -> Image.Image:
@@ -19,8 +19,8 @@ def new_canvas(width: int, height: int) -> Image.Image:
 
 
 def enlarge(pixels: np.ndarray, height: int, width: int) -> Image.Image:
-    """uint8 (H, W, 3) -> picture of `height` x `width`, smooth: photographs of 32 px are easier to
-    recognise without their steps."""
+    """uint8 (H, W, 3) -> picture of `height` x `width`, interpolated: photographs of 32 px are
+    easier to recognise without visible pixels."""
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -45,8 +45,8 @@ def labelled(picture: Image.Image, text: str) -> Image.Image:
 
 
 def outline(picture: Image.Image, box: tuple[float, float, float, float]) -> None:
-    """Draw a rectangle (left, top, right, bottom; right and bottom outside) that is visible on
-    every photograph: a dark line around a light one."""
+    """Draw a rectangle (left, top, right, bottom; the last two exclusive) that is visible on every
+    photograph: a dark line around a light one."""
     left, top, right, bottom = box
     draw = ImageDraw.Draw(picture)
     draw.rectangle((left - 1, top - 1, right, bottom), outline=(20, 20, 20))
@@ -56,8 +56,8 @@ def outline(picture: Image.Image, box: tuple[float, float, float, float]) -> Non
 def beside(
     pictures: Sequence[Image.Image], gap: int = 12, columns: int | None = None
 ) -> Image.Image:
-    """Pictures in rows of `columns` (None: one row); a column is as wide, and every row as high, as
-    what is largest in it."""
+    """Pictures in rows of `columns` (None: one row). A column is as wide as its widest picture, and
+    all rows are as high as the highest picture."""
     columns = min(columns or len(pictures), len(pictures))
     widths = [max(picture.width for picture in pictures[c::columns]) for c in range(columns)]
     height = max(picture.height for picture in pictures)
@@ -71,12 +71,12 @@ def beside(
 
 
 def spread(total: int, count: int) -> np.ndarray:
-    """`count` indices at equal steps below `total`, or all where there are fewer."""
+    """`count` indices below `total` at equal steps, or all of them where there are fewer."""
     return np.linspace(0, total - 1, min(total, count)).round().astype(int)
 
 
 def on_white(picture: Image.Image) -> np.ndarray:
-    """uint8 (H, W, 3), for backends that know no transparency."""
+    """uint8 (H, W, 3), for backends without transparency."""
     white = Image.new('RGBA', picture.size, 'white')
     return np.array(Image.alpha_composite(white, picture.convert('RGBA')).convert('RGB'))
 
@@ -89,8 +89,7 @@ def to_png(picture: Image.Image) -> bytes:
 
 
 def as_colours(images: np.ndarray) -> np.ndarray:
-    """(..., C) -> (..., 3): of more than three channels the first three, of fewer the first one as
-    grey."""
+    """(..., C) -> (..., 3): the first three channels, or else the first one as grey."""
     if images.shape[-1] >= 3:
         return images[..., :3]
     return np.repeat(images[..., :1], 3, axis=-1)

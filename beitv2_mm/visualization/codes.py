@@ -20,12 +20,12 @@ LABEL_WIDTH = 104
 def choose_codes(codes: np.ndarray, num_groups: int, per_group: int) -> list[int]:
     """Codes (M, N) -> at most `num_groups` code ids, the most frequent first.
 
-    They lie at equal steps along the ranking by frequency, so the choice favours neither common nor
-    pretty codes; only codes that occur in `per_group` different images take part (in as many as
-    possible if no code does).
+    They are taken at equal steps from the ranking by frequency, so that the choice favours neither
+    common nor pretty codes. Only codes that occur in `per_group` different images take part, or, if
+    there is none, those that occur in the most images.
     """
     ids, counts = np.unique(codes, return_counts=True)
-    # An image counts once for a code: twelve patches of the same sky would show nothing.
+    # An image counts once for a code, because twelve patches of the same sky would show nothing.
     num_images = np.array([(codes == code).any(axis=1).sum() for code in ids])
     enough = num_images >= min(per_group, int(num_images.max()))
     ids, counts = ids[enough], counts[enough]
@@ -47,8 +47,9 @@ def code_atlas(
     """uint8 images (M, H, W, 3) and codes (M, N) or (M, rows, columns) -> picture, a row a code.
 
     A row shows the code's id, its share of all patches and `per_group` patches drawn at random from
-    different images. Each patch (outlined) comes with `context` patches around it, moved inwards
-    at the image's border, enlarged to `tile` pixels. Raises ValueError for arrays that do not fit.
+    different images. Each patch is outlined and shown with `context` patches around it (the window
+    is moved inwards at the image's border), enlarged to `tile` pixels. Raises ValueError for arrays
+    that do not fit.
     """
     rows, columns = check_images(images, patch_size)
     codes = np.asarray(codes).reshape(len(images), rows * columns)

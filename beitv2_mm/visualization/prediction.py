@@ -12,10 +12,10 @@ GAP = 4
 
 
 def masked_images(
-    images: np.ndarray, masks: np.ndarray, patch_size: int, columns: int = 4, tile: int = 128
+    images: np.ndarray, masks: np.ndarray, patch_size: int, tile: int = 128
 ) -> Image.Image:
     """uint8 images (M, H, W, 3) and masks (M, N) or (M, rows, columns), true where hidden ->
-    picture of pairs (original, masked input), `columns` pairs a row, each `tile` pixels high.
+    picture of pairs (original, masked input), four pairs a row, each `tile` pixels high.
 
     Raises ValueError for arrays that do not fit.
     """
@@ -24,7 +24,7 @@ def masked_images(
     for image, mask in zip(images, hidden, strict=True):
         original = _tile(image, tile)
         pairs.append(beside([original, _masked(original, mask)], GAP))
-    return beside(pairs, 3 * GAP, columns)
+    return beside(pairs, 3 * GAP, columns=4)
 
 
 def prediction_picture(
