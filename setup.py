@@ -87,7 +87,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.14',  # mmengine 0.10 calls pkgutil.find_loader, gone in 3.14
     packages=find_packages(include=['beitv2_mm', 'beitv2_mm.*']),
-    package_data={'beitv2_mm': ['py.typed']},
+    package_data={'beitv2_mm': ['py.typed', 'visualization/*.html']},
     cmdclass={'build_py': BuildWithConfigs},
     install_requires=requires,
     extras_require={

@@ -53,6 +53,7 @@ def test_a_wheel_holds_configs_tools_and_index(source: Path, tmp_path: Path) -> 
         f'{MIM}model-index.yml',
     }
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / 'beitv2_mm').rglob('*.py')}
+    assert 'beitv2_mm/visualization/attention_page.html' in names
     assert modules <= {*names, *expected, *(n for n in modules if '.mim' in n)}
     assert not [n for n in names if not n.startswith(('beitv2_mm/', 'beitv2_mm-'))]
 

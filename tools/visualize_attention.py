@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--patch_size', type=int, help="pixels of a patch (the model's own)")
     parser.add_argument(
-        '--checkpoint_key', metavar='KEY', help='where in the file the weights are (found)'
+        '--checkpoint_key', metavar='KEY', help='key of the weights in the file (found)'
     )
     parser.add_argument('--output_dir', default='.', metavar='DIR', help='for the pictures (.)')
     parser.add_argument(
@@ -58,14 +58,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--disable_rel_pos_bias', action='store_true', help='leave the relative bias out'
     )
-    parser.add_argument(
-        '--abs_pos_emb', action='store_true', help='insist on an absolute position embedding'
-    )
-    parser.add_argument(
-        '--layer_scale_init_value',
-        type=float,
-        help="of random weights, 0 for no layer scale (the architecture's own)",
-    )
+    unused = 'no effect, since the weights decide; taken for commands of the official script'
+    parser.add_argument('--abs_pos_emb', action='store_true', help=unused)
+    parser.add_argument('--layer_scale_init_value', type=float, help=unused)
     parser.add_argument(
         '--block', type=int, default=-1, help='from 0, or from the end: -1 (%(default)s)'
     )
@@ -98,8 +93,6 @@ def main() -> None:
             args.patch_size,
             args.checkpoint_key,
             args.disable_rel_pos_bias,
-            args.abs_pos_emb,
-            args.layer_scale_init_value,
         )
         model.transformer.to(args.device)
         if model.is_random:

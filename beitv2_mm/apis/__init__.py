@@ -1,14 +1,17 @@
-"""One-line use: the model zoo, inferencers for classes, features and masks, codes of files,
-attention."""
+"""Models and images in one line: the model zoo, inferencers for classes, features and masks, the
+codes of image files, and attention."""
 
 from beitv2_mm import config_root
-from beitv2_mm.apis.attention import visualize_attention
-from beitv2_mm.apis.attention_model import AttentionModel, build_attention_model
+from beitv2_mm.apis.attention import (
+    AttentionModel,
+    build_attention_model,
+    visualize_attention,
+)
 from beitv2_mm.apis.codes import build_pretrainer, visualize_codes
+from beitv2_mm.apis.files import find_images
 from beitv2_mm.apis.inferencers import ClassificationInferencer, FeatureInferencer
 from beitv2_mm.apis.segmenter import SegmentationInferencer, segment_images
-from beitv2_mm.apis.tokenize import find_images, tokenize_images
-from beitv2_mm.apis.tokenizers import build_tokenizer
+from beitv2_mm.apis.tokenize import build_tokenizer, tokenize_images
 from beitv2_mm.apis.zoo import ModelInfo, get_model, list_models
 
 __all__ = [

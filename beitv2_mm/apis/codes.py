@@ -1,4 +1,4 @@
-"""Images -> pictures of their codes, and of what a pretrained model predicts of them."""
+"""Images -> pictures of their codes, and of the codes that a pretrained model predicts."""
 
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import nn
 
-from beitv2_mm.apis.attention import load_image
+from beitv2_mm.apis.files import load_image
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import CheckpointError, Source, load
 from beitv2_mm.checkpoint.atomic import write_atomic
@@ -19,8 +19,8 @@ from beitv2_mm.engine.hooks.predictions import draw_predictions, image_codes
 from beitv2_mm.models import BEiTV2Pretrainer
 from beitv2_mm.visualization.canvas import as_colours, beside, spread, to_png
 from beitv2_mm.visualization.codes import code_atlas, code_map
-from beitv2_mm.visualization.masks import masked_images
 from beitv2_mm.visualization.page import figure, page
+from beitv2_mm.visualization.prediction import masked_images
 from beitv2_mm.visualization.report import Picture
 from beitv2_mm.visualization.usage import plot_usage
 
@@ -28,13 +28,13 @@ MASKED_SHARE = 75 / 196  # the paper's
 CAPTIONS = {
     'atlas': (
         'What codes look like',
-        'Each row is one code of the tokenizer: its share of all patches, and patches of it '
-        '(outlined, with their surroundings) drawn at random from different {kind}. The codes lie '
-        'at equal steps along the ranking by frequency.',
+        'Each row is one code of the tokenizer: its share of all patches, and patches that have it '
+        '(outlined, with their surroundings), drawn at random from different {kind}. The codes '
+        'are taken at equal steps from the ranking by frequency.',
     ),
     'usage': (
         'How often codes are used',
-        'Share of the patches of {count} {kind} that each code has.',
+        'The share of each code among the patches of {count} {kind}.',
     ),
     'maps': (
         'Images as codes',
@@ -47,9 +47,9 @@ CAPTIONS = {
     ),
     'predictions': (
         'What it predicts',
-        'In place of each hidden patch stands the real patch, from others of the {kind}, that is '
-        'nearest to a code: the one predicted from the visible patches, or that of the tokenizer. '
-        'The numbers say how many of the predicted codes are right.',
+        'Each hidden patch is replaced by the real patch, from other {kind}, that is nearest to a '
+        'code: the code predicted from the visible patches, or the code of the tokenizer. The '
+        'numbers say how many of the predicted codes are right.',
     ),
 }
 
@@ -63,12 +63,14 @@ def build_pretrainer(
         config: a name of `list_models` or a config.
 
     Raises:
-        CheckpointError: no whole pretraining checkpoint (the head is needed too), or for another
-            tokenizer.
+        CheckpointError: the config is of no pretraining, the weights are incomplete (the head is
+            needed, too), or the model was pretrained with another tokenizer.
     """
     model = get_model(config)
     if not isinstance(model, BEiTV2Pretrainer):
-        raise CheckpointError(f'{config} is no masked image modelling but {type(model).__name__}.')
+        raise CheckpointError(
+            f'{config} is no masked image modelling but a {type(model).__name__}.'
+        )
     report = load(model, weights)
     lost = [*report.missing, *report.dropped]
     if lost:
@@ -95,19 +97,19 @@ def visualize_codes(
     seed: int = 0,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, str]:
-    """Writes ``out``/maps.png, atlas.png, usage.png, with a pretrainer masks.png and
+    """Write ``out``/maps.png, atlas.png and usage.png, with a pretrainer also masks.png and
     predictions.png, and codes.html with all of them.
 
     Args:
-        files: see `beitv2_mm.apis.find_images`; of more than ``max_images`` a part at equal steps
-            is read.
+        files: see `beitv2_mm.apis.find_images`; of more than ``max_images`` files, that number is
+            read, at equal steps.
         num_maps: images shown beside their codes and predictions, at equal steps.
         num_groups: codes in the atlas.
-        seed: of masks and patches.
+        seed: for drawing masks and patches.
         progress: called with the number of images read since the last call.
 
     Returns:
-        Unreadable files and why.
+        Unreadable files and the reasons.
 
     Raises:
         ValueError: not one image can be read.
@@ -151,11 +153,12 @@ def code_pictures(
     seed: int = 0,
     kind: str = 'images',
 ) -> list[Picture]:
-    """What a tokenizer, and the transformer pretrained with it, make of images.
+    """The codes that a tokenizer gives to images, and those that the transformer pretrained with it
+    predicts.
 
     Args:
         images: uint8 (M, H, W, C).
-        masks: (``num_maps`` or M if that is less, rows, columns) bool, of the images shown.
+        masks: (n, rows, columns) bool for the n images shown: ``num_maps``, or M if that is less.
         num_maps, num_groups, seed: see `visualize_codes`.
         kind: what the captions call the images, e.g. 'test images'.
     """

@@ -29,7 +29,7 @@ ONNX_FROM = '2.8'  # the exporter of 2.6 fails where the batch is any
 
 
 class ExportError(ValueError):
-    """A model that cannot be exported as asked, or a file that gives other results."""
+    """The model cannot be exported as asked, or the exported file gives other results."""
 
 
 class Exportable(nn.Module):
@@ -39,10 +39,10 @@ class Exportable(nn.Module):
     'segmentor' logits (B, classes, H, W) of the whole image.
 
     Args:
-        task: one of `TASKS`; None takes the most that the model can do.
+        task: one of `TASKS`; None takes the first that the model can do.
 
     Raises:
-        ExportError: the model cannot do that.
+        ExportError: the model cannot do this task.
     """
 
     mean: Tensor
@@ -67,14 +67,15 @@ class Exportable(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         images = (images - self.mean) / self.std
         if self.task == 'codes':
-            # get_codes searches in pieces, and their number would fix that of the images.
+            # get_codes searches in pieces, and a graph with their number takes one batch size only.
             latents = F.normalize(self.model.encode(images), dim=-1)
             return ((latents @ self.model.quantize.embedding.weight.T).argmax(dim=-1),)
         if self.task == 'segmentor':
             shape = dict(img_shape=images.shape[2:])
             return (self.model.encode_decode(images, [shape]),)
-        normalizes = isinstance(self.model, BEiTV2Pretrainer)  # for itself: it has two views
-        features: tuple[Tensor, ...] = (self.model if normalizes else self.model.backbone)(images)
+        # A pretrainer normalises its images itself, since the tokenizer needs other values.
+        network = self.model if isinstance(self.model, BEiTV2Pretrainer) else self.model.backbone
+        features: tuple[Tensor, ...] = network(images)
         if self.task == 'features':
             return features
         return (self.model.head(features),)
@@ -88,7 +89,7 @@ class Exportable(nn.Module):
 
 
 def tasks(model: BaseModel) -> list[str]:
-    """Those of `TASKS` that a model can be exported as, the greatest first."""
+    """Those of `TASKS` that a model can be exported as, the one that does most first."""
     if isinstance(model, VQKDTokenizer):
         return ['codes']
     if hasattr(model, 'decode_head'):
@@ -109,16 +110,16 @@ def export(
 
     Args:
         path: ends with one of `FORMATS`.
-        batch: the one batch size that the file takes; None for any.
+        batch: the only batch size that the file takes; None for any.
         size: height and width of its images; None takes the model's.
 
     Returns:
-        The largest difference; that of logits and features is relative to their largest value where
-        that is over 1.
+        The largest difference, relative to the largest value where that is over 1; codes that
+        differ count as 1.
 
     Raises:
-        ExportError: another suffix, a package is missing, or the results differ: the file is not
-            written then.
+        ExportError: the suffix is another one, a package is missing, or the results differ; no file
+            is written then.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
@@ -126,9 +127,9 @@ def export(
     if model.mean.device.type != 'cpu':  # the copy goes to the CPU, so the file runs anywhere
         model = copy.deepcopy(model).cpu()
     images = torch.rand(batch or 2, 3, *(size or model.input_size))
-    with torch.no_grad():  # caches of constants are filled by real tensors, not by the tracer's
+    with torch.no_grad():  # fills the caches of constants with real tensors, not the tracer's
         model(images)
-    # With a largest size: PyTorch 2.6 compares sizes with that of an open slice, 2**63 - 1.
+    # With a maximum, since PyTorch 2.6 compares the size with the end of an open slice, 2**63 - 1.
     dynamic = {'images': {0: torch.export.Dim('batch', max=2**31)}} if batch is None else None
     with torch.no_grad(), nullcontext() if path.suffix == '.pt2' else _PlainAttention():
         program = torch.export.export(model, (images,), dynamic_shapes=dynamic, strict=False)
@@ -137,16 +138,19 @@ def export(
     worst = difference(model, content, path.suffix, check)
     if worst > TOLERANCE:
         raise ExportError(
-            f'{path} was not written: its results differ from the model by {worst:.2g}, more than '
-            f'{TOLERANCE:g}.'
+            f"{path} was not written: its results differ from the model's by {worst:.2g}, which is "
+            f'more than {TOLERANCE:g}.'
         )
     write_atomic(path, content)
     return worst
 
 
 class _PlainAttention(TorchFunctionMode):
-    """ONNX writes attention out as products, whose result lies in memory as (B, heads, N, d); the
-    fused kernel's does not, and the graph would take views that the products have not."""
+    """Makes the result of fused attention contiguous, as (B, heads, N, d).
+
+    ONNX replaces the fused kernel by matrix products, whose result is contiguous; the graph would
+    otherwise contain views that do not fit it.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict | None = None
@@ -164,8 +168,8 @@ def _to_bytes(program: torch.export.ExportedProgram) -> bytes:
 def _to_onnx(program: torch.export.ExportedProgram) -> bytes:
     if digit_version(torch.__version__) < digit_version(ONNX_FROM):
         raise ExportError(
-            f'ONNX needs PyTorch {ONNX_FROM} or newer, here is {torch.__version__}; '
-            'a .pt2 file does not.'
+            f'ONNX needs PyTorch {ONNX_FROM} or newer, here is {torch.__version__}. '
+            'A .pt2 file works with this version.'
         )
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         try:
@@ -180,7 +184,7 @@ def _to_onnx(program: torch.export.ExportedProgram) -> bytes:
 
 
 def run(content: bytes, suffix: str, images: Tensor) -> Sequence[Tensor]:
-    """What an exported file gives for images (B, 3, H, W) in [0, 1]."""
+    """The outputs of an exported file for images (B, 3, H, W) in [0, 1]."""
     if suffix == '.pt2':
         loaded = torch.export.load(io.BytesIO(content)).module()
         with torch.no_grad():
@@ -193,7 +197,7 @@ def run(content: bytes, suffix: str, images: Tensor) -> Sequence[Tensor]:
 
 
 def difference(model: Exportable, content: bytes, suffix: str, images: Tensor) -> float:
-    """The largest difference between a file's results and the model's; codes count as 0 or 1."""
+    """The largest difference between a file's results and the model's, see `export`."""
     images = images.to(model.mean.device)
     with torch.no_grad():
         expected = model(images)

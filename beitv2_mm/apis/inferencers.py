@@ -2,7 +2,7 @@
 
     ClassificationInferencer('beitv2_base_patch16_224_pt1k_ft1k')('cat.jpg', top_k=5)
 
-What a model was trained from is not fetched, only the weights that are asked for.
+Only the weights that are asked for are downloaded, not those that the training started from.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,11 +27,12 @@ Model: TypeAlias = BaseModel | str | PathLike | Config  # type: ignore[valid-typ
 
 
 class _Preprocessing:
-    """The config's test pipeline, its image reader included, so that results are tools/test.py's.
+    """Runs the config's test pipeline, including its image loader, so that the results are those of
+    tools/test.py.
 
-    A config without test data says by `test_pipeline` how images are read. What is white and how
-    many channels an image has is what the test data or the checkpoint says. Arrays are (H, W, 3),
-    BGR, or of as many channels, and skip the reader.
+    A config without test data gives the pipeline as `test_pipeline`. The white level and the number
+    of channels come from the test data or the checkpoint. Arrays are (H, W, 3) in BGR, or have the
+    number of channels that the model takes, and skip the loader.
     """
 
     def _init_pipeline(self, cfg: Config) -> tuple[Callable, Callable]:
@@ -40,21 +41,12 @@ class _Preprocessing:
         model = getattr(self, 'model', None)
         self._rules = pixel_rules(loader.dataset if loader else {}, model)
         transforms = [TRANSFORMS.build(step) for step in steps]
-        readers = [t for t in transforms if _is_reader(t)]
-        return Compose(readers), Compose([t for t in transforms if not _is_reader(t)])
+        loaders = [t for t in transforms if _is_loader(t)]
+        return Compose(loaders), Compose([t for t in transforms if not _is_loader(t)])
 
     def _read(self, image: Image) -> dict:
-        """The image as the config's reader gives it: 'img' (H, W, C), three channels in BGR."""
-        if isinstance(image, np.ndarray):
-            shape = image.shape[:2]
-            return dict(img=image, img_shape=shape, ori_shape=shape)
         load, _ = self.pipeline  # type: ignore[attr-defined]
-        try:
-            return load(dict(img_path=str(image), **self._rules))  # type: ignore[no-any-return]
-        except UnreadableImageError:
-            raise
-        except Exception as error:  # of another package's loader
-            raise ValueError(f'Cannot read the image {image}: {error}') from error
+        return load_sample(image, load, self._rules)
 
     def _prepare(self, image: Image) -> Any:
         _, transform = self.pipeline  # type: ignore[attr-defined]
@@ -65,14 +57,34 @@ class _Preprocessing:
         yield from map(default_collate, self._get_chunk_data(prepared, batch_size))  # type: ignore[attr-defined]
 
 
-def _is_reader(transform: object) -> bool:
-    """Ours, mmcv's, or one that is derived from them."""
+def _is_loader(transform: object) -> bool:
+    """Whether this is our image loader, mmcv's, or derived from one of them."""
     return any(kind.__name__ == 'LoadImageFromFile' for kind in type(transform).__mro__)
 
 
+def load_sample(image: Image, load: Callable, rules: Mapping[str, Any]) -> dict[str, Any]:
+    """The image as a config's loader gives it: 'img' (H, W, C), three channels in BGR.
+
+    Args:
+        rules: see `pixel_rules`.
+
+    Raises:
+        ValueError: the image cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        shape = image.shape[:2]
+        return dict(img=image, img_shape=shape, ori_shape=shape, img_path='array')
+    try:
+        return load(dict(img_path=str(image), **rules))  # type: ignore[no-any-return]
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # of another package's loader
+        raise ValueError(f'Cannot read the image {image}: {error}') from error
+
+
 def pixel_rules(dataset: Mapping[str, Any], model: BaseModel | None) -> dict[str, Any]:
-    """How images are read, for the loaders of `beitv2_mm.datasets`: a data set's config decides,
-    then what the training found, which the checkpoint says."""
+    """The white level and the number of channels by which `beitv2_mm.datasets` reads images: those
+    of a data set's config, or else those that the checkpoint states from its training."""
     known = getattr(model, '_pixel_rules', {})
     given = {key: dataset.get(key) for key in ('white', 'channels')}
     rules = {key: known.get(key) if given[key] in (None, 'auto') else given[key] for key in given}
@@ -133,8 +145,8 @@ class ClassificationInferencer(_Preprocessing, ImageClassificationInferencer):
 
 
 class FeatureInferencer(_Preprocessing, FeatureExtractor):
-    """Images -> one tuple of the backbone's outputs for each: what they are is its ``out_type``'s
-    choice, e.g. ``backbone=dict(out_type='featmap', out_indices=(3, 5, 7, 11))``.
+    """Images -> a tuple of the backbone's outputs for each image. Its ``out_type`` decides what
+    they are, e.g. ``backbone=dict(out_type='featmap', out_indices=(3, 5, 7, 11))``.
 
     Args: see `ClassificationInferencer`.
     """

@@ -6,7 +6,6 @@ mmseg's own inferencer looks transforms up by their names, and configs of this p
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -21,46 +20,43 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from PIL import Image
 
-from beitv2_mm.apis.inferencers import pixel_rules
+from beitv2_mm.apis.files import result_names
+from beitv2_mm.apis.inferencers import Image as ImageInput
+from beitv2_mm.apis.inferencers import load_sample, pixel_rules
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.checkpoint import dataset_meta
-from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.engine.out_of_memory import is_out_of_memory
-from beitv2_mm.visualization.canvas import as_picture
-from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
+from beitv2_mm.registry import type_name
+from beitv2_mm.visualization.canvas import as_picture, default_palette
+from beitv2_mm.visualization.segmentation import draw_with_legend
 
-ImageInput = str | PathLike | np.ndarray
-WHOLE = 4
+WHOLE = 4  # see `SegmentationInferencer`
 MASK_LOADERS = ('LoadAnnotations', 'LoadMask')
 
 
 class Segmentation(NamedTuple):
-    """An image and what was found in it."""
+    """An image and its predicted label map."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
     labels: np.ndarray  # (H, W) uint8
-
-
-def _kind(config: dict) -> str:
-    kind = config['type']
-    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
 
 
 class SegmentationInferencer:
     """Images -> label maps of their own size, through the config's test pipeline.
 
     In mode 'whole', an image of more than `WHOLE` times the pixels of a training crop is segmented
-    by sliding windows of the crop's size: attention needs memory by the square of the pixels.
+    by sliding windows of the crop's size, because the memory for attention grows with the square of
+    the number of pixels.
 
     Args:
         model: a name of `beitv2_mm.list_models`, a config or a config file.
         pretrained: True for the published weights, or a checkpoint of any layout.
         classes: their names; None takes the checkpoint's, then those of the config's test data.
-        palette: an (R, G, B) for each class; None likewise, or makes one.
+        palette: an (R, G, B) for each class; None takes those of the same source, or makes some.
         kwargs: settings of the model, e.g. ``test_cfg=dict(windows_per_batch=2)``.
 
     Raises:
-        ValueError: the model does not segment, or another number of classes or colours.
+        ValueError: the model does not segment, or has another number of classes.
     """
 
     def __init__(
@@ -78,7 +74,7 @@ class SegmentationInferencer:
             raise ValueError(f'{model} is no segmentation model: {type(self.model).__name__}.')
         scope = DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmseg')
         with scope:  # for text configs
-            steps = [s for s in _dataset(config).pipeline if _kind(s) not in MASK_LOADERS]
+            steps = [s for s in _dataset(config).pipeline if type_name(s) not in MASK_LOADERS]
             self._load = TRANSFORMS.build(steps[0])
             self._transform = Compose([TRANSFORMS.build(step) for step in steps[1:]])
             known = _meta(config, pretrained)
@@ -103,21 +99,12 @@ class SegmentationInferencer:
         return list(self.stream(inputs))
 
     def stream(self, inputs: Iterable[ImageInput]) -> Iterator[Segmentation]:
-        """The same, one at a time: the logits of many images would fill the memory."""
+        """Yields one result after the other, so that those of many images need no memory."""
         return map(self._segment, inputs)
 
     @torch.no_grad()
     def _segment(self, given: ImageInput) -> Segmentation:
-        if isinstance(given, np.ndarray):
-            shape = given.shape[:2]
-            loaded = dict(img=given, img_shape=shape, ori_shape=shape, img_path='array')
-        else:
-            try:
-                loaded = self._load(dict(img_path=str(given), **self._rules))
-            except UnreadableImageError:
-                raise
-            except Exception as error:  # of another package's loader
-                raise ValueError(f'Cannot read the image {given}: {error}') from error
+        loaded = load_sample(given, self._load, self._rules)
         image = as_picture(loaded['img'])
         loaded.update(seg_fields=[], reduce_zero_label=False)
         data = self._transform(loaded)
@@ -128,7 +115,7 @@ class SegmentationInferencer:
 
     @contextmanager
     def _windows(self, size: Sequence[int]) -> Iterator[None]:
-        """Lets the model slide over an image that is too large for its mode 'whole'."""
+        """Let the model slide a window over an image that is too large for its mode 'whole'."""
         before = self.model.test_cfg
         crop = _crop(self.model)
         if before.mode != 'whole' or crop is None or math.prod(size) <= WHOLE * math.prod(crop):
@@ -137,7 +124,7 @@ class SegmentationInferencer:
         if not self._slides:
             self._slides = True
             print_log(
-                f"mode='whole' is for images of up to {WHOLE} times the pixels of a training crop: "
+                f"mode='whole' is for images of up to {WHOLE} times the pixels of a training crop; "
                 f'larger ones are segmented by sliding windows of {crop[0]} x {crop[1]}.',
                 'current',
             )
@@ -149,15 +136,14 @@ class SegmentationInferencer:
         finally:
             self.model.test_cfg = before
 
-    def draw(self, result: Segmentation, opacity: float = 0.5, legend: bool = True) -> Image.Image:
+    def draw(self, result: Segmentation, opacity: float = 0.5) -> Image.Image:
         """The image under the colours of its classes, beside their names."""
-        if not legend:
-            return Image.fromarray(draw_overlay(*result, self.palette, opacity))
         return draw_with_legend(*result, self.palette, self.classes, opacity)
 
 
 def _crop(model: Any) -> tuple[int, int] | None:
-    """Height and width of the crops that the model is trained with, as far as it tells."""
+    """Height and width of the crops that the model is trained with; None where it has neither a
+    crop size nor an image size."""
     size = getattr(model.data_preprocessor, 'size', None)
     size = size or getattr(model.backbone, 'img_size', None)
     return size and ((size, size) if isinstance(size, int) else (size[0], size[1]))
@@ -171,7 +157,7 @@ def _dataset(config: Config) -> Any:
 
 
 def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
-    """Names and colours of the classes, as far as the checkpoint or the config tell."""
+    """Names and colours of the classes, where the checkpoint or the config states them."""
     if isinstance(checkpoint, (str, PathLike)):
         meta = dataset_meta(checkpoint)
         if 'classes' in meta:
@@ -186,17 +172,6 @@ def _meta(config: Config, checkpoint: bool | str | PathLike) -> dict[str, Any]:
     }
 
 
-def result_names(files: Sequence[str]) -> list[Path]:
-    """A relative name for the results of each file, without suffix where that tells them apart."""
-    absolute = [Path(os.path.abspath(file)) for file in files]  # no '..', which leads out
-    root = Path(os.path.commonpath([path.parent for path in absolute]))
-    relative = [path.relative_to(root) for path in absolute]
-    stems = [path.with_suffix('') for path in relative]
-    return [
-        path if stems.count(stem) > 1 else stem for path, stem in zip(relative, stems, strict=True)
-    ]
-
-
 def segment_images(
     files: Sequence[str],
     inferencer: SegmentationInferencer,
@@ -204,7 +179,7 @@ def segment_images(
     opacity: float = 0.5,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, str]:
-    """Writes ``out/labels/NAME.png``, palette PNGs whose values are the labels, and
+    """Write ``out/labels/NAME.png``, palette PNGs whose values are the labels, and
     ``out/overlays/NAME.png`` with a legend.
 
     Args:
@@ -212,7 +187,7 @@ def segment_images(
         progress: called with the number of images finished since the last call.
 
     Returns:
-        Files that are unreadable, or too large for the memory, and why.
+        Files that are unreadable or too large for the memory, and the reasons.
     """
     unreadable = {}
     for file, name in zip(files, result_names(files), strict=True):
@@ -225,7 +200,7 @@ def segment_images(
                 raise
             reason = str(error).splitlines()[0]
             unreadable[file] = (
-                f'Memory ran out at {file} ({reason}): --windows-per-batch 1, a smaller image'
+                f'Memory ran out at {file} ({reason}): try --windows-per-batch 1 or a smaller image'
             )
         else:
             labels = Image.fromarray(result.labels)

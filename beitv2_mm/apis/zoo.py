@@ -1,4 +1,4 @@
-"""The published models by name: metafiles -> config and weights."""
+"""The published models by name, from metafiles: their configs and weights."""
 
 import copy
 import fnmatch
@@ -31,7 +31,7 @@ class ModelInfo(NamedTuple):
     name: str
     config: Path
     weights: str
-    tasks: tuple[str, ...]  # of its published results
+    tasks: tuple[str, ...]  # with published results
     metadata: Mapping[str, Any]
 
 
@@ -79,7 +79,7 @@ def model_info(name: str) -> ModelInfo:
 
 
 def unknown_model(name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that is not among those known; it tells the nearest."""
+    """The error for a name that is not among the known ones; it names the nearest."""
     names = list(known)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.4)
     hint = f'Did you mean {", ".join(near)}?' if near else f'There are {", ".join(names)}.'
@@ -96,10 +96,10 @@ def get_model(
 
     Args:
         model: a name of `list_models`, the path of a config file, or a Config.
-        pretrained: True for the published weights (downloaded once), or a checkpoint of any layout;
-            without, the network's own initialisation.
-        kwargs: replace settings of the config's model, e.g. ``backbone=dict(img_size=384)``;
-            an ``arch`` is replaced whole.
+        pretrained: True for the published weights (downloaded once), a checkpoint of any layout,
+            or False for the network's own initialisation.
+        kwargs: settings that replace those of the config's model, e.g.
+            ``backbone=dict(img_size=384)``; an ``arch`` is replaced as a whole.
 
     Raises:
         ValueError: unknown name, or True for a model without published weights.
@@ -150,7 +150,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _clear_arch(config: dict, settings: Mapping[str, Any]) -> None:
-    """Makes room for a new arch, where merging would mix two, or fail on a name."""
+    """Empty the archs that are to be replaced: merging would mix the two, or fail on a name."""
     for key, value in settings.items():
         if key == 'arch':
             config[key] = {}
@@ -159,7 +159,7 @@ def _clear_arch(config: dict, settings: Mapping[str, Any]) -> None:
 
 
 def _forget_pretraining(config: dict) -> None:
-    """What a model starts training from is not needed to use it; tokenizers keep theirs."""
+    """Remove the weights from which training would start; tokenizers and teachers keep theirs."""
     for key, value in list(config.items()):
         if key == 'init_cfg':
             found = value if isinstance(value, list) else [value]
@@ -170,14 +170,13 @@ def _forget_pretraining(config: dict) -> None:
 
 
 def _parts(model: nn.Module) -> list[Any]:
-    if isinstance(model, BEiTV2Pretrainer):  # as a whole it would fetch its tokenizer
+    if isinstance(model, BEiTV2Pretrainer):  # as a whole it would download its tokenizer
         return [part for part in (model.backbone, model.neck, model.head) if part is not None]
     return [model]
 
 
 def _classes(model: nn.Module, meta: Mapping[str, Any]) -> list[str] | None:
-    """Class names: those in a checkpoint's ``meta``, or ImageNet's for 1000 classes where it has
-    none."""
+    """Class names: those in a checkpoint's ``meta``, or else ImageNet's for 1000 classes."""
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     if num_classes is None:
         return None

@@ -20,7 +20,7 @@ from beitv2_mm.apis import (
     find_images,
     segment_images,
 )
-from beitv2_mm.apis.segmenter import result_names
+from beitv2_mm.apis.files import result_names
 from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.jobs.choices import Size

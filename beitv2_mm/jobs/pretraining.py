@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
-from PIL import Image
 
 from beitv2_mm import config_root
-from beitv2_mm.apis.tokenize import centre_crop
-from beitv2_mm.datasets import UnreadableImageError, read_image
+from beitv2_mm.apis.files import load_image
+from beitv2_mm.datasets import UnreadableImageError
 from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.jobs import recipes
 from beitv2_mm.jobs.choices import Size, exact_size, image_size, schedule, this_machine
@@ -187,8 +186,8 @@ def read_held_out(tokenizer: Config) -> np.ndarray:
             continue
         try:
             path = dataset.get_data_info(index)['img_path']
-            image = Image.fromarray(read_image(path, dataset.white))
+            image = load_image(path, (size, size), dataset.white)
         except UnreadableImageError:
             continue
-        images.append(np.asarray(centre_crop(image, size, size)))
+        images.append(np.asarray(image))
     return np.stack(images)

@@ -1,13 +1,13 @@
 from beitv2_mm.visualization.accuracy import Accuracy, accuracy
 from beitv2_mm.visualization.codes import code_atlas, code_map
 from beitv2_mm.visualization.curves import Panel, Scalars, last_values, plot_curves, read_scalars
-from beitv2_mm.visualization.masks import masked_images
 from beitv2_mm.visualization.outcomes import (
     ClassifierReport,
     ComparisonReport,
     PretrainingReport,
     SegmentorReport,
 )
+from beitv2_mm.visualization.prediction import masked_images
 from beitv2_mm.visualization.report import (
     Picture,
     Report,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 accuracies in per cent of runs that differ by their seed."""
+    """Top-1 accuracies (per cent) of runs that differ in their seed."""
 
     per_seed: list[float]
     mean: float
@@ -15,7 +15,7 @@ class Accuracy:
 
 
 def accuracy(per_seed: Sequence[float]) -> Accuracy:
-    """Summary of at least one accuracy (per cent)."""
+    """The mean and the spread of one or more accuracies (per cent)."""
     values = [float(value) for value in per_seed]
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     return Accuracy(values, statistics.fmean(values), spread)

@@ -1,22 +1,54 @@
-"""Pictures of attention: an image (H, W, 3) and its maps (heads, rows, columns) -> heat maps, masks
-with contours, an overview."""
+"""Pictures of attention: an image and its maps (heads, rows, columns) -> heat maps, masks with
+contours, an overview."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from beitv2_mm.visualization.canvas import GREY, beside, new_canvas, outline, write
+from beitv2_mm.visualization.canvas import GREY, beside, labelled, new_canvas, outline, write
 
 RED = (214, 40, 40, 255)
 YELLOW = (255, 221, 51)
-LABEL = 24
+LINE = 26  # pixels of a line of the caption
 
 
-def colour_table(levels: int = 256) -> np.ndarray:
-    """Colours from least to most attention: (levels, 3) uint8."""
-    return (255 * colormaps['viridis'](np.linspace(0, 1, levels))[:, :3]).round().astype(np.uint8)
+def attention_pictures(
+    image: Image.Image,
+    maps: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    row: int,
+    column: int,
+    caption: str,
+    warning: str = '',
+) -> dict[str, Image.Image]:
+    """The attention of one patch, as pictures by file name: img, select, overview, and of each head
+    a heat map attn-headN and its masks.
+
+    Args:
+        maps: (heads, rows, columns).
+        masks: masks of that shape, by the beginning of their file names.
+        row, column: the patch.
+        warning: a line in red in the overview; the heads are then stamped as random, too.
+    """
+    heads = {f'attn-head{head}': heat_map(values, image.size) for head, values in enumerate(maps)}
+    for name, each in masks.items():
+        heads |= {f'{name}_head{head}': mask_picture(image, m) for head, m in enumerate(each)}
+    if warning:
+        heads = {name: stamp(picture, 'random weights') for name, picture in heads.items()}
+    caption += f'\nquery patch: row {row}, column {column}'
+    return heads | {
+        'img': image,
+        'select': mark_patch(image, maps.shape[1:], row, column),
+        'overview': overview(image, maps, row, column, caption, warning),
+    }
+
+
+def colour_table() -> np.ndarray:
+    """Colours from least to most attention: (256, 3) uint8."""
+    return (255 * colormaps['viridis'](np.arange(256))[:, :3]).round().astype(np.uint8)
 
 
 def heat_map(values: np.ndarray, size: tuple[int, int]) -> Image.Image:
@@ -30,44 +62,41 @@ def heat_map(values: np.ndarray, size: tuple[int, int]) -> Image.Image:
 
 def mask_picture(image: Image.Image, mask: np.ndarray) -> Image.Image:
     """The image, dark outside the mask (rows, columns), with the mask's contours in yellow."""
-    shade = Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST)
+    inside = Image.fromarray(mask).convert('L').resize(image.size, Image.Resampling.NEAREST)
     dark = Image.blend(image, Image.new('RGB', image.size, (GREY // 3,) * 3), 0.75)
-    picture = Image.composite(image, dark, shade)
-    draw = ImageDraw.Draw(picture)
-    rows, columns = mask.shape
-    width, height = image.size
-    line = max(2, width // 240)
-    padded = np.pad(mask, 1)
-    for row, column in np.argwhere(padded[1:, 1:] != padded[:-1, 1:]):  # edges above a patch
-        y = min(row * height // rows, height - 1)
-        ends = (column * width // columns, y), ((column + 1) * width // columns, y)
-        draw.line(ends, fill=YELLOW, width=line)
-    for row, column in np.argwhere(padded[1:, 1:] != padded[1:, :-1]):  # edges left of a patch
-        x = min(column * width // columns, width - 1)
-        draw.line(
-            ((x, row * height // rows), (x, (row + 1) * height // rows)), fill=YELLOW, width=line
-        )
+    picture = Image.composite(image, dark, inside)
+    line = max(2, image.width // 240)
+    inner = inside.filter(ImageFilter.MinFilter(2 * line + 1))
+    picture.paste(YELLOW, mask=ImageChops.difference(inside, inner))
     return picture
 
 
-def mark_patch(image: Image.Image, grid: tuple[int, int], row: int, column: int) -> Image.Image:
+def mark_patch(image: Image.Image, grid: tuple[int, ...], row: int, column: int) -> Image.Image:
     """The image with one patch of the (rows, columns) grid outlined and a cross hair to find it."""
-    (width, height), (rows, columns) = image.size, grid
-    left, right = column * width // columns, (column + 1) * width // columns
-    top, bottom = row * height // rows, (row + 1) * height // rows
+    left, top, right, bottom = box = _patch_box(image.size, grid, row, column)
+    width, height = image.size
     picture = image.copy()
     draw = ImageDraw.Draw(picture)
     x, y = (left + right) // 2, (top + bottom) // 2
-    line = max(1, width // 240)
     for ends in (
         ((0, y), (left, y)),
         ((right, y), (width, y)),
         ((x, 0), (x, top)),
         ((x, bottom), (x, height)),
     ):
-        draw.line(ends, fill=RED[:3], width=line)
-    outline(picture, (left, top, right, bottom))
+        draw.line(ends, fill=RED[:3], width=max(1, width // 240))
+    outline(picture, box)
     return picture
+
+
+def _patch_box(
+    size: tuple[int, int], grid: tuple[int, ...], row: int, column: int
+) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a patch in a picture of (width, height) pixels."""
+    (width, height), (rows, columns) = size, grid
+    left, right = (c * width // columns for c in (column, column + 1))
+    top, bottom = (r * height // rows for r in (row, row + 1))
+    return left, top, right, bottom
 
 
 def attention_tiles(
@@ -75,36 +104,16 @@ def attention_tiles(
 ) -> list[Image.Image]:
     """The marked image, the mean of the maps (heads, rows, columns) and each head over the image,
     every one `tile` pixels wide and labelled."""
+    grid = maps.shape[1:]
     size = (tile, round(tile * image.height / image.width))
     small = image.resize(size, Image.Resampling.BICUBIC)
-    shown = [('query patch', mark_patch(small, maps.shape[1:], row, column))]
-    for label, values in [
-        ('mean of heads', maps.mean(axis=0)),
-        *((f'head {i}, max {100 * head.max():.1f} %', head) for i, head in enumerate(maps)),
-    ]:
+    tiles = [labelled(mark_patch(small, grid, row, column), 'query patch')]
+    heads = {f'head {i}, max {100 * head.max():.1f} %': head for i, head in enumerate(maps)}
+    for label, values in {'mean of heads': maps.mean(axis=0), **heads}.items():
         mixed = Image.blend(small, heat_map(values, size), 0.7)
-        _outline_patch(mixed, maps.shape[1:], row, column)
-        shown.append((label, mixed))
-    tiles = []
-    for label, picture in shown:
-        labelled = new_canvas(size[0], size[1] + LABEL)
-        write(labelled, (0, LABEL // 2 - 1), label)
-        labelled.paste(picture, (0, LABEL))
-        tiles.append(labelled)
+        outline(mixed, _patch_box(size, grid, row, column))
+        tiles.append(labelled(mixed, label))
     return tiles
-
-
-def _outline_patch(picture: Image.Image, grid: tuple[int, int], row: int, column: int) -> None:
-    (width, height), (rows, columns) = picture.size, grid
-    outline(
-        picture,
-        (
-            column * width / columns,
-            row * height / rows,
-            (column + 1) * width / columns,
-            (row + 1) * height / rows,
-        ),
-    )
 
 
 def overview(
@@ -125,10 +134,10 @@ def overview(
     sheet = beside(tiles, columns=max(3, math.ceil(math.sqrt(1.6 * len(tiles)))))
     lines = [(warning, RED)] if warning else []
     lines += [(line, (GREY,) * 3 + (255,)) for line in caption.splitlines()]
-    top = 26 * len(lines)
+    top = LINE * len(lines)
     picture = new_canvas(sheet.width, sheet.height + top)
     for index, (text, fill) in enumerate(lines):
-        write(picture, (0, 26 * index + 11), text, 16, fill)
+        write(picture, (0, LINE * index + 11), text, 16, fill)
     picture.paste(sheet, (0, top))
     return picture
 

@@ -1,14 +1,16 @@
-"""What the pictures share. Their background is transparent and their text a middle grey, so that
-one file reads well on a light and on a dark page."""
+"""Drawing that the pictures share. Their background is transparent and their text a middle grey, so
+that one file can be read on a light and on a dark page."""
 
 import io
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.colors import hsv_to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
 INK = (128, 128, 128, 255)
-GREY = 118  # of masked patches: neither black nor white, which photographs contain
+LABEL = 26  # pixels of the line of text above a picture
+GREY = 118  # of masked patches: black and white occur in photographs
 
 
 def new_canvas(width: int, height: int) -> Image.Image:
@@ -17,8 +19,8 @@ def new_canvas(width: int, height: int) -> Image.Image:
 
 
 def enlarge(pixels: np.ndarray, height: int, width: int) -> Image.Image:
-    """uint8 (H, W, 3) -> picture of `height` x `width`, smooth: photographs of 32 px are easier to
-    recognise without their steps."""
+    """uint8 (H, W, 3) -> picture of `height` x `width`, interpolated: photographs of 32 px are
+    easier to recognise without visible pixels."""
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -34,9 +36,17 @@ def write(
     ImageDraw.Draw(picture).text(xy, text, fill=fill, font=font, anchor='lm')
 
 
+def labelled(picture: Image.Image, text: str) -> Image.Image:
+    """A picture below a line of text."""
+    canvas = new_canvas(picture.width, picture.height + LABEL)
+    write(canvas, (0, LABEL // 2), text)
+    canvas.paste(picture, (0, LABEL))
+    return canvas
+
+
 def outline(picture: Image.Image, box: tuple[float, float, float, float]) -> None:
-    """Draw a rectangle (left, top, right, bottom; right and bottom outside) that is visible on
-    every photograph: a dark line around a light one."""
+    """Draw a rectangle (left, top, right, bottom; the last two exclusive) that is visible on every
+    photograph: a dark line around a light one."""
     left, top, right, bottom = box
     draw = ImageDraw.Draw(picture)
     draw.rectangle((left - 1, top - 1, right, bottom), outline=(20, 20, 20))
@@ -46,8 +56,8 @@ def outline(picture: Image.Image, box: tuple[float, float, float, float]) -> Non
 def beside(
     pictures: Sequence[Image.Image], gap: int = 12, columns: int | None = None
 ) -> Image.Image:
-    """Pictures in rows of `columns` (None: one row); a column is as wide, and every row as high, as
-    what is largest in it."""
+    """Pictures in rows of `columns` (None: one row). A column is as wide as its widest picture, and
+    all rows are as high as the highest picture."""
     columns = min(columns or len(pictures), len(pictures))
     widths = [max(picture.width for picture in pictures[c::columns]) for c in range(columns)]
     height = max(picture.height for picture in pictures)
@@ -61,12 +71,12 @@ def beside(
 
 
 def spread(total: int, count: int) -> np.ndarray:
-    """`count` indices at equal steps below `total`, or all where there are fewer."""
+    """`count` indices below `total` at equal steps, or all of them where there are fewer."""
     return np.linspace(0, total - 1, min(total, count)).round().astype(int)
 
 
 def on_white(picture: Image.Image) -> np.ndarray:
-    """uint8 (H, W, 3), for backends that know no transparency."""
+    """uint8 (H, W, 3), for backends without transparency."""
     white = Image.new('RGBA', picture.size, 'white')
     return np.array(Image.alpha_composite(white, picture.convert('RGBA')).convert('RGB'))
 
@@ -79,8 +89,7 @@ def to_png(picture: Image.Image) -> bytes:
 
 
 def as_colours(images: np.ndarray) -> np.ndarray:
-    """(..., C) -> (..., 3): of more than three channels the first three, of fewer the first one as
-    grey."""
+    """(..., C) -> (..., 3): the first three channels, or else the first one as grey."""
     if images.shape[-1] >= 3:
         return images[..., :3]
     return np.repeat(images[..., :1], 3, axis=-1)
@@ -90,6 +99,15 @@ def as_picture(stored: np.ndarray) -> np.ndarray:
     """(H, W, C), BGR if C is 3, uint8 or floats from 0 to 255 -> uint8 RGB (H, W, 3)."""
     colours = stored[..., ::-1] if stored.shape[-1] == 3 else as_colours(stored)
     return np.ascontiguousarray(colours.astype(np.uint8))
+
+
+def default_palette(count: int) -> np.ndarray:
+    """(count, 3) uint8 colours, neighbours far apart in hue."""
+    index = np.arange(count)
+    hue = index * 0.618034 % 1  # steps of the golden ratio never come close to each other
+    saturation, value = np.where(index % 2, 0.9, 0.65), np.where(index % 3, 0.95, 0.7)
+    colours = hsv_to_rgb(np.stack([hue, saturation, value], axis=1))
+    return (255 * colours).round().astype(np.uint8)
 
 
 def check_images(images: np.ndarray, patch_size: int) -> tuple[int, int]:
@@ -102,16 +120,6 @@ def check_images(images: np.ndarray, patch_size: int) -> tuple[int, int]:
             f'images must be uint8 of shape (M, H, W, 3), got {images.dtype} {images.shape}'
         )
     height, width = images.shape[1:3]
-    if patch_size < 1 or height % patch_size or width % patch_size:
+    if height % patch_size or width % patch_size:
         raise ValueError(f'patch_size {patch_size} does not divide images of {height} x {width}')
     return height // patch_size, width // patch_size
-
-
-def check_patches(name: str, values: np.ndarray, num_images: int, num_patches: int) -> np.ndarray:
-    """One value a patch, (M, N) or (M, rows, columns) -> (M, N); ValueError if counts differ."""
-    if values.shape[:1] != (num_images,) or values[0].size != num_patches:
-        raise ValueError(
-            f'{name} must hold {num_images} x {num_patches} values (images x patches), '
-            f'got shape {values.shape}'
-        )
-    return values.reshape(num_images, num_patches)

@@ -1,13 +1,12 @@
 """What codes look like: patches grouped by code, and images coloured by code."""
 
-import colorsys
-
 import numpy as np
 from PIL import Image
 
 from beitv2_mm.visualization.canvas import (
+    beside,
     check_images,
-    check_patches,
+    default_palette,
     enlarge,
     new_canvas,
     outline,
@@ -21,12 +20,12 @@ LABEL_WIDTH = 104
 def choose_codes(codes: np.ndarray, num_groups: int, per_group: int) -> list[int]:
     """Codes (M, N) -> at most `num_groups` code ids, the most frequent first.
 
-    They lie at equal steps along the ranking by frequency, so the choice favours neither common nor
-    pretty codes; only codes that occur in `per_group` different images take part (in as many as
-    possible if no code does).
+    They are taken at equal steps from the ranking by frequency, so that the choice favours neither
+    common nor pretty codes. Only codes that occur in `per_group` different images take part, or, if
+    there is none, those that occur in the most images.
     """
     ids, counts = np.unique(codes, return_counts=True)
-    # An image counts once for a code: twelve patches of the same sky would show nothing.
+    # An image counts once for a code, because twelve patches of the same sky would show nothing.
     num_images = np.array([(codes == code).any(axis=1).sum() for code in ids])
     enough = num_images >= min(per_group, int(num_images.max()))
     ids, counts = ids[enough], counts[enough]
@@ -48,11 +47,12 @@ def code_atlas(
     """uint8 images (M, H, W, 3) and codes (M, N) or (M, rows, columns) -> picture, a row a code.
 
     A row shows the code's id, its share of all patches and `per_group` patches drawn at random from
-    different images. Each patch (outlined) comes with `context` patches around it, moved inwards
-    at the image's border, enlarged to `tile` pixels. Raises ValueError for arrays that do not fit.
+    different images. Each patch is outlined and shown with `context` patches around it (the window
+    is moved inwards at the image's border), enlarged to `tile` pixels. Raises ValueError for arrays
+    that do not fit.
     """
     rows, columns = check_images(images, patch_size)
-    codes = check_patches('codes', np.asarray(codes), len(images), rows * columns)
+    codes = np.asarray(codes).reshape(len(images), rows * columns)
     chosen = choose_codes(codes, num_groups, per_group)
     rng = np.random.default_rng(seed)
     step = tile + GAP
@@ -99,17 +99,6 @@ def code_map(image: np.ndarray, codes: np.ndarray, tile: int = 192) -> Image.Ima
     if codes.ndim != 2:
         raise ValueError(f'codes must be a (rows, columns) grid, got shape {codes.shape}')
     width = round(tile * image.shape[1] / image.shape[0])
-    colours = np.array([[_colour(int(code)) for code in row] for row in codes], dtype=np.uint8)
-    picture = new_canvas(2 * width + GAP, tile)
-    picture.paste(enlarge(image, tile, width), (0, 0))
-    coloured = Image.fromarray(colours).resize((width, tile), Image.Resampling.NEAREST)
-    picture.paste(coloured, (width + GAP, 0))
-    return picture
-
-
-def _colour(code: int) -> tuple[int, int, int]:
-    """RGB of a code; steps of the golden ratio keep the hues of neighbouring ids far apart."""
-    hue = code * 0.618034 % 1
-    rgb = colorsys.hsv_to_rgb(hue, 0.45 + 0.4 * (code * 0.754878 % 1), 0.9)
-    red, green, blue = (round(255 * channel) for channel in rgb)
-    return red, green, blue
+    colours = Image.fromarray(default_palette(int(codes.max()) + 1)[codes])
+    coloured = colours.resize((width, tile), Image.Resampling.NEAREST)
+    return beside([enlarge(image, tile, width), coloured], GAP)

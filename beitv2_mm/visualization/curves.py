@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 Scalars = dict[str, tuple[list[int], list[float]]]
 
-# Okabe and Ito's, the orange darker: told apart by colour-blind readers, and with a contrast of 3
-# to white pages and to dark ones. Line styles keep curves apart that lie on each other.
+# The colours of Okabe and Ito, with a darker orange: colour-blind readers can tell them apart, and
+# their contrast to white and to dark pages is over 3. Line styles separate curves that overlap.
 COLOURS = ('#0072b2', '#d97a00', '#009e73', '#cc79a7')
 STYLES = ('-', (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)))
 INK = '#808080'
-NOISY = 30  # points, above which the mean over neighbouring points is drawn
+NOISY = 30  # points; of longer curves the mean over neighbouring points is drawn, too
+NEIGHBOURS = 12  # points on both sides of which that mean is taken
 TEXT = 11  # points, as large as the small text of the pages that show these diagrams
 
 
@@ -32,17 +32,17 @@ class Panel:
     title: str
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]
     x_label: str = 'step'
-    percent: bool = False  # the unit of the values; the axis starts at 0
-    whole: bool = False  # and ends at 100
+    percent: bool = False  # the values are per cent, and their axis starts at 0
+    whole: bool = False  # the axis of per cent ends at 100
 
 
 def read_scalars(work_dir: str | Path) -> Scalars:
-    """Every scalar of a run: name -> (steps, values), steps increasing; what validation found
-    has 'val/' before its name.
+    """Every scalar of a run: name -> (steps, values), with increasing steps; the names of
+    validation start with 'val/'.
 
-    Reads `<work_dir>/<timestamp>/vis_data/scalars.json` in the order of the timestamps; where a
-    resumed run repeats a step, the later value counts. A line that a kill cut short is skipped.
-    Raises FileNotFoundError if the run wrote no scalars.
+    Reads `<work_dir>/<timestamp>/vis_data/scalars.json` in the order of the timestamps. Where a
+    resumed run repeats a step, the later value counts. An incomplete line, as a killed run leaves
+    it, is skipped. Raises FileNotFoundError if the run wrote no scalars.
     """
     paths = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not paths:
@@ -55,7 +55,7 @@ def read_scalars(work_dir: str | Path) -> Scalars:
             except json.JSONDecodeError:
                 continue
             step = entry.pop('step', None)
-            # mmengine drops the mode from the names; only lines of training have a learning rate.
+            # mmengine leaves the mode out of the names; only training logs a learning rate.
             mode = '' if 'lr' in entry else 'val/'
             for name, value in entry.items():
                 if step is not None and isinstance(value, int | float):
@@ -67,7 +67,7 @@ def read_scalars(work_dir: str | Path) -> Scalars:
 
 
 def validation_axis(scalars: Scalars) -> str:
-    """What the steps of the names with 'val/' count: runs by epoch log the training's epoch."""
+    """The unit of the steps of validation: runs by epoch also log the epoch of training."""
     return 'epoch' if 'epoch' in scalars else 'step'
 
 
@@ -86,22 +86,20 @@ def last_values(scalars: Scalars, names: Sequence[str]) -> dict[str, float]:
     return last
 
 
-def smooth(values: Sequence[float], weight: float) -> np.ndarray:
-    """(T,) -> (T,) exponential mean with bias correction, so that the start is not drawn to zero;
-    values that are not finite are left out of the mean."""
-    result = np.full(len(values), np.nan)
-    total = norm = 0.0
-    for index, value in enumerate(values):
-        if math.isfinite(value):
-            total = weight * total + (1 - weight) * value
-            norm = weight * norm + (1 - weight)
-        result[index] = total / norm if norm else np.nan
-    return result
+def smooth(values: Sequence[float]) -> np.ndarray:
+    """(T,) -> (T,) mean over `NEIGHBOURS` on both sides, where the nearer ones weigh more; values
+    that are not finite are left out."""
+    values = np.asarray(values, dtype=float)
+    finite = np.isfinite(values)
+    weights = np.bartlett(2 * NEIGHBOURS + 3)[1:-1]
+    total = np.convolve(np.where(finite, values, 0), weights)[NEIGHBOURS:-NEIGHBOURS]  # (T,)
+    norm = np.convolve(finite, weights)[NEIGHBOURS:-NEIGHBOURS]
+    return np.divide(total, norm, out=np.full(len(values), np.nan), where=norm > 0)
 
 
 def drawable(panels: Sequence[Panel]) -> list[Panel]:
-    """The panels, with their curves of two and more points; without those panels in which nothing
-    changes, which say no more than a number does."""
+    """The panels with those of their curves that have two or more points. Panels in which nothing
+    changes are left out: a number says as much."""
     kept = [
         replace(panel, curves={n: xy for n, xy in panel.curves.items() if len(xy[1]) > 1})
         for panel in panels
@@ -114,23 +112,22 @@ def _changes(curve: tuple[Sequence[int], Sequence[float]]) -> bool:
 
 
 def how_drawn(panels: Sequence[Panel]) -> str:
-    """What a caption says of curves of many points; '' where there are none."""
+    """A sentence for the caption that explains smoothed curves; '' where there are none."""
     if any(len(xy[1]) > NOISY for panel in panels for xy in panel.curves.values()):
         return 'Light lines are logged values, strong ones the mean over neighbouring values.'
     return ''
 
 
-def plot_curves(panels: Sequence[Panel], columns: int = 2) -> bytes:
-    """Panels -> PNG with a transparent background; the last panel fills its row. `how_drawn` says
-    the rest. Raises ValueError without panels."""
+def plot_curves(panels: Sequence[Panel]) -> bytes:
+    """Panels, two in a row -> PNG with a transparent background; the last one fills its row. Raises
+    ValueError without panels."""
     if not panels:
         raise ValueError('plot_curves needs at least one panel')
-    columns = min(columns, len(panels))
+    columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    # Figure instead of pyplot: no window system, no global list of open figures.
+    # Figure, not pyplot, which needs a window system and keeps a global list of open figures.
     layout = ConstrainedLayoutEngine(hspace=0.1, wspace=0.06)
     figure = Figure(figsize=(10.4, 3.3 * lines), dpi=150, layout=layout)
-    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(lines, columns)
     for index, panel in enumerate(panels):
         line, column = divmod(index, columns)
@@ -148,8 +145,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         strong = np.asarray(values, dtype=float)
         if len(values) > NOISY:
             axes.plot(steps, strong, color=colour, alpha=0.3, linewidth=0.8)
-            # In both directions: a mean of only past values would lag behind a falling curve.
-            strong = (smooth(strong, 0.8) + smooth(strong[::-1], 0.8)[::-1]) / 2
+            strong = smooth(strong)
         marker = 'o' if len(values) < 12 else None
         axes.plot(
             steps, strong, color=colour, linestyle=style, linewidth=2, marker=marker, ms=4,

@@ -1,4 +1,4 @@
-"""What people call the scalars that runs log: tag -> name, and its unit."""
+"""Names and units, for people, of the scalars that runs log."""
 
 NAMES = {
     'loss': 'loss',
@@ -7,7 +7,7 @@ NAMES = {
     'loss_main': 'loss on masked patches, main branch',
     'loss_aggregation': 'loss on masked patches, aggregation branch',
     'cosine': 'cosine to the teacher',
-    'cosine_constant': 'cosine that the best constant output reaches',
+    'cosine_constant': 'cosine of the best constant output',
     'codebook_usage': 'codes used at least once',
     'codebook_usage_ema': 'codes in use, running mean',
     'codebook_perplexity_ema': 'perplexity of the codes, running mean',
@@ -36,7 +36,7 @@ PERCENT = ('accuracy', 'knn/top', 'codebook_usage', 'aAcc', 'mIoU', 'mAcc', 'dec
 
 
 def name_of(tag: str) -> str:
-    """The name of a logged scalar; of unknown ones the tag without its underscores."""
+    """The name of a logged scalar; for unknown ones, the tag without underscores."""
     tag = tag.removeprefix('val/')
     return NAMES.get(tag) or tag.replace('_', ' ').replace('.', ', ').replace('/', ' ')
 

@@ -15,7 +15,7 @@ from beitv2_mm.visualization.verdict import (
     judge_tokenizer,
 )
 
-PHRASES = {  # what the results of a classifier are called within a sentence
+PHRASES = {  # names of a classifier's results within a sentence
     'fine-tuned': 'fine-tuning',
     'linear, frozen features': 'a linear head on frozen features',
     'from scratch': 'training from scratch',
@@ -27,7 +27,7 @@ class PretrainingReport(Report):
     """Figures of a tokenizer and of the transformer pretrained with it."""
 
     cosine: float  # of the tokenizer's output to the teacher
-    cosine_constant: float | None  # None: measured by a version that did not know it
+    cosine_constant: float | None  # of the best constant output; None in results of old versions
     codebook_usage: float
     mim_accuracy: float  # masked patches whose code is predicted, main head
     mim_accuracy_aggregation: float
@@ -85,8 +85,8 @@ class ComparisonReport(PretrainingReport):
     scratch: Accuracy
     pretrained: Accuracy
     num_classes: int
-    num_test_images: int  # as many of each class
-    smoke: bool = False  # too short a run for its figures to mean anything
+    num_test_images: int  # the same number of each class
+    smoke: bool = False  # the run was too short for its figures to mean anything
 
     @property
     def gain(self) -> float:
@@ -145,8 +145,8 @@ class ComparisonReport(PretrainingReport):
 class ClassifierReport(Report):
     """Figures of a fine-tuned classifier, or of several ways to one."""
 
-    results: dict[str, Accuracy]  # way -> top-1 on images held out, the one asked for first
-    num_images: int  # held out, as many of each class
+    results: dict[str, Accuracy]  # by way of training, the chosen one first; on images held out
+    num_images: int  # held out, the same number of each class
     num_classes: int
     largest_class: float  # share of all images
 
@@ -177,7 +177,7 @@ class ClassifierReport(Report):
         chance = percent(100 / self.num_classes)
         return [
             ('Classes', str(self.num_classes), f'the largest has {percent(self.largest_class)}'),
-            ('Chance', chance, 'as many images of each class are held out'),
+            ('Chance', chance, 'the same number of images of each class is held out'),
             *(
                 _top1('' if row else 'Top-1', value, f'{name}, {self.num_images} images held out')
                 for row, (name, value) in enumerate(self.results.items())
@@ -192,7 +192,7 @@ class SegmentorReport(Report):
     miou: float
     macc: float
     aacc: float
-    guess: SegmentationScore  # the commonest class everywhere
+    guess: SegmentationScore  # of predicting the commonest class everywhere
     num_images: int
     num_classes: int
 
@@ -229,7 +229,7 @@ class SegmentorReport(Report):
 
 
 def _note(name: str, value: float | None) -> str:
-    """The second line of a figure: its baseline."""
+    """The second line below a figure, with its baseline."""
     return '' if value is None else f'\n{name}: {percent(value)}'
 
 

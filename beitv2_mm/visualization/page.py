@@ -1,4 +1,4 @@
-"""HTML pages without references to other files, and the parts that they are made of."""
+"""HTML pages that need no other file, and their parts."""
 
 import base64
 from collections.abc import Sequence
@@ -87,7 +87,8 @@ def section(title: str, body: str) -> str:
 def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str], total: bool = False
 ) -> str:
-    """A table of plain text; `kinds` are the columns' classes, `total` stresses the last row."""
+    """A table of plain text; `kinds` are the CSS classes of the columns, and `total` sets the last
+    row in bold."""
     lines = []
     if head:
         cells = (f'<th class="{k}">{escape(t)}</th>' for k, t in zip(kinds, head, strict=True))
@@ -100,8 +101,8 @@ def table(
 
 
 def figures(values: Sequence[tuple[str, str, str]]) -> str:
-    """A row of large numbers, each (kind, value, label), where the label may have several lines;
-    the kind 'main' stands out."""
+    """A row of large numbers, each (kind, value, label). Labels may have several lines; a number of
+    the kind 'main' is highlighted."""
     cells = (
         f'<div class="{kind}"><b>{escape(value)}</b>'
         + '<br>'.join(f'<span>{escape(line)}</span>' for line in label.splitlines())

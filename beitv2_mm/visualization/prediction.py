@@ -1,21 +1,30 @@
-"""What masked image modelling predicts, shown by real patches that stand for codes."""
+"""What masked image modelling sees and predicts: images beside their masked versions, and real
+patches in place of the codes predicted."""
 
 from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 
-from beitv2_mm.visualization.canvas import (
-    GREY,
-    beside,
-    check_images,
-    check_patches,
-    enlarge,
-    new_canvas,
-    write,
-)
+from beitv2_mm.visualization.canvas import GREY, beside, check_images, enlarge, labelled
 
-GAP, LABEL = 6, 26
+GAP = 4
+
+
+def masked_images(
+    images: np.ndarray, masks: np.ndarray, patch_size: int, tile: int = 128
+) -> Image.Image:
+    """uint8 images (M, H, W, 3) and masks (M, N) or (M, rows, columns), true where hidden ->
+    picture of pairs (original, masked input), four pairs a row, each `tile` pixels high.
+
+    Raises ValueError for arrays that do not fit.
+    """
+    hidden = np.asarray(masks, dtype=bool).reshape(len(images), *check_images(images, patch_size))
+    pairs = []
+    for image, mask in zip(images, hidden, strict=True):
+        original = _tile(image, tile)
+        pairs.append(beside([original, _masked(original, mask)], GAP))
+    return beside(pairs, 3 * GAP, columns=4)
 
 
 def prediction_picture(
@@ -33,45 +42,49 @@ def prediction_picture(
     Args:
         images: uint8 (M, H, W, 3).
         masks: (M, rows, columns), true where hidden.
-        predicted, actual: codes of the same shape; those at masked patches are read.
-        examples: a patch for each code, see `example_patches`.
+        predicted, actual: codes of the same shape; only those of masked patches are used.
+        examples: code -> the patch (height, width, 3) that stands for it.
     """
-    rows, columns = check_images(images, patch_size)
-    shape = (len(images), rows * columns)
-    hidden, guesses, truths = (
-        check_patches(name, values, *shape)
-        for name, values in (('masks', masks), ('predicted', predicted), ('actual', actual))
-    )
-    width = round(tile * images.shape[2] / images.shape[1])
-    grey: Mapping[int, np.ndarray] = {-1: np.full(3, GREY, np.uint8)}
+    check_images(images, patch_size)
     strips = []
-    for image, mask, guess, truth in zip(images, hidden.astype(bool), guesses, truths, strict=True):
+    for image, mask, guess, truth in zip(images, masks, predicted, actual, strict=True):
+        original = _tile(image, tile)
         right = int((guess == truth)[mask].sum())
         versions = {
-            'image': image,
-            'masked': _paint(image, mask, np.full(len(mask), -1), grey, patch_size),
-            f'predicted: {right}/{mask.sum()}': _paint(image, mask, guess, examples, patch_size),
-            "tokenizer's codes": _paint(image, mask, truth, examples, patch_size),
+            'image': original,
+            'masked': _masked(original, mask),
+            f'predicted: {right}/{mask.sum()}': _tile(_paint(image, mask, guess, examples), tile),
+            "tokenizer's codes": _tile(_paint(image, mask, truth, examples), tile),
         }
-        strip = new_canvas(len(versions) * (width + GAP) - GAP, tile + LABEL)
-        for column, (label, version) in enumerate(versions.items()):
-            write(strip, (column * (width + GAP), LABEL // 2), label, 16)
-            strip.paste(enlarge(version, tile, width), (column * (width + GAP), LABEL))
-        strips.append(strip)
+        tiles = [labelled(version, label) for label, version in versions.items()]
+        strips.append(beside(tiles, GAP))
     return beside(strips, gap=20, columns=2)
 
 
+def _tile(image: np.ndarray, height: int) -> Image.Image:
+    """An image (H, W, 3), enlarged to a height in pixels."""
+    return enlarge(image, height, round(height * image.shape[1] / image.shape[0]))
+
+
+def _masked(picture: Image.Image, mask: np.ndarray) -> Image.Image:
+    """A copy whose masked patches are grey; the mask is (rows, columns).
+
+    Masked after enlarging: before it, grey would bleed into the patches that stay visible.
+    """
+    masked = picture.copy()
+    hidden = Image.fromarray(mask).resize(picture.size, Image.Resampling.NEAREST)
+    masked.paste((GREY, GREY, GREY), (0, 0), hidden)
+    return masked
+
+
 def _paint(
-    image: np.ndarray,
-    mask: np.ndarray,
-    codes: np.ndarray,
-    examples: Mapping[int, np.ndarray],
-    patch_size: int,
+    image: np.ndarray, mask: np.ndarray, codes: np.ndarray, examples: Mapping[int, np.ndarray]
 ) -> np.ndarray:
-    """The image with the example of its code in every masked place (N,)."""
+    """The image with the example of its code in every masked place; mask and codes are (rows,
+    columns)."""
     painted = image.copy()
-    columns = image.shape[1] // patch_size
-    for patch in np.flatnonzero(mask):
-        top, left = patch // columns * patch_size, patch % columns * patch_size
-        painted[top : top + patch_size, left : left + patch_size] = examples[int(codes[patch])]
+    for row, column in np.argwhere(mask):
+        patch = examples[int(codes[row, column])]
+        top, left = row * patch.shape[0], column * patch.shape[1]
+        painted[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
     return painted

@@ -1,4 +1,4 @@
-"""The outcome of a job of several stages: as data, and as a table in the terminal."""
+"""The outcome of a job of several stages, as data and as a table in the terminal."""
 
 import logging
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from beitv2_mm.visualization.verdict import Finding
 
 @dataclass(frozen=True)
 class SegmentationScore:
-    """What one segmentor, or the commonest class everywhere, reaches, per cent."""
+    """The scores (per cent) of a segmentor, or of predicting the commonest class everywhere."""
 
     label: str
     miou: float
@@ -19,7 +19,7 @@ class SegmentationScore:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage that ran; seconds of wall clock, all attempts together."""
+    """One stage that ran, with the wall-clock time of all its attempts together."""
 
     name: str
     seconds: float
@@ -37,32 +37,32 @@ class Picture:
 
 
 Row = tuple[str, str, str]  # quantity, value, details
-Figure = tuple[str, str, str]  # '' or 'main', value, label; a second line of it is a note
+Figure = tuple[str, str, str]  # '' or 'main', value, label; the label's second line is a note
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the reports of all jobs show; a job adds its figures. Shares and accuracies are per
-    cent."""
+    """The common part of the reports of all jobs; each job adds its figures. Shares and accuracies
+    are per cent."""
 
-    ends_in_total: ClassVar[bool] = False  # the last row is what the others lead to
+    ends_in_total: ClassVar[bool] = False  # whether the last row is the result, and set in bold
 
     title: str
     summary: str
     stages: list[StageRecord]
     machine: dict[str, str]
-    settings: list[tuple[str, str, dict[str, object]]]  # training, config, changes to it
-    limits: list[str]  # what the figures do not show, one sentence each
-    commands: list[tuple[str, str]]  # how to go on: purpose, command line
+    settings: list[tuple[str, str, dict[str, object]]]  # training, config, changes to the config
+    limits: list[str]  # sentences on what the figures do not show
+    commands: list[tuple[str, str]]  # next steps: purpose, command line
     pictures: list[Picture]
     segmentation: list[SegmentationScore] = field(default_factory=list)
 
     def verdict(self) -> list[Finding]:
-        """What the figures say, in a sentence or two."""
+        """The meaning of the figures, in a sentence or two."""
         raise NotImplementedError
 
     def derived(self) -> dict[str, object]:
-        """What follows from the fields and `report.json` holds too."""
+        """Values for `report.json` that follow from the fields."""
         return {'verdict': [finding._asdict() for finding in self.verdict()]}
 
     def headline(self) -> list[Figure]:
@@ -75,7 +75,7 @@ class Report:
 
 
 def log_table(report: Report, logger: logging.Logger) -> None:
-    """Log the table as aligned text, and the verdict under it, one record."""
+    """Log the table as aligned text with the verdict below it, in one record."""
     rows = report.rows()
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     rule = '-' * (sum(widths) + 4)

@@ -8,12 +8,14 @@ from html import escape
 from pathlib import Path
 
 from beitv2_mm.checkpoint.atomic import write_atomic
+from beitv2_mm.visualization.accuracy import percent
 from beitv2_mm.visualization.page import duration, figure, figures, page, section, table
 from beitv2_mm.visualization.report import Report, log_table
 
 
 def to_dict(report: Report) -> dict[str, object]:
-    """What `report.json` holds: the fields and what follows from them; of pictures their files."""
+    """The content of `report.json`: the fields, the values derived from them, and the files of the
+    pictures."""
     content = {**dataclasses.asdict(report), **report.derived()}
     content['pictures'] = {
         picture.name: f'pictures/{picture.name}.png' for picture in report.pictures
@@ -30,7 +32,7 @@ def publish(report: Report, out_dir: Path, logger: logging.Logger) -> Path:
 def write_report(report: Report, out_dir: str | Path) -> Path:
     """Write `report.json`, `report.html` and `pictures/*.png`; returns the page's path.
 
-    The page needs no other file. Every file appears whole or not at all.
+    The page needs no other file. Every file is written completely or not at all.
     """
     out_dir = Path(out_dir)
     (out_dir / 'pictures').mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ def _verdict(report: Report) -> str:
     kinds = {finding.kind for finding in findings}
     kind = next(kind for kind in ('bad', 'open', 'good') if kind in kinds)
     lines = ''.join(f'<p>{escape(finding.text)}</p>' for finding in findings)
-    lines = lines.replace('± ', '±&nbsp;').replace(' %', '&nbsp;%')  # no line ends there
+    lines = lines.replace('± ', '±&nbsp;').replace(' %', '&nbsp;%')  # no line breaks there
     return f'<section class="verdict {kind}">{lines}</section>'
 
 
@@ -76,7 +78,7 @@ def _segmentation(report: Report) -> str:
     if not report.segmentation:
         return ''
     rows = [
-        (score.label, *(f'{value:.1f} %' for value in (score.miou, score.macc, score.aacc)))
+        (score.label, percent(score.miou), percent(score.macc), percent(score.aacc))
         for score in report.segmentation
     ]
     head = ('', 'mIoU', 'mean class accuracy', 'pixel accuracy')
@@ -86,7 +88,7 @@ def _segmentation(report: Report) -> str:
 
 
 def _details(report: Report) -> str:
-    """Stages and machine in two columns of about one height; the limits where there is room."""
+    """Stages and machine in two columns of similar height, and the limits where there is room."""
     stages, machine = _stages(report), _machine(report)
     limits = section('What these figures do not show', _list(report.limits))
     many = len(report.stages) > 8

@@ -1,5 +1,5 @@
-"""Work directory of a run -> one page with its curves, codebook usage, learning rate and latest
-pictures; it needs no other file."""
+"""Work directory of a run -> one page with its curves, last values and latest pictures. It needs no
+other file."""
 
 import re
 from os import PathLike
@@ -19,10 +19,10 @@ from beitv2_mm.visualization.names import NAMES, is_percent, name_of, value_of
 from beitv2_mm.visualization.page import figure, figures, page, section, table
 from beitv2_mm.visualization.report import Picture
 
-# What a panel shows: its title, and the names in it (training's).
+# Title of a panel, and the pattern of the training scalars in it.
 PANELS = (
     ('Loss', r'loss'),
-    ('Losses that it adds up', r'(.*\.)?loss_.*'),
+    ('Terms of the loss', r'(.*\.)?loss_.*'),
     ('Cosine to the teacher', r'cosine'),
     ('Accuracy', r'accuracy.*|(.*\.)?acc_.*'),
     ('Codebook in use', r'codebook_usage_ema'),
@@ -30,13 +30,14 @@ PANELS = (
     ('Learning rate', r'(base_)?lr'),
     ('Gradient norm', r'grad_norm'),
 )
+MAX_PICTURES = 12  # visualizers of other packages store one for each validation image
 NOT_SHOWN = {'time', 'data_time', 'memory', 'epoch', 'iter'}
 CAPTIONS = {
     'code_maps': ('Images as codes', 'A colour stands for a code.'),
     'code_atlas': ('What codes look like', 'Each row is a code, with patches that have it.'),
     'code_usage': ('How often codes are used', 'In the validation images.'),
     'mim_predictions': (
-        'What is predicted of hidden patches',
+        'Predictions for hidden patches',
         'Real patches of other images stand for the codes. The numbers say how many are right.',
     ),
     'segmentation': ('Segmentation', 'True classes where known, and predicted ones.'),
@@ -48,7 +49,7 @@ CAPTIONS = {
 
 
 def write_run_page(work_dir: str | PathLike) -> Path:
-    """Writes ``work_dir``/run.html from what its LocalVisBackend wrote; returns its path.
+    """Write ``work_dir``/run.html from the files of its LocalVisBackend; returns its path.
 
     Raises:
         FileNotFoundError: the run logged nothing.
@@ -61,7 +62,7 @@ def write_run_page(work_dir: str | PathLike) -> Path:
     body = [figures(_headline(scalars))]
     body.append(_table('Last validation', scalars, _validation(scalars), axis))
     if panels:
-        caption = 'Without "Validation" in the title, curves are of the images trained on. '
+        caption = 'Unless the title says "Validation", curves are of the training images. '
         picture = plot_curves(panels)
         body.append(figure(Picture('curves', 'Curves', caption + how_drawn(panels), picture)))
     drawn = {id(curve) for panel in panels for curve in panel.curves.values()}
@@ -125,9 +126,9 @@ def _panels(scalars: Scalars) -> list[Panel]:
     return panels
 
 
-def latest_pictures(work_dir: Path, axis: str = 'step', limit: int = 12) -> list[Picture]:
-    """The newest picture of each name that the run's visualizer stored, ``limit`` at most; ``axis``
-    is what their numbers count."""
+def latest_pictures(work_dir: Path, axis: str = 'step') -> list[Picture]:
+    """The newest picture of each name that the run's visualizer stored, `MAX_PICTURES` at most;
+    ``axis`` is the unit of the numbers in their file names."""
     newest: dict[str, tuple[str, int, Path]] = {}
     for path in work_dir.glob('*/vis_data/vis_image/*.png'):
         match = re.fullmatch(r'(.+)_(\d+)', path.stem)
@@ -140,4 +141,4 @@ def latest_pictures(work_dir: Path, axis: str = 'step', limit: int = 12) -> list
         title, caption = CAPTIONS.get(name, (name_of(name), ''))
         text = f'{caption} {axis.capitalize()} {step}.'.strip()
         pictures.append(Picture(name, title, text, path.read_bytes()))
-    return pictures[:limit]
+    return pictures[:MAX_PICTURES]

@@ -1,18 +1,19 @@
-"""Verdicts on what was measured: figures against their baselines -> sentences, by stated rules."""
+"""Verdicts on results: figures against their baselines -> sentences, by the rules below."""
 
 import math
 from typing import Literal, NamedTuple
 
 from beitv2_mm.visualization.accuracy import Accuracy, percent
 
-GAP = 0.1  # a tokenizer goes this share of the way from the best constant to a cosine of 1, or more
-FACTOR = 1.5  # a network scores this times what guessing scores, or more
-ERRORS = 2.3  # standard errors by which a classifier beats chance: luck does in 1 of 100 cases
-SPREADS = 2  # standard deviations of the difference of two seeds by which one way beats another
+# Something was learnt if the result reaches these:
+GAP = 0.1  # of a tokenizer: share of the way from the best constant output to a cosine of 1
+FACTOR = 1.5  # of a network: multiple of the score of guessing
+ERRORS = 2.3  # of a classifier: standard errors above chance; luck reaches them in 1 of 100 cases
+SPREADS = 2  # of one training against another: standard deviations of the difference of two seeds
 
 
 class Finding(NamedTuple):
-    """One sentence or two, and how they sound: 'open' where the figures cannot tell."""
+    """A sentence or two, and whether they are good news; 'open' where the figures cannot tell."""
 
     kind: Literal['good', 'bad', 'open']
     text: str
@@ -45,14 +46,14 @@ def judge_pretraining(accuracy: float, constant: float) -> Finding:
 
 
 def judge_classifier(result: Accuracy, num_classes: int, num_images: int) -> Finding:
-    """A top-1 accuracy on as many images of each class against chance."""
+    """A top-1 accuracy against chance, on the same number of images of each class."""
     chance = 100 / num_classes
     error = math.sqrt(chance * (100 - chance) / num_images)
     figures = f'{percent(result.mean)} of the images are classified right'
     if result.mean < chance + ERRORS * error:
         return Finding(
             'open' if result.mean > chance else 'bad',
-            f'The classifier is no better than chance as far as {num_images:,} images can tell: '
+            f'As far as {num_images:,} images can tell, the classifier is no better than chance: '
             f'{figures}, and guessing gives {percent(chance)}. See docs/guides/classification.md.',
         )
     return Finding(
@@ -61,7 +62,7 @@ def judge_classifier(result: Accuracy, num_classes: int, num_images: int) -> Fin
 
 
 def judge_gain(result: Accuracy, other: Accuracy, names: tuple[str, str]) -> Finding:
-    """One way of training against another; `names` are those of both in a sentence."""
+    """One way of training against another; `names` are their names within a sentence."""
     gain, (name, other_name) = result.mean - other.mean, names
     start = name[0].upper() + name[1:]
     figures = f'the top-1 accuracy is {percent(result.mean)} against {percent(other.mean)}'
@@ -70,7 +71,7 @@ def judge_gain(result: Accuracy, other: Accuracy, names: tuple[str, str]) -> Fin
         return Finding(
             'open',
             f'The difference between {name} and {other_name} is {gain:+.1f} points: {figures}. '
-            'One seed does not tell whether this is luck: train several.',
+            'One seed does not tell whether this is luck: train with several.',
         )
     spreads = f'seeds differ by ± {result.spread:.1f} and ± {other.spread:.1f}'
     if abs(gain) <= SPREADS * spread:
@@ -88,7 +89,7 @@ def judge_gain(result: Accuracy, other: Accuracy, names: tuple[str, str]) -> Fin
 
 
 def judge_segmentor(miou: float, constant: float) -> Finding:
-    """The mean IoU against that of the commonest class everywhere."""
+    """The mean IoU against that of predicting the commonest class everywhere."""
     figures = (
         f'its mean IoU is {percent(miou)}, and the commonest class everywhere gives '
         f'{percent(constant)}'

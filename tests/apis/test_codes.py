@@ -73,7 +73,7 @@ def test_unreadable_images_are_named(
     ('pretraining', 'name', 'message'),
     [
         (PRETRAINING, 'classifier', r"another BEiTV2Pretrainer: set position='layerwise'"),
-        (TOKENIZER, 'tokenizer', r'is no masked image modelling but VQKDTokenizer'),
+        (TOKENIZER, 'tokenizer', r'is no masked image modelling but a VQKDTokenizer'),
         (
             'beitv2_base_patch16_224_pt1',
             'pretraining',

@@ -12,7 +12,9 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from beitv2_mm.apis import build_tokenizer, find_images, tokenize_images
+from beitv2_mm.apis import build_tokenizer, find_images, tokenize, tokenize_images
+from beitv2_mm.apis.files import load_image
+from beitv2_mm.apis.tokenize import published_settings
 from beitv2_mm.checkpoint import CheckpointError, convert, write
 from beitv2_mm.models import VQKDTokenizer
 from support import nets
@@ -103,9 +105,16 @@ def test_models_of_more_channels_are_refused(tmp_path: Path) -> None:
         build_tokenizer(tmp_path / 'vqkd.pth', cfg)
 
 
-def test_an_interrupted_run_continues(tmp_path: Path) -> None:
+def test_images_of_any_size_are_cropped(tmp_path: Path) -> None:
+    """Rounding must not put the crop outside the image, as it would here by 1e-14 pixels."""
+    Image.new('RGB', (58, 300)).save(tmp_path / 'narrow.png')
+    assert load_image(tmp_path / 'narrow.png', (224, 224)).size == (224, 224)
+
+
+def test_an_interrupted_run_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, files = tokenizer(), find_images([DATA])
     whole = tokenize_images(files, model, tmp_path / 'whole.npz', batch_size=7)
+    monkeypatch.setattr(tokenize, 'PART_SIZE', 5)
     out, seen = tmp_path / 'codes.npz', []
 
     def interrupt(count: int) -> None:
@@ -114,18 +123,18 @@ def test_an_interrupted_run_continues(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tokenize_images(files, model, out, batch_size=4, part_size=5, progress=interrupt)
+        tokenize_images(files, model, out, batch_size=4, progress=interrupt)
     assert not out.exists()
     assert sorted(p.name for p in (tmp_path / 'codes.npz.parts').glob('*.npz')) == [
         '000000000.npz',
         '000000005.npz',
     ]
     with pytest.raises(ValueError, match=r'codes\.npz\.parts holds codes of other images'):
-        tokenize_images(files[1:], model, out, part_size=5)
+        tokenize_images(files[1:], model, out)
     with pytest.raises(ValueError, match='of another tokenizer'):
-        tokenize_images(files, nets.tokenizer(), out, part_size=5)
+        tokenize_images(files, nets.tokenizer(), out)
     counts: list[int] = []
-    result = tokenize_images(files, model, out, part_size=5, progress=counts.append)
+    result = tokenize_images(files, model, out, progress=counts.append)
     assert counts == [10, 10]  # as many as were not done yet
     np.testing.assert_array_equal(result.codes, whole.codes)
     assert result.files == whole.files == files
@@ -162,9 +171,7 @@ def test_published_tokenizers_are_recognised(blocks: int, target_dims: int) -> N
             quantizer=dict(num_codes=8192, dim=32),
             target_dims=target_dims,
         )
-    from beitv2_mm.apis.tokenizers import _recognise
-
-    settings = _recognise(model.state_dict(), 'x')
+    settings = published_settings(model.state_dict(), 'x')
     assert settings['decoder']['arch']['num_layers'] == blocks
     with torch.device('meta'):
         again = VQKDTokenizer(**settings)

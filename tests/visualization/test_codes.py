@@ -13,8 +13,8 @@ from beitv2_mm.engine.hooks.predictions import (
     to_tensor,
 )
 from beitv2_mm.models.data_preprocessor import find_masked
-from beitv2_mm.visualization.canvas import GREY, spread
-from beitv2_mm.visualization.prediction import GAP, LABEL, prediction_picture
+from beitv2_mm.visualization.canvas import GREY, LABEL, spread
+from beitv2_mm.visualization.prediction import GAP, prediction_picture
 from beitv2_mm.visualization.usage import plot_usage
 from support.tiny import (
     NUM_CODES,

@@ -68,8 +68,11 @@ def test_last_values() -> None:
 
 
 def test_smoothing_keeps_constants_and_skips_gaps() -> None:
-    assert smooth([3.0] * 5, 0.9) == pytest.approx(np.full(5, 3.0))
-    assert smooth([float('nan'), 2.0, float('inf'), 2.0], 0.9)[1:] == pytest.approx(np.full(3, 2.0))
+    assert smooth([3.0] * 20) == pytest.approx(np.full(20, 3.0))
+    assert smooth([float('nan'), 2.0, float('inf'), 2.0]) == pytest.approx(np.full(4, 2.0))
+    assert np.isnan(smooth([float('nan')] * 20)).all()
+    falling = np.arange(40.0)[::-1]
+    assert smooth(falling)[12:-12] == pytest.approx(falling[12:-12])  # it does not lag behind
 
 
 def test_plot_curves_gives_a_transparent_png_without_pyplot() -> None:

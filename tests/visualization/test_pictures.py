@@ -69,9 +69,9 @@ def test_code_map_gives_a_code_one_colour() -> None:
 
 
 def test_masked_patches_are_grey_and_others_kept() -> None:
-    images, masks = make_images(3), np.zeros((3, 2, 3), bool)
+    images, masks = make_images(5), np.zeros((5, 2, 3), bool)
     masks[:, 1, 2] = True
-    picture = np.asarray(masked_images(images, masks, patch_size=4, columns=2, tile=16))
+    picture = np.asarray(masked_images(images, masks, patch_size=4, tile=16))
     assert picture.shape[0] == 2 * 16 + 12
     original, masked = picture[:16, :24, :3], picture[:16, 28:52, :3]
     assert (masked[8:, 16:] == GREY).all()
@@ -84,8 +84,8 @@ def test_masked_patches_are_grey_and_others_kept() -> None:
     [
         (make_images(2).astype(float), np.zeros((2, 6), int), 4, 'uint8'),
         (make_images(2), np.zeros((2, 6), int), 5, 'does not divide'),
-        (make_images(2), np.zeros((2, 7), int), 4, r'2 x 6 values.*\(2, 7\)'),
-        (make_images(2), np.zeros((3, 6), int), 4, '2 x 6 values'),
+        (make_images(2), np.zeros((2, 7), int), 4, 'cannot reshape'),
+        (make_images(2), np.zeros((3, 6), int), 4, 'cannot reshape'),
     ],
 )
 def test_arrays_that_do_not_fit(

@@ -19,9 +19,15 @@ from beitv2_mm.layers.attention_maps import attention_probabilities, query_map
 from beitv2_mm.models import BEiTV2Pretrainer, VQKDTokenizer
 from beitv2_mm.registry import HOOKS
 from beitv2_mm.visualization.attention_pictures import attention_tiles
-from beitv2_mm.visualization.canvas import as_colours, beside, on_white, spread
+from beitv2_mm.visualization.canvas import (
+    as_colours,
+    beside,
+    default_palette,
+    on_white,
+    spread,
+)
 from beitv2_mm.visualization.codes import code_atlas, code_map
-from beitv2_mm.visualization.segmentation import default_palette, draw_overlay, draw_with_legend
+from beitv2_mm.visualization.segmentation import draw_overlay, draw_with_legend
 from beitv2_mm.visualization.usage import plot_usage
 
 Pictures = dict[str, Image.Image]
