@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption('device') != 'cuda':
         os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # of the processes that tests start, too
     import torch
+    from mmengine.config import config as mm_config
 
     import beitv2_mm  # noqa: F401  its compat, before any test imports mmseg
     from support.device import on_device
@@ -38,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             '--device cuda: PyTorch sees no GPU here; --device pretend needs none'
         )
+    # A runner formats its config six times over, most of its time.
+    mm_config.FormatCode = lambda code, **kwargs: (code, True)
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False  # fp32 is compared as such
     on = on_device(config.getoption('device'))  # from here on: files of tests make tensors, too

@@ -1,8 +1,7 @@
 """There and back is exact, and tools/convert_checkpoint.py says what it did."""
 
-import runpy
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from beitv2_mm.checkpoint import CheckpointError, convert, convert_file, load, read, write
 from golden.golden import load as golden
 from support import nets
+from support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,12 +106,7 @@ def test_another_grid() -> None:
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> None:
-        monkeypatch.setattr(sys, 'argv', ['convert_checkpoint.py', *arguments])
-        runpy.run_path(str(ROOT / 'tools/convert_checkpoint.py'), run_name='__main__')
-
-    return run
+    return partial(run_tool, 'convert_checkpoint')
 
 
 def test_tool_prints_a_table(tool: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
