@@ -1,5 +1,6 @@
 """Options and limits that all tests share."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for marker in filter(None, map(item.get_closest_marker, markers)):
             item.add_marker(pytest.mark.skip(reason=f'{marker.name}: {marker.kwargs["reason"]}'))
+
+
+def pytest_collection_finish() -> None:
+    """mmengine's data sets collect garbage: not among all that the tests have imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Exported files against PyTorch: torch.export and ONNX, fixed and any batch, real images."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from support.tools import run_tool
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / 'tests/data/cifar10').glob('*/*.png'))
 BUILD = dict(
-    classifier=nets.classifier,
+    classifier=partial(nets.classifier, arch={**nets.ARCH, 'num_layers': 1}),
     features=nets.pretrainer,
     codes=nets.tokenizer,
     segmentor=segmentors.build_segmentor,
