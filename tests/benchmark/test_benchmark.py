@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -52,13 +51,6 @@ def small_work(monkeypatch):
     """The smallest network is half as deep, and there are few images."""
     monkeypatch.setitem(ARCHS, 'tiny', Arch(96, 6, 3))
     monkeypatch.setattr('beitv2_mm.benchmark.data.COUNT', 4)
-
-
-@pytest.fixture(autouse=True)
-def log_again():
-    """The tool silences the libraries' log for its process."""
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize('suite', PEERS)

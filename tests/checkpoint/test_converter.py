@@ -113,7 +113,7 @@ def test_tool_prints_a_table(tool: Callable[..., None], capsys: pytest.CaptureFi
     write(nets.pretrainer().state_dict(), 'mim.pth', wrapper='state_dict')
     tool('mim.pth', 'timm.safetensors', '--to', 'timm', '--grid', '6', '6')
     lines = [' '.join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == 'pretraining -> timm'
+    assert 'pretraining -> timm' in lines
     assert '3 renamed backbone.blocks.*.mlp.fc1.weight blocks.*.mlp.fc1.weight (64, 32)' in lines
     assert (
         '3 resized backbone.rel_pos_bias.relative_position_bias_table '

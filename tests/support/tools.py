@@ -1,5 +1,6 @@
 """Command lines run in this process, which saves the imports of a fresh one."""
 
+import logging
 import runpy
 import signal
 import sys
@@ -29,6 +30,7 @@ def started_with(*words: object) -> Iterator[None]:
             yield
     finally:
         signal.signal(signal.SIGTERM, handler)
+        logging.disable(logging.NOTSET)  # which the benchmark sets for its process
 
 
 def run_tool(tool: str | Path, *arguments: object) -> None:
