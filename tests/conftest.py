@@ -1,5 +1,6 @@
 """Options and limits that all tests share."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption('device') != 'cuda':
         os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # of the processes that tests start, too
     import torch
+    from mmengine.config import config as mm_config
 
     import beitv2_mm  # noqa: F401  its compat, before any test imports mmseg
     from support.device import on_device
@@ -38,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             '--device cuda: PyTorch sees no GPU here; --device pretend needs none'
         )
+    # A runner formats its config six times over, most of its time.
+    mm_config.FormatCode = lambda code, **kwargs: (code, True)
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False  # fp32 is compared as such
     on = on_device(config.getoption('device'))  # from here on: files of tests make tensors, too
@@ -51,6 +55,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for marker in filter(None, map(item.get_closest_marker, markers)):
             item.add_marker(pytest.mark.skip(reason=f'{marker.name}: {marker.kwargs["reason"]}'))
+
+
+def pytest_collection_finish() -> None:
+    """mmengine's data sets collect garbage: not among all that the tests have imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.config import config as mm_config
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -24,12 +23,6 @@ from support.tiny import CIFAR
 GUIDE = ROOT / 'docs/guides/images.md'
 CLASSES = ('maize', 'wheat')
 BANDS = 4
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runner formats its config six times over, most of its time."""
-    monkeypatch.setattr(mm_config, 'FormatCode', lambda code, **kwargs: (code, True))
 
 
 @pytest.fixture(scope='module')
@@ -161,7 +154,9 @@ def test_tokenizer_pretraining_and_classifier(
 
 
 def test_segmentor(
-    config: Callable[..., Config], fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Callable[..., Config],
+    fields: Path,
+    tmp_path: Path,
 ) -> None:
     cfg = config('my_segmentor', fields / 'pairs')
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
@@ -181,7 +176,8 @@ def test_segmentor(
 
 
 def test_mistakes_in_the_model_are_one_line(
-    config: Callable[..., Config], fields: Path, tmp_path: Path
+    config: Callable[..., Config],
+    fields: Path,
 ) -> None:
     cfg = config('my_tokenizer', fields / 'classes')
     cfg.model.teacher.channels = None

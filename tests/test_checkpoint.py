@@ -1,14 +1,11 @@
 """The adapter: every source into every module, and what it must refuse."""
 
-import argparse
 import copy
 
 import pytest
 import timm
 import torch
 from mmengine.runner import save_checkpoint
-from mmpretrain.models import ImageClassifier, LinearClsHead
-from safetensors.torch import save_file
 
 from beitv2_mm.checkpoint import (
     SHARED_TABLE,
@@ -19,58 +16,18 @@ from beitv2_mm.checkpoint import (
     read,
     to_official,
 )
-from beitv2_mm.layers import resize_bias_table, resize_pos_embed, table_size
-from beitv2_mm.models import BEiTV2Backbone, BEiTV2Pretrainer, VQKDTokenizer
+from beitv2_mm.layers import resize_bias_table
+from beitv2_mm.models import BEiTV2Backbone, VQKDTokenizer
 from golden.golden import load as golden
+from support.checkpoints import OFFICIAL, classifier, official_mim, save
 from support.tiny import (
     ARCH,
     backbone,
     build_pretrainer,
     build_tokenizer,
-    cifar_images,
     parameters_of,
-    pretrainer_config,
     randomize,
-    tokenizer_config,
 )
-
-MIM = golden('mim_shared_head')  # key names and sizes of an official MIM checkpoint
-OFFICIAL = dict(
-    arch=dict(embed_dims=96, num_layers=3, num_heads=4), img_size=64, patch_size=16
-)  # of that case
-
-
-def official_mim():
-    return {name: torch.as_tensor(value) for name, value in MIM.state_dict().items()}
-
-
-def classifier(num_classes=5, init_cfg=None, **settings):
-    torch.manual_seed(0)
-    config = dict(type=BEiTV2Backbone, arch=ARCH, img_size=32, patch_size=8)
-    width = {**config, **settings}['arch']['embed_dims']
-    return ImageClassifier(
-        backbone={**config, **settings},
-        head=dict(type=LinearClsHead, num_classes=num_classes, in_channels=width),
-        init_cfg=init_cfg,
-    )
-
-
-def save(state_dict, path, kind):
-    """Writes a checkpoint the way its source does."""
-    if kind == 'safetensors':
-        save_file({k: v.clone().contiguous() for k, v in state_dict.items()}, path)
-    elif kind == 'bare':
-        torch.save(state_dict, path)
-    elif kind == 'ddp':
-        torch.save({'model': {f'module.{k}': v for k, v in state_dict.items()}}, path)
-    elif kind == 'nested':
-        torch.save({'state_dict': {'model': state_dict}, 'epoch': 3}, path)
-    elif kind == 'with_args':
-        args = argparse.Namespace(lr=1e-3, model='beitv2_base', device=torch.device('cpu'))
-        torch.save({'model': state_dict, 'args': args, 'epoch': 7}, path)
-    else:
-        torch.save({kind: state_dict, 'optimizer': {'state': {}}}, path)
-
 
 # --- the official MIM checkpoint
 
@@ -236,53 +193,6 @@ def test_official_names_are_a_bijection():
     assert official_name('neck.cls_pt_layers.0.gamma_1') == 'cls_pt_layers.0.gamma_1'
 
 
-# --- other grids
-
-
-@pytest.mark.parametrize(
-    ('source', 'target'), [((4, 4), (6, 6)), ((4, 4), (3, 5)), ((6, 6), (2, 2))]
-)
-@pytest.mark.parametrize('position', ['layerwise', 'absolute'])
-def test_positions_are_resized(source, target, position):
-    def build(grid):
-        return backbone(position=position, img_size=(8 * grid[0], 8 * grid[1]))
-
-    old, new = randomize(build(source)), build(target)
-    report = load(new, old.state_dict())
-    if position == 'absolute':
-        assert list(report.resized) == ['pos_embed']
-        torch.testing.assert_close(
-            new.pos_embed.data, resize_pos_embed(old.pos_embed.data, source, target)
-        )
-    else:
-        assert len(report.resized) == 3
-        assert report.resized['blocks.1.attn.relative_position_bias_table'] == (
-            (table_size(source), 2), (table_size(target), 2)
-        )  # fmt: skip
-    assert f'-> ({table_size(target)}, 2)' in str(report) or position == 'absolute'
-    # a network made for the new size computes what the old one does on that size
-    image = torch.rand(2, 3, 8 * target[0], 8 * target[1])
-    torch.testing.assert_close(new(image)[0], old(image)[0])
-
-
-@pytest.mark.parametrize('position', ['layerwise', 'absolute'])
-@pytest.mark.parametrize('target', [(5, 2), (4, 4), (2, 5)])
-def test_source_that_is_not_square(position, target):
-    """(2, 5) and (5, 2) have tables of one shape: only the given grid tells them apart."""
-    old = randomize(backbone(position=position, img_size=(16, 40)))
-    new = backbone(position=position, img_size=(8 * target[0], 8 * target[1]))
-    load(new, old.state_dict(), source_grid=(2, 5))
-    image = torch.rand(2, 3, 8 * target[0], 8 * target[1])
-    torch.testing.assert_close(new(image)[0], old(image)[0])
-    if target == (4, 4):
-        with pytest.raises(
-            CheckpointError, match=r'not square.*Pass source_grid=\(rows, columns\)'
-        ):
-            load(new, old.state_dict())
-        with pytest.raises(CheckpointError, match='3 x 5 grid has'):
-            load(new, old.state_dict(), source_grid=(3, 5))
-
-
 # --- purity
 
 
@@ -334,71 +244,3 @@ def test_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     save(backbone().state_dict(), tmp_path / 'weights.pth', 'model')
     assert read('~/weights.pth').keys() == backbone().state_dict().keys()
-
-
-# --- init_cfg
-
-
-def pretrained(path, **more):
-    return dict(type='Pretrained', checkpoint=str(path), **more)
-
-
-def test_init_cfg_of_the_backbone_goes_through_the_adapter(tmp_path):
-    save(official_mim(), tmp_path / 'mim.pth', 'ddp')
-    init_cfg = [dict(type='Constant', layer='Conv2d', val=9.0), pretrained(tmp_path / 'mim.pth')]
-    model = classifier(**OFFICIAL, init_cfg=None)
-    inside = classifier(arch=OFFICIAL['arch'], img_size=96, patch_size=16)
-    for net in (model, inside):
-        net.backbone.init_cfg = copy.deepcopy(init_cfg)
-        net.init_weights()  # of mmpretrain's classifier, as a runner calls it
-        weight = net.backbone.patch_embed.proj.weight
-        assert torch.equal(weight, official_mim()['patch_embed.proj.weight'])
-    table = model.backbone.blocks[0].attn.relative_position_bias_table
-    assert torch.equal(table, official_mim()[SHARED_TABLE])
-    assert len(inside.backbone.blocks[0].attn.relative_position_bias_table) == table_size((6, 6))
-
-
-def test_init_cfg_of_tokenizer_and_pretrainer(tmp_path):
-    source = randomize(build_tokenizer())
-    save(source.state_dict(), tmp_path / 'tokenizer.pth', 'model')
-    tokenizer = build_tokenizer(init_cfg=pretrained(tmp_path / 'tokenizer.pth'))
-    torch.testing.assert_close(
-        tokenizer.quantize.embedding.weight, source.quantize.embedding.weight
-    )
-
-    config = pretrainer_config()
-    config['tokenizer'] = tokenizer_config(init_cfg=pretrained(tmp_path / 'tokenizer.pth'))
-    model = BEiTV2Pretrainer(**config)
-    model.init_weights()
-    image = cifar_images(4)
-    assert torch.equal(model.tokenizer.get_codes(image), source.get_codes(image))
-
-    save(randomize(build_pretrainer()).state_dict(), tmp_path / 'mim.pth', 'ddp')
-    again = BEiTV2Pretrainer(**pretrainer_config(), init_cfg=pretrained(tmp_path / 'mim.pth'))
-    again.init_weights()
-    torch.testing.assert_close(
-        again.head.lm_head.bias, randomize(build_pretrainer()).head.lm_head.bias
-    )
-    resumed = BEiTV2Pretrainer(**pretrainer_config())
-    resumed.tokenizer  # noqa: B018  its random weights are no business of the checkpoint
-    assert not load(resumed, tmp_path / 'mim.pth').missing
-
-
-def test_init_cfg_with_a_prefix(tmp_path):
-    source = randomize(build_tokenizer())
-    save(source.state_dict(), tmp_path / 'tokenizer.pth', 'model')
-    model = backbone(
-        position='absolute',
-        arch={**ARCH, 'num_layers': 2},
-        layer_scale_init_value=0.0,
-        init_cfg=pretrained(tmp_path / 'tokenizer.pth', prefix='encoder.'),
-    )
-    model.init_weights()
-    torch.testing.assert_close(model.pos_embed, source.encoder.pos_embed)
-
-
-def test_missing_pretrained_weights_are_an_error_when_training_starts(tmp_path):
-    config = pretrainer_config()
-    config['tokenizer'] = tokenizer_config(init_cfg=pretrained(tmp_path / 'none.pth'))
-    with pytest.raises(CheckpointError, match=r'no checkpoint .*none\.pth'):
-        BEiTV2Pretrainer(**config).init_weights()

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from yapf.yapflib.yapf_api import FormatCode
 
 from beitv2_mm.registry import DATASETS
 from support.recipes import recipe_files
@@ -29,17 +31,7 @@ FILES = sorted(
 
 
 @pytest.fixture(autouse=True)
-def quick_and_tidy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A runner formats its config six times over, most of its time; each has a log file."""
-    formatted: dict[str, tuple[str, bool]] = {}
-    original = mm_config.FormatCode
-
-    def format_once(code: str, **kwargs: object) -> tuple[str, bool]:
-        if code not in formatted:
-            formatted[code] = original(code, **kwargs)
-        return formatted[code]
-
-    monkeypatch.setattr(mm_config, 'FormatCode', format_once)
+def log_files_are_closed() -> Iterator[None]:
     yield
     for logger in MMLogger._instance_dict.values():
         for handler in list(logger.handlers):
@@ -54,7 +46,8 @@ def small(file: Path, folder: Path, **kwargs: int) -> Config:
 
 
 def dumped(cfg: Config, folder: Path) -> Config:
-    cfg.dump(folder / 'dumped.py')
+    with patch.object(mm_config, 'FormatCode', FormatCode):  # as users get it
+        cfg.dump(folder / 'dumped.py')
     again = Config.fromfile(folder / 'dumped.py')
     assert again.to_dict() == cfg.to_dict()
     return again

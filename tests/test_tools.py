@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import runpy
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from beitv2_mm.engine.errors import MemoryShortageError
 from beitv2_mm.engine.out_of_memory import explain_out_of_memory
 from support.terminal import Terminal
 from support.tiny import build_pretrainer
+from support.tools import run_tool
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / 'tests/support/toy_config.py'
@@ -37,17 +37,9 @@ Tool = Callable[..., None]
 
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tool:
-    """Run a tool in this process, which saves the imports: ``tool('train', *arguments)``."""
+    """`run_tool` in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT / 'tests'))
-
-    def run(name: str, *arguments: object) -> None:
-        monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
-        # mmengine names a run by its second, and runs of equal names share their state
-        time.sleep(1 - time.time() % 1)
-        runpy.run_path(str(ROOT / f'tools/{name}.py'), run_name='__main__')
-
-    return run
+    return run_tool
 
 
 def start(*command: object, cwd: Path, **env: str) -> subprocess.Popen[str]:
@@ -305,7 +297,8 @@ print(faults() - first)
 
 
 def test_out_of_memory_names_what_needs_less(
-    tool: Tool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tool: Tool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The allocator's own error, of a tensor that no machine holds."""
     monkeypatch.setattr('support.toy.ToyModel.forward', lambda *args, **kwargs: torch.empty(2**45))

@@ -1,6 +1,6 @@
 """Weights of every kind -> the attention that their own model computes; files; bad input."""
 
-import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,12 @@ from beitv2_mm.checkpoint import CheckpointError
 from beitv2_mm.layers.arch import Arch
 from beitv2_mm.layers.attention_maps import attention_probabilities
 from support.tiny import ARCH, CIFAR, backbone, build_pretrainer, build_tokenizer, randomize
+from support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
 FILES = [str(file) for file in sorted(CIFAR.glob('*/*.png'))[:3]]
+
+visualize = partial(run_tool, 'visualize_attention')
 
 
 @pytest.fixture(autouse=True)
@@ -176,23 +179,18 @@ def test_files_of_one_image_and_of_several(tmp_path: Path) -> None:
     assert len(list((tmp_path / 'many').rglob('overview.png'))) == 2 and sum(done) == 3
 
 
-def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr('sys.argv', ['visualize_attention.py', *map(str, arguments)])
-    runpy.run_path(str(ROOT / 'tools/visualize_attention.py'), run_name='__main__')
-
-
 def test_tool_takes_the_command_that_users_know(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = save(randomize(backbone(position='shared', patch_size=16)), tmp_path / 'w.pth')
     command: list[object] = ['--model', 'beit_base_patch16_224_8k_vocab', '--input_size', '480']
     command += ['--image_path', FILES[0], '--selected_row', '11', '--selected_col', '13']
     command += ['--output_dir', tmp_path / 'out']
     unused = ['--abs_pos_emb', '--layer_scale_init_value', '0.1']  # the weights decide
-    run_tool(monkeypatch, *command, '--pretrained_weights', weights, *unused)
+    visualize(*command, '--pretrained_weights', weights, *unused)
     assert 'RANDOM' not in capsys.readouterr().err
     assert Image.open(tmp_path / 'out/img.png').size == (480, 480)
-    run_tool(monkeypatch, *command)
+    visualize(*command)
     assert 'the weights are RANDOM' in capsys.readouterr().err
 
 
@@ -214,16 +212,20 @@ def test_bad_input_ends_with_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=rf'^visualize_attention\.py: .*{message}'):
-        run_tool(monkeypatch, '--image_path', FILES[0], *arguments)
+        visualize('--image_path', FILES[0], *arguments)
     assert not list(tmp_path.iterdir())
 
 
 def test_unreadable_image_alone_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'broken.jpg').write_bytes(b'no picture')
     with pytest.raises(SystemExit, match='not one image can be read'):
         run_tool(
-            monkeypatch, '--image_path', tmp_path / 'broken.jpg', '--output_dir', tmp_path / 'o'
+            'visualize_attention',
+            '--image_path',
+            tmp_path / 'broken.jpg',
+            '--output_dir',
+            tmp_path / 'o',
         )
     assert 'broken.jpg' in capsys.readouterr().err

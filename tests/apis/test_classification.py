@@ -1,9 +1,6 @@
 """A published classifier in one line: tools/test.py, inferencers, get_model."""
 
 import json
-import runpy
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from beitv2_mm.apis.zoo import model_info
 from beitv2_mm.checkpoint import CheckpointError, convert, convert_file
 from beitv2_mm.engine import AdaptCheckpointHook, launch
 from support import nets
+from support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'tests/support/cls_config.py'
@@ -28,37 +26,24 @@ IMAGES = sorted(map(str, (ROOT / 'tests/data/cifar10').glob('*/*.png')))
 
 
 @pytest.fixture
-def test_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict]:
+def evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], dict]:
+    """The metrics that tools/test.py writes for a checkpoint."""
     monkeypatch.chdir(tmp_path)
+    data = f'test_dataloader.dataset.data_root={ROOT}/tests/data/cifar10'
 
-    def run(*arguments: object) -> dict:
-        data = f'test_dataloader.dataset.data_root={ROOT}/tests/data/cifar10'
-        monkeypatch.setattr(
-            sys,
-            'argv',
-            [
-                'test.py',
-                str(CONFIG),
-                *map(str, arguments),
-                '--out',
-                'm.json',
-                '--cfg-options',
-                data,
-            ],
-        )
-        time.sleep(1 - time.time() % 1)  # mmengine names a run by its second
-        runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
+    def run(checkpoint: str) -> dict:
+        run_tool('test', CONFIG, checkpoint, '--out', 'm.json', '--cfg-options', data)
         return json.loads(Path('m.json').read_text())
 
     return run
 
 
-def test_tools_test_takes_every_layout(test_tool: Callable[..., dict]) -> None:
+def test_tools_test_takes_every_layout(evaluate: Callable[[str], dict]) -> None:
     weights = nets.classifier().state_dict()
     expected = None
     for to in ('beitv2_mm', 'official', 'timm', 'mmpretrain'):
         convert_file(weights, f'{to}.safetensors' if to == 'timm' else f'{to}.pth', to)
-        metrics = test_tool(f'{to}.safetensors' if to == 'timm' else f'{to}.pth')
+        metrics = evaluate(f'{to}.safetensors' if to == 'timm' else f'{to}.pth')
         expected = expected or metrics
         assert metrics == expected and metrics['accuracy/top5'] > 0
 
@@ -76,17 +61,17 @@ def test_tools_test_takes_every_layout(test_tool: Callable[..., dict]) -> None:
     ids=['fewer_classes', 'pretraining', 'tokenizer'],
 )
 def test_tools_test_refuses_what_it_would_have_to_guess(
-    test_tool: Callable[..., dict], source: Callable, message: str
+    evaluate: Callable[[str], dict], source: Callable, message: str
 ) -> None:
     convert_file(source().state_dict(), 'official.pth', 'official')
     with pytest.raises(SystemExit, match=message):
-        test_tool('official.pth')
+        evaluate('official.pth')
 
 
 def runner(tmp_path: Path, **options: object) -> Runner:
     config = Config.fromfile(CONFIG)
     config.merge_from_dict({'model.backbone.init_cfg': None, 'work_dir': str(tmp_path), **options})
-    time.sleep(1 - time.time() % 1)
+    config.experiment_name = tmp_path.name
     return Runner.from_cfg(config)
 
 
@@ -101,7 +86,9 @@ def test_own_checkpoints_pass_unchanged(tmp_path: Path) -> None:
     assert official['state_dict'].keys() == given.keys()
 
 
-def test_init_cfg_of_the_whole_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_cfg_of_the_whole_classifier(
+    tmp_path: Path,
+) -> None:
     """mmengine's own initialiser would find none of the names and go on."""
     from mmengine.runner import BaseLoop
 

@@ -1,6 +1,6 @@
 """tools/visualize_codes.py with the quickstart's networks, untrained, and bad input."""
 
-import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,13 @@ from PIL import Image
 
 from beitv2_mm.registry import MODELS
 from support.tiny import CIFAR, backbone, randomize
+from support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / 'configs/pretrain/vqkd_tiny_1xb64_cifar10.py'
 PRETRAINING = ROOT / 'configs/pretrain/beitv2_tiny_1xb32_cifar10.py'
+
+visualize = partial(run_tool, 'visualize_codes')
 
 
 @pytest.fixture(scope='module')
@@ -29,27 +32,23 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr('sys.argv', ['visualize_codes.py', *map(str, arguments)])
-    runpy.run_path(str(ROOT / 'tools/visualize_codes.py'), run_name='__main__')
-
-
 def with_tokenizer(weights: Path, out: Path) -> list[object]:
     return ['--tokenizer', weights / 'tokenizer.pth', '--config', TOKENIZER, '--out', out]
 
 
 def test_tool_writes_pictures_and_a_page(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path,
+    tmp_path: Path,
 ) -> None:
     options = ['--pretraining', PRETRAINING, '--pretraining-weights', weights / 'pretraining.pth']
     state = np.random.get_state()[1].copy()
-    run_tool(monkeypatch, CIFAR, *with_tokenizer(weights, tmp_path / 'all'), *options)
+    visualize(CIFAR, *with_tokenizer(weights, tmp_path / 'all'), *options)
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # masks have their own seed
     names = {'maps', 'atlas', 'usage', 'masks', 'predictions'}
     assert {f.stem for f in (tmp_path / 'all').glob('*.png')} == names
     assert (tmp_path / 'all/codes.html').read_text().count('data:image/png') == 5
 
-    run_tool(monkeypatch, CIFAR, *with_tokenizer(weights, tmp_path / 'few'), '--max-images', 3)
+    visualize(CIFAR, *with_tokenizer(weights, tmp_path / 'few'), '--max-images', 3)
     assert {f.stem for f in (tmp_path / 'few').glob('*.png')} == names - {'masks', 'predictions'}
     assert '3 images of 8 x 8 patches' in (tmp_path / 'few/codes.html').read_text()
     assert Image.open(tmp_path / 'few/maps.png').height > 192  # two rows of two
@@ -58,15 +57,14 @@ def test_tool_writes_pictures_and_a_page(
 def test_unreadable_images_are_named(
     weights: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / 'broken.png').write_bytes(b'no picture')
     arguments = [tmp_path / 'broken.png', *with_tokenizer(weights, tmp_path / 'out')]
-    run_tool(monkeypatch, CIFAR / 'cat', *arguments)
+    visualize(CIFAR / 'cat', *arguments)
     assert 'Cannot read' in capsys.readouterr().err
     with pytest.raises(SystemExit, match='Not one of the 1 images can be read'):
-        run_tool(monkeypatch, *arguments)
+        visualize(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -85,18 +83,18 @@ def test_unreadable_images_are_named(
 def test_weights_of_another_model(
     weights: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     pretraining: object,
     name: str,
     message: str,
 ) -> None:
     options = ['--pretraining', pretraining, '--pretraining-weights', weights / f'{name}.pth']
     with pytest.raises(SystemExit, match=rf'^visualize_codes\.py: .*{message}'):
-        run_tool(monkeypatch, CIFAR, *with_tokenizer(weights, tmp_path / 'out'), *options)
+        visualize(CIFAR, *with_tokenizer(weights, tmp_path / 'out'), *options)
 
 
 def test_pretraining_of_another_codebook(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path,
+    tmp_path: Path,
 ) -> None:
     smaller = Config.fromfile(TOKENIZER)
     smaller.model.quantizer.num_codes = 64
@@ -106,4 +104,4 @@ def test_pretraining_of_another_codebook(
     arguments += ['--pretraining', PRETRAINING, '--out', tmp_path / 'out']
     arguments += ['--pretraining-weights', weights / 'pretraining.pth']
     with pytest.raises(SystemExit, match='predicts 512 codes .* but the tokenizer has 64'):
-        run_tool(monkeypatch, CIFAR, *arguments)
+        visualize(CIFAR, *arguments)

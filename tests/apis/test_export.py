@@ -1,7 +1,6 @@
 """Exported files against PyTorch: torch.export and ONNX, fixed and any batch, real images."""
 
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from beitv2_mm.apis.export import ONNX_FROM, Exportable, ExportError, difference, export, run, tasks
 from support import nets, segmentors
+from support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / 'tests/data/cifar10').glob('*/*.png'))
 BUILD = dict(
-    classifier=nets.classifier,
+    classifier=partial(nets.classifier, arch={**nets.ARCH, 'num_layers': 1}),
     features=nets.pretrainer,
     codes=nets.tokenizer,
     segmentor=segmentors.build_segmentor,
@@ -92,13 +92,12 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_the_tool(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_tool(tmp_path: Path, capsys) -> None:
     torch.save(nets.classifier().state_dict(), tmp_path / 'weights.pth')
     out = tmp_path / 'features.pt2'
     config = ROOT / 'tests/support/cls_config.py'
     arguments = [config, '--checkpoint', tmp_path / 'weights.pth', '--task', 'features']
-    monkeypatch.setattr(sys, 'argv', ['tool', *map(str, arguments), '--out', str(out)])
-    runpy.run_path(str(ROOT / 'tools/export_model.py'), run_name='__main__')
+    run_tool('export_model', *arguments, '--out', out)
     assert 'largest difference to PyTorch' in capsys.readouterr().out
     (features,) = run(out.read_bytes(), '.pt2', real_images()[:3].cpu())
     assert features.shape == (3, 32)

@@ -1,7 +1,5 @@
 """Images -> label maps and overlays, from the API and the command line."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from beitv2_mm.visualization.canvas import default_palette
 from beitv2_mm.visualization.segmentation import compare_labels, draw_overlay
 from support.shrink import shrink
 from support.tiny import CIFAR
+from support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,12 +90,9 @@ def test_files(small: Path, tmp_path: Path, device: str) -> None:
     np.testing.assert_array_equal(color, inferencer.palette[expected[0, 0]])
 
 
-def test_command_line(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_command_line(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def segment(*arguments: object) -> None:
-        monkeypatch.setattr(sys, 'argv', ['segment_images.py', *map(str, arguments)])
-        runpy.run_path(str(ROOT / 'tools/segment_images.py'), run_name='__main__')
+        run_tool('segment_images', *arguments)
 
     options = ('--config', small / 'small.py', '--checkpoint', small / 'weights.pth')
     folder = next(CIFAR.iterdir())

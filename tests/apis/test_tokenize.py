@@ -1,8 +1,6 @@
 """tools/tokenize_images.py and what is below it."""
 
-import runpy
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from beitv2_mm.apis.tokenize import published_settings
 from beitv2_mm.checkpoint import CheckpointError, convert, write
 from beitv2_mm.models import VQKDTokenizer
 from support import nets
+from support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / 'tests/data/cifar10'
@@ -38,15 +37,12 @@ def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]
         options = ['--tokenizer', 'vqkd.pth', '--out', out, '--num-workers', '0']
         if config is not None:
             options += ['--config', str(config)]
-        monkeypatch.setattr(sys, 'argv', ['tokenize_images.py', *map(str, arguments), *options])
-        runpy.run_path(str(ROOT / 'tools/tokenize_images.py'), run_name='__main__')
+        run_tool('tokenize_images', *arguments, *options)
 
     return run
 
 
-def test_codes_of_a_folder(
-    tool: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_codes_of_a_folder(tool: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(DATA, 'images')
     Path('images/dog/broken.png').write_text('no image')
     Path('images/.hidden').mkdir()

@@ -2,8 +2,6 @@
 
 import io
 import json
-import logging
-import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,15 +22,16 @@ from beitv2_mm.benchmark.products import Products
 from beitv2_mm.benchmark.segment import Segment
 from beitv2_mm.benchmark.work import OURS, Step, Work
 from beitv2_mm.benchmark.workers import Loader
+from beitv2_mm.layers.arch import ARCHS, Arch
 from beitv2_mm.layers.nearest_codes import nearest_codes
 from beitv2_mm.models import BEiTV2Pretrainer
+from support.tools import run_tool
 
 pytestmark = pytest.mark.cpu_only(reason='it measures the CPU, unless told otherwise')
 
-TOOL = str(Path(__file__).parents[2] / 'tools/benchmark.py')
 CONFIGS = Path(__file__).parents[2] / 'configs'
-TINY = ['--arch', 'tiny', '--image-size', '64', '--batch-size', '1', '--rounds', '2']
-SMALL = ['--num-codes', '64', '--threads', '1', '--index-size', '5000', '--workers', '1']
+TINY = ['--arch', 'tiny', '--image-size', '64', '--batch-size', '1', '--num-codes', '64']
+SMALL = ['--threads', '1', '--index-size', '1000', '--workers', '1', '--rounds', '1']
 PEERS = dict(
     backbone={'timm', 'mmpretrain'},
     pretrain={'mmpretrain'},
@@ -48,23 +47,18 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs /
 
 
 @pytest.fixture(autouse=True)
-def log_again():
-    """The tool silences the libraries' log for its process."""
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, 'argv', [TOOL, *arguments])
-    runpy.run_path(TOOL, run_name='__main__')
+def small_work(monkeypatch):
+    """The smallest network is half as deep, and there are few images."""
+    monkeypatch.setitem(ARCHS, 'tiny', Arch(96, 6, 3))
+    monkeypatch.setattr('beitv2_mm.benchmark.data.COUNT', 4)
 
 
 @pytest.mark.parametrize('suite', PEERS)
-def test_subcommand(suite, tmp_path, monkeypatch, capsys):
+def test_subcommand(suite, tmp_path, capsys):
     picture, rows = tmp_path / 'rows.png', tmp_path / 'rows.json'
     files = ['--json', str(rows), '--plot', str(picture)]
-    rounds = ['--rounds', '1'] if suite == 'scaling' else []  # of its many pieces of work
-    run(monkeypatch, suite, *TINY, *SMALL, *files, *rounds)
+    rounds = ['--rounds', '2'] if suite == 'tokenizer' else []  # the quickest: it takes turns
+    run_tool('benchmark', suite, *TINY, *SMALL, *files, *rounds)
     rows = json.loads(rows.read_text())
     assert all(set(row) >= FIELDS for row in rows)
     assert len({row['work'] for row in rows}) == WORKS[suite]
@@ -94,15 +88,17 @@ def test_feed_says_how_many_workers_are_enough():
     assert 'at the rate of 1: 4' in shown
 
 
-def test_half_precision_and_images_of_ones_own(tmp_path, monkeypatch):
+def test_half_precision_and_images_of_ones_own(
+    tmp_path,
+):
     rows = tmp_path / 'rows.json'
-    run(monkeypatch, 'backbone', *TINY, *SMALL, '--precision', 'bf16', '--json', str(rows))
+    run_tool('benchmark', 'backbone', *TINY, *SMALL, '--precision', 'bf16', '--json', str(rows))
     assert all('bf16' in row['machine'] for row in json.loads(rows.read_text()))
     Image.new('RGB', (80, 70)).save(tmp_path / 'a.jpg')
-    run(monkeypatch, 'data', *TINY, '--images', str(tmp_path), '--json', str(rows))
+    run_tool('benchmark', 'data', *TINY, *SMALL, '--images', str(tmp_path), '--json', str(rows))
     assert str(tmp_path) in json.loads(rows.read_text())[0]['work']
     with pytest.raises(SystemExit, match='nowhere'):
-        run(monkeypatch, 'data', *TINY, '--images', str(tmp_path / 'nowhere'))
+        run_tool('benchmark', 'data', *TINY, *SMALL, '--images', str(tmp_path / 'nowhere'))
 
 
 class Different(Work):
@@ -166,11 +162,11 @@ def test_loader_memory_does_not_grow_with_the_index():
 
     def memory(kind, workers):
         before = family_memory()
-        return kind(Settings(index_size=200_000), workers).memory_after_an_epoch(OURS) - before
+        return kind(Settings(index_size=100_000), workers).memory_after_an_epoch(OURS) - before
 
     one, many, plain = memory(Loader, 1), memory(Loader, 6), memory(ListLoader, 6)
     assert (many - one) / 5 < 20  # MiB a worker
-    assert plain > many + 40
+    assert plain > many + 20
     assert (family_memory() + many) / (family_memory() + one) < 1.3
 
 

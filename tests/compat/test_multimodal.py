@@ -65,20 +65,55 @@ def assert_models(done: subprocess.CompletedProcess[str], transformers: str) -> 
     assert off == ('mmpretrain_without_multimodal' in done.stdout), done.stderr[-2000:]
 
 
-@pytest.mark.parametrize(
-    ('transformers', 'first'),
-    [('4.49.0', 'beitv2_mm'), ('4.57.6', 'beitv2_mm'), ('5.24.0', 'mmpretrain')],
-)
-def test_models_beside_a_stand_in(transformers: str, first: str, tmp_path: Path) -> None:
-    write_stand_in(tmp_path, transformers)
-    assert_models(python('-c', f'import {first}, beitv2_mm{LOOK}', path=tmp_path), transformers)
+WITH_FIX = {'4.49.0': 'beitv2_mm', '4.57.6': 'beitv2_mm', '5.24.0': 'mmpretrain'}  # comes first
+# Each folder's look.py in a process of its own, which does not import PyTorch once more.
+FORKS = """
+import os, sys
+import cv2, matplotlib.pyplot, timm, torch.distributed.optim, torchvision
+for folder in sys.argv[1:]:
+    if os.fork():
+        os.wait()
+        continue
+    os.chdir(folder)
+    for stream, name in enumerate(('stdout', 'stderr'), 1):
+        os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY), stream)
+    sys.path.insert(0, folder)
+    exec(open('look.py').read())
+    break
+"""
 
 
-def test_without_the_fix_no_model_can_be_imported(tmp_path: Path) -> None:
-    """The stand-in behaves like the package: if this fails, the fix is not needed any more."""
-    write_stand_in(tmp_path, '4.57.6')
-    done = python('-c', 'import mmpretrain.models', path=tmp_path)
-    assert 'NoneType takes no arguments' in done.stderr.splitlines()[-1]
+@pytest.fixture(scope='module')
+def beside_stand_ins(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, subprocess.CompletedProcess[str]]:
+    """What is printed beside each version, and where nothing mends mmpretrain."""
+    root = tmp_path_factory.mktemp('stand_ins')
+    looks = {name: f'import {first}, beitv2_mm{LOOK}' for name, first in WITH_FIX.items()}
+    looks['without the fix'] = 'import mmpretrain.models'
+    for name, look in looks.items():
+        (root / name).mkdir()
+        write_stand_in(root / name, name if name in WITH_FIX else '4.57.6')
+        (root / name / 'look.py').write_text(look)
+    done = python('-c', FORKS, *(root / name for name in looks), path=root)
+    assert done.returncode == 0, done.stderr
+    return {
+        name: subprocess.CompletedProcess(
+            look, 0, *((root / name / stream).read_text() for stream in ('stdout', 'stderr'))
+        )
+        for name, look in looks.items()
+    }
+
+
+@pytest.mark.parametrize('transformers', WITH_FIX)
+def test_models_beside_a_stand_in(transformers: str, beside_stand_ins: dict) -> None:
+    assert_models(beside_stand_ins[transformers], transformers)
+
+
+def test_without_the_fix_no_model_can_be_imported(beside_stand_ins: dict) -> None:
+    """The stand-in does as the package did: where this fails, the fix has lost its reason."""
+    errors = beside_stand_ins['without the fix'].stderr
+    assert 'NoneType takes no arguments' in errors.splitlines()[-1]
 
 
 @needs_both

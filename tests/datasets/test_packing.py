@@ -2,7 +2,6 @@
 
 import os
 import resource
-import runpy
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from beitv2_mm.datasets import ImageFolder
 from beitv2_mm.datasets.packed import PREFIX
 from beitv2_mm.datasets.packing import pack
 from support.tiny import CIFAR
+from support.tools import run_tool
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
 
@@ -125,12 +125,7 @@ def test_the_tool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, 'argv', ['pack_images.py', *map(str, arguments)])
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            runpy.run_path(str(ROOT / 'tools/pack_images.py'), run_name='__main__')
-        finally:
-            signal.signal(signal.SIGTERM, handler)
+        run_tool('pack_images', *arguments)
         return capsys.readouterr().out
 
     out = tmp_path / 'x.tar'

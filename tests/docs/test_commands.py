@@ -13,13 +13,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.config import config as mm_config
 from mmengine.registry import MODELS
 from torch.distributed.run import get_args_parser
 
@@ -31,11 +29,11 @@ from support.markdown import ROOT, Command, commands
 from support.option_keys import is_known
 from support.shrink import shrink, take_ten_classes
 from support.tiny import CIFAR
+from support.tools import run_tool
 
 pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
 
 COMMANDS = commands()
-NUMBER = count()
 TOKENIZER = ROOT / 'tests/support/vqkd_config.py'
 # Programs that are there or not, without arguments of ours.
 OTHERS = ('.', 'apt-get', 'git', 'mim', 'pre-commit', 'pytest', 'ruff', 'sphinx-build')
@@ -108,9 +106,7 @@ def unfold(command: Command, folder: Path) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    # a runner formats its config six times over, most of its time
-    monkeypatch.setattr(mm_config, 'FormatCode', lambda code, **kwargs: (code, True))
+def modules_are_kept() -> Iterator[None]:
     modules = sys.modules.copy()
     yield
     sys.modules.update(modules)  # run_module takes __main__ out
@@ -181,14 +177,9 @@ RUN = list({work(c): c for c in COMMANDS if program(c) and program(c) not in LON
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
-    """Run a tool in this process, which saves the imports."""
+    """`run_tool` in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def start(tool: str, *arguments: object) -> None:
-        monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *map(str, arguments)])
-        runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
-
-    return start
+    return run_tool
 
 
 @pytest.mark.parametrize('command', RUN, ids=str)
@@ -235,7 +226,8 @@ def run_config(
         step.scale = (32 + 16 * i, 16 + 8 * i)
     if tool == 'train':
         take_ten_classes(cfg)
-    cfg.experiment_name = f'docs{next(NUMBER)}'  # runs of equal names share their state
+    if cfg.default_hooks.compile.enabled:  # Inductor would take a minute for its C++
+        cfg.default_hooks.compile.update(backend='aot_eager', strict=True)
     cfg.dump(folder / 'small.py')
     flags = [w for w in ('--resume', '--auto-scale-lr', '--tta') if w in words]
     if tool == 'train':

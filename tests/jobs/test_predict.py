@@ -1,9 +1,6 @@
 """`finetune --from FILE`, `segment-train` and `predict` as a user runs them."""
 
 import csv
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from beitv2_mm.checkpoint import convert_file
 from beitv2_mm.jobs import predict
 from beitv2_mm.jobs.mask_survey import survey_masks
 from beitv2_mm.jobs.survey import FolderError
+from support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / 'tests/data/cifar10'
@@ -52,12 +50,7 @@ def test_a_file_to_a_classifier_to_predictions(
     head = config.read_text().split('\n\n')[2]
     assert 'num_classes = 10\nmax_epochs = 2\n' in head and 'batch_size = 8' in head
     work = tmp_path / 'again'
-    subprocess.run(
-        [sys.executable, ROOT / 'tools/train.py', config, '--work-dir', work / 'finetune'],
-        check=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        capture_output=True,
-    )
+    run_tool('train', config, '--work-dir', work / 'finetune')
     (work / 'finetune.py').write_bytes(config.read_bytes())
     (work / 'finetune/done.json').write_text('{}')
     predict([IMAGES], str(work), tmp_path / 'again_predictions')

@@ -1,4 +1,4 @@
-"""Attention and block: against plain formulas, drop path, gradient checkpointing."""
+"""The block: drop path, precision, gradient checkpointing."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.utils.flop_counter import FlopCounterMode
 
 from beitv2_mm.benchmark.memory import MIB, allocated_on_cpu
-from beitv2_mm.layers import Attention, Block, VisionTransformer
+from beitv2_mm.layers import Block, VisionTransformer
 from beitv2_mm.layers.recompute import COMPILES_SELECTIVE
 from support.tiny import randomize
 
@@ -17,19 +17,6 @@ PRODUCTS = {
     f'aten.{name}.default'
     for name in ('mm', 'addmm', 'bmm', '_scaled_dot_product_flash_attention_for_cpu')
 }
-
-
-def test_attention_is_the_formula_with_and_without_bias():
-    torch.manual_seed(0)
-    attention = randomize(Attention(16, 4)).eval()
-    x, bias = torch.randn(2, 7, 16), torch.randn(4, 7, 7)
-    for given in (None, bias):
-        weights = attention.probabilities(x, GRID, given)
-        _, _, v = attention.project(x)
-        expected = attention.proj((weights @ v).transpose(1, 2).flatten(2))
-        torch.testing.assert_close(attention(x, GRID, given), expected)
-        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 7))
-    assert not torch.allclose(attention(x, GRID, None), attention(x, GRID, bias))
 
 
 @pytest.mark.parametrize('grid', [None, GRID])
@@ -48,53 +35,6 @@ def test_queries_do_not_need_the_output_of_other_tokens(grid, queries):
         torch.autograd.grad(out.square().sum(), leaves) for out in (whole[rows, queries], part)
     ]
     torch.testing.assert_close(*grads)
-
-
-def test_keys_have_no_bias():
-    attention = randomize(Attention(16, 4))
-    q, k, v = attention.project(torch.zeros(1, 7, 16))
-    assert (k == 0).all()
-    assert (q != 0).any() and (v != 0).any()
-
-
-@pytest.mark.parametrize('queries', [None, torch.tensor([[0, 4], [2, 1]])])
-def test_bias_with_and_without_gradient_give_the_same(queries):
-    """On a CPU the fused kernel serves the second alone."""
-    torch.manual_seed(0)
-    attention, grads = randomize(Attention(16, 4)).train(), []
-    x, bias = torch.randn(2, 7, 16), torch.randn(4, 7, 7)
-    for given in (bias, bias.clone().requires_grad_()):
-        attention.zero_grad()
-        out = attention(x, GRID, given, queries)
-        out.square().sum().backward()
-        grads.append([out.detach(), *(p.grad for p in attention.parameters())])
-    torch.testing.assert_close(*grads)
-    assert given.grad.abs().sum() > 0
-
-
-def test_own_table_has_precedence_over_the_shared_bias():
-    attention = randomize(Attention(16, 4, GRID)).eval()
-    x = torch.randn(2, 7, 16)
-    torch.testing.assert_close(attention(x, GRID), attention(x, GRID, torch.randn(4, 7, 7)))
-
-
-@torch.no_grad()
-@pytest.mark.cpu_only(reason='on other devices no bias is kept')
-def test_own_bias_is_kept_while_it_is_small(monkeypatch):
-    attention = randomize(Attention(16, 4, GRID)).eval()
-    kept = attention.position_bias((4, 5))
-    assert attention.position_bias((4, 5)) is kept
-    attention.relative_position_bias_table.mul_(2)
-    torch.testing.assert_close(attention.position_bias((4, 5)), 2 * kept)
-    monkeypatch.setattr('beitv2_mm.layers.attention.MAX_CACHED_BIAS', 4 * 21**2 - 1)
-    made = attention.position_bias((4, 5))
-    assert attention.position_bias((4, 5)) is not made
-    torch.testing.assert_close(made, 2 * kept)
-
-
-def test_width_and_heads_must_fit():
-    with pytest.raises(ValueError, match='16 cannot be split into 3 heads'):
-        Attention(16, 3)
 
 
 @pytest.mark.parametrize('layer_scale', [None, 1.0])

@@ -1,6 +1,5 @@
 """The backbone in plain text configs of mmsegmentation: named, not imported."""
 
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.shrink_segmentation import write_pairs
+from support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
 HEADS = {
@@ -50,18 +50,18 @@ default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
 
 
 @pytest.mark.parametrize('head', HEADS)
-def test_other_heads_train(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_heads_train(head: str, tmp_path: Path) -> None:
     prefix = dict(img_path='images', seg_map_path='masks')
     write_pairs(tmp_path / 'data', prefix, 3, False, 32)
     text = CONFIG.replace('HEAD', HEADS[head]).replace('DATA', str(tmp_path / 'data'))
     config = tmp_path / f'{head}.py'
     config.write_text(text)
-    arguments = [str(ROOT / 'tools/train.py'), str(config), '--work-dir', str(tmp_path)]
+    arguments = [config, '--work-dir', tmp_path]
     if head == 'fcn':  # in a fresh process nothing is registered before
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+        command = [sys.executable, ROOT / 'tools/train.py', *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
     else:
-        monkeypatch.setattr(sys, 'argv', [*arguments, '--cfg-options', f'experiment_name={head}'])
-        runpy.run_path(arguments[0], run_name='__main__')
+        run_tool('train', *arguments)
     log = next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
     assert '"loss"' in log and 'mIoU' in log

@@ -2,91 +2,74 @@
 
 import json
 import re
-import runpy
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.config import config as mm_config
 
 from support.recipes import recipe_files
 from support.shrink import shrink
 from support.shrink_segmentation import write_pairs
+from support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / 'configs/segmentation').glob('*.py'))
 MMSEG = Path(find_spec('mmseg').origin).parent / '.mim/tools'
-NUMBER = count()
-
-Tool = Callable[..., None]
 
 
-@pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tool:
-    """Run a script in this process, which saves the imports."""
+@pytest.fixture(autouse=True)
+def in_tmp_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    # a runner formats its config six times over, most of its time
-    monkeypatch.setattr(mm_config, 'FormatCode', lambda code, **kwargs: (code, True))
-
-    def run(script: Path, *arguments: object) -> None:
-        # runs of equal names share their state
-        name = ['--cfg-options', f'experiment_name=segmentation{next(NUMBER)}']
-        monkeypatch.setattr(sys, 'argv', [script.name, *map(str, arguments), *name])
-        runpy.run_path(str(script), run_name='__main__')
-
-    return run
 
 
 @pytest.mark.parametrize('file', recipe_files(FILES))
-def test_every_config_under_both_sets_of_tools(file: Path, tool: Tool, tmp_path: Path) -> None:
+def test_every_config_under_both_sets_of_tools(file: Path, tmp_path: Path) -> None:
     cfg = shrink(Config.fromfile(file), tmp_path, iterations=1)
     cfg.dump(tmp_path / 'small.py')
     for kind, train, test in (
-        ('ours', ROOT / 'tools/train.py', ROOT / 'tools/test.py'),
+        ('ours', 'train', 'test'),
         ('mmseg', MMSEG / 'train.py', MMSEG / 'test.py'),
     ):
         work = tmp_path / kind
-        tool(train, 'small.py', '--work-dir', work)
+        run_tool(train, 'small.py', '--work-dir', work)
         assert (work / 'iter_1.pth').is_file()
-        tool(test, 'small.py', work / 'iter_1.pth', '--work-dir', work / 'test')
+        run_tool(test, 'small.py', work / 'iter_1.pth', '--work-dir', work / 'test')
         assert 'mIoU' in next((work / 'test').glob('*/*.json')).read_text()
 
 
-@pytest.mark.parametrize('script', [ROOT / 'tools/test.py', MMSEG / 'test.py'], ids=str)
-def test_scales_and_flips(script: Path, tool: Tool, tmp_path: Path) -> None:
+@pytest.mark.parametrize('script', ['test', MMSEG / 'test.py'], ids=str)
+def test_scales_and_flips(script: str | Path, tmp_path: Path) -> None:
     """Images of 32 x 50, windows of 32, scales from a half on: sides are below the window."""
     file = ROOT / 'configs/segmentation/beitv2_base_8xb2_160k_ade20k_512.py'
     cfg = shrink(Config.fromfile(file), tmp_path, iterations=1)
     for i, step in enumerate(cfg.tta_pipeline[1].transforms[0]):
         step.scale = (32 + 16 * i, 16 + 8 * i)
     cfg.dump(tmp_path / 'small.py')
-    tool(ROOT / 'tools/train.py', 'small.py', '--work-dir', 'work')
-    tool(script, 'small.py', 'work/iter_1.pth', '--tta', '--work-dir', 'tta')
+    run_tool('train', 'small.py', '--work-dir', 'work')
+    run_tool(script, 'small.py', 'work/iter_1.pth', '--tta', '--work-dir', 'tta')
     assert json.loads(next(Path('tta').glob('*/*.json')).read_text())['mIoU'] >= 0
 
 
-def test_tta_needs_a_pipeline(tool: Tool, tmp_path: Path) -> None:
+def test_tta_needs_a_pipeline(tmp_path: Path) -> None:
     (tmp_path / 'weights.pth').touch()
     with pytest.raises(SystemExit, match='tta_pipeline'):
-        tool(
-            ROOT / 'tools/test.py',
+        run_tool(
+            'test',
             ROOT / 'configs/segmentation/beitv2_tiny_1xb32_500i_composites.py',
             'weights.pth',
             '--tta',
         )
 
 
-def test_official_file_is_evaluated(tool: Tool, tmp_path: Path) -> None:
+def test_official_file_is_evaluated(tmp_path: Path) -> None:
     """tools/test.py on the layout of the published UPerNet files."""
     file = ROOT / 'configs/segmentation/beitv2_base_8xb2_160k_ade20k_512.py'
     shrink(Config.fromfile(file), tmp_path, iterations=1).dump(tmp_path / 'small.py')
-    tool(ROOT / 'tools/train.py', 'small.py', '--work-dir', 'work')
+    run_tool('train', 'small.py', '--work-dir', 'work')
     weights = torch.load('work/iter_1.pth', weights_only=True)['state_dict']
     official = {
         re.sub(r'^decode_head\.(fpn[12])', r'backbone.\1', name): value
@@ -95,13 +78,13 @@ def test_official_file_is_evaluated(tool: Tool, tmp_path: Path) -> None:
     torch.save({'state_dict': official, 'meta': {'epoch': 1}}, 'official.pth')
     results = []
     for name in ('work/iter_1.pth', 'official.pth'):
-        tool(ROOT / 'tools/test.py', 'small.py', name, '--work-dir', 'out', '--out', 'out.json')
+        run_tool('test', 'small.py', name, '--work-dir', 'out', '--out', 'out.json')
         results.append(json.loads(Path('out.json').read_text()))
     assert results[0] == results[1]
     del official['decode_head.bottleneck.conv.weight']
     torch.save(official, 'part.pth')
     with pytest.raises(SystemExit, match='no head'):
-        tool(ROOT / 'tools/test.py', 'small.py', 'part.pth')
+        run_tool('test', 'small.py', 'part.pth')
 
 
 @pytest.mark.not_pretended(reason='it runs in a process of its own')

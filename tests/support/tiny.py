@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
+from mmengine.structures import BaseDataElement
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -111,6 +112,18 @@ def masks(count: int = 4, masked: int = 6) -> Tensor:
     """(count, 4, 4) bool, ``masked`` patches each."""
     noise = torch.rand(count, GRID * GRID, generator=torch.Generator().manual_seed(0))
     return (noise.argsort(1).argsort(1) < masked).unflatten(1, (GRID, GRID))
+
+
+def samples(count: int = 4, masked: int = 6) -> list[BaseDataElement]:
+    """Data samples with these `masks`."""
+    return [BaseDataElement(mask=mask) for mask in masks(count, masked)]
+
+
+def uneven_masks() -> Tensor:
+    """Masks with 1, 4, 0 and 8 patches."""
+    mask = torch.zeros(4, 4, 4, dtype=torch.bool)
+    mask[0, 0, :1], mask[1, 1], mask[3, :, :2] = True, True, True
+    return mask
 
 
 def parameters_of(module: nn.Module) -> dict[str, Tensor]:

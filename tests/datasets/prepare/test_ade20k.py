@@ -33,10 +33,6 @@ def mask_of(root: Path) -> Path:
     return root / 'annotations/training/ADE_training_1.png'
 
 
-def test_a_good_folder(root: Path) -> None:
-    verify(root)
-
-
 @pytest.mark.parametrize(
     ('pixels', 'words'),
     [
@@ -79,8 +75,9 @@ def archive(path: Path, *names: str, source: Path | None = None) -> Path:
 def test_unpacking(root: Path, tmp_path: Path) -> None:
     out = tmp_path / 'data'
     zipped = archive(tmp_path / 'ade.zip', source=root)
-    verify(unpack(zipped, out))
-    assert [path.name for path in out.iterdir()] == [NAME]
+    unpacked = unpack(zipped, out)
+    verify(unpacked)
+    assert unpacked == out / NAME and [path.name for path in out.iterdir()] == [NAME]
     with pytest.raises(FileExistsError, match='is there already'):
         unpack(zipped, out)
     with pytest.raises(FileNotFoundError, match='data.csail.mit.edu'):

@@ -173,7 +173,15 @@ def test_options_for_inductor_on_a_cpu():
     for options in (dict(mode='max-autotune'), dict(backend='eager')):
         assert compile_options('cpu', options) == options
     assert compile_options('cuda', {}) == {}
-    torch.compile(lambda x: x, **compile_options('cpu', {}))  # refuses an option it does not know
+
+
+def test_the_default_backend_gives_the_same():
+    """Inductor, with the options above; without a C++ compiler the layer runs as it is."""
+    torch._dynamo.reset()
+    module = nn.Linear(4, 4)
+    part = CompiledPart('layer', module.forward, module, False, compile_options('cpu', {}))
+    x = torch.randn(8, 4)
+    torch.testing.assert_close(part(x), module(x))
 
 
 def test_backend_that_would_drop_other_paths_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from support.knn_case import ARCH, extractor, loader
 from support.tiny import CIFAR
 
 
-def test_run(tmp_path: Path, bank: Path, queries: Path, **settings: object) -> dict[str, float]:
+def evaluate(tmp_path: Path, bank: Path, queries: Path, **settings: object) -> dict[str, float]:
     cfg = Config(
         dict(
             default_scope=None,
@@ -30,9 +30,6 @@ def test_run(tmp_path: Path, bank: Path, queries: Path, **settings: object) -> d
         )
     )
     return Runner(model=extractor(), **cfg._cfg_dict).test()
-
-
-test_run.__test__ = False
 
 
 @pytest.fixture
@@ -74,11 +71,11 @@ def test_more_neighbours_than_bank_and_a_tiny_temperature() -> None:
 
 def test_near_copies_find_their_originals(tmp_path: Path, noisy: Path) -> None:
     """The loop of tools/test.py, with images, folders, model and metric together."""
-    metrics = test_run(tmp_path, CIFAR, noisy, k=1)
+    metrics = evaluate(tmp_path, CIFAR, noisy, k=1)
     assert metrics.keys() == {'knn/top1', 'knn/top5'}
     assert metrics['knn/top1'] > 90
     # with two of 20 images a class, five neighbours of a random network tell little
-    assert test_run(tmp_path, CIFAR, noisy, k=20, temperature=100.0)['knn/top1'] < 90
+    assert evaluate(tmp_path, CIFAR, noisy, k=20, temperature=100.0)['knn/top1'] < 90
 
 
 def test_bank_is_freed_after_the_evaluation() -> None:
@@ -102,7 +99,7 @@ def test_features_without_data_samples() -> None:
 def test_other_classes_are_refused(tmp_path: Path, noisy: Path) -> None:
     (noisy / 'cat').rename(noisy / 'lynx')
     with pytest.raises(ValueError, match=r'bank has 10 classes .*queries have 10 .*the same'):
-        test_run(tmp_path, CIFAR, noisy)
+        evaluate(tmp_path, CIFAR, noisy)
 
 
 def test_errors_say_what_to_do() -> None:
