@@ -1,4 +1,4 @@
-"""What lies in a folder of images and masks: pairs, classes, and which of them validate."""
+"""A survey of a folder of images and masks: pairs, classes, and the split for validation."""
 
 import logging
 import os
@@ -50,7 +50,7 @@ class MaskSurvey:
 
 
 def survey_masks(folder: Path) -> MaskSurvey:
-    """Pair images with masks and read all labels.
+    """Pairs images with masks and reads all labels.
 
     Class names are the lines of ``FOLDER/classes.txt``, or 'class 0', 'class 1' and so on. A split
     into ``images/train`` and ``images/val`` is kept; otherwise a tenth, drawn at random, validates.

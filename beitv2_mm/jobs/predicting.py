@@ -87,6 +87,7 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     bar = ProgressBar(len(files))
     unreadable: dict[str, str] = {}
+    inferencer: Any
     if weights:
         inferencer = _feature_inferencer(weights, device)
         result = _write_features(_forward(files, inferencer, bar, unreadable), out)
@@ -128,7 +129,7 @@ def _forward(
 
 
 def _feature_inferencer(weights: Weights, device: str | None) -> FeatureInferencer:
-    """For the mean patch token after the last block, normalised."""
+    """An inferencer whose feature is the mean patch token after the last block, normalised."""
     if weights.in_channels != COLOURS:
         raise FolderError(
             f'{weights.checkpoint} takes images of {weights.in_channels} channels, and --features '

@@ -1,4 +1,4 @@
-"""The quickstart: data, teacher, tokenizer, pretraining, fine-tuning, segmentation, report."""
+"""`tools/quickstart.py`: CIFAR-10, teacher, tokenizer, pretraining, fine-tuning, segmentation."""
 
 import logging
 from functools import partial
@@ -95,28 +95,21 @@ def make_plan(
     def downstream(way: str) -> list[Stage]:
         """A classifier for each seed, and a segmentor of the composites."""
         uses = {s.BACKBONE: 'pretrain'} if way == 'pretrained' else {}
-        common = dict(changes=s.WAYS[way], uses=uses, environment=shared)
-        # From scratch they run beside the pretraining, whose estimate counts.
-        later = [(options.seeds - i) // workers if uses else 0 for i in range(options.seeds + 1)]
+        seeds = range(options.seeds)
+        parts = [('finetune', stage_name(way, i), 'data', {'randomness.seed': i}) for i in seeds]
+        parts.append(('segment', stage_name(f'segment_{way}', 0), 'composites', {}))
         return [
-            *(
-                training(
-                    stage_name(way, seed),
-                    'finetune',
-                    seed,
-                    after=['data'],
-                    later=later[seed],
-                    **common,
-                )
-                for seed in range(options.seeds)
-            ),
             training(
-                stage_name(f'segment_{way}', 0),
-                'segment',
-                after=['composites'],
-                later=later[-1],
-                **common,
-            ),
+                name,
+                task,
+                {**s.WAYS[way], **changes},
+                uses=uses,
+                after=[before],
+                environment=shared,
+                # From scratch they run beside the pretraining, whose estimate counts.
+                later=(options.seeds - i) // workers if uses else 0,
+            )
+            for i, (task, name, before, changes) in enumerate(parts)
         ]
 
     return Plan(
@@ -139,20 +132,17 @@ def _training(
     logger: logging.Logger,
     name: str,
     task: str,
-    seed: int | None = None,
     changes: Values | None = None,
     **settings: Any,
 ) -> Stage:
     """A stage that trains on the images of its task; see `training_stage` for the settings."""
-    changes = {**scale.changes[task], **(changes or {})}
-    if seed is not None:
-        changes['randomness.seed'] = seed
     train = validation = options.data / 'train'
     if task == 'finetune':
         validation = options.data / 'test'
     if task == 'segment':
         train = validation = options.out / 'composites' / s.COMPOSITES
     places = {s.TRAIN_IMAGES: train, s.VAL_IMAGES: validation}
+    changes = {**scale.changes[task], **(changes or {})}
     path = config_root() / s.CONFIGS[task]
     return training_stage(name, task, path, logger, changes, places=places, **settings)
 

@@ -55,6 +55,7 @@ def build_report(results: Results, scale: s.Scale, options: s.Options) -> Compar
 
 
 def _count_images(cfg: Config) -> int:
+    """How many images a config is validated on."""
     return len(DATASETS.build(cfg.val_dataloader.dataset))
 
 
@@ -80,6 +81,7 @@ def _segmentation_stages() -> list[tuple[str, str]]:
 
 
 def _seeds(results: Results, way: str, seeds: int) -> list[Result]:
+    """The classifiers of one way."""
     return [results[s.stage_name(way, seed)] for seed in range(seeds)]
 
 

@@ -1,4 +1,4 @@
-"""What the quickstart runs, in one place: configs, and what it changes in them."""
+"""The settings of the quickstart: its configs, and its changes to them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ TEACHER = 'model.teacher.checkpoint'
 TOKENIZER = 'model.tokenizer.init_cfg.checkpoint'
 BACKBONE = 'model.backbone.init_cfg.1.checkpoint'
 
-COMPOSITES = 'data'  # folder of the images in that of the stage
+COMPOSITES = 'data'  # folder of the images, in the folder of their stage
 
-# Two ways of training a classifier, and a segmentor, with the same labels, schedule and settings.
+# Two ways to train a classifier and a segmentor, with the same labels, schedule and settings.
 WAYS: dict[str, Values] = {'pretrained': {}, 'scratch': {BACKBONE: None}}
 LABELS = {
     'tokenizer': 'tokenizer',

@@ -1,4 +1,4 @@
-"""What lies in a folder of images: how many, of what size and kind, of which classes."""
+"""A survey of a folder of images: their number, size, kind and classes."""
 
 import dataclasses
 import statistics
@@ -46,7 +46,7 @@ class Survey:
 
 
 def survey(folder: Path, with_label: bool = False) -> Survey:
-    """Count the images below a folder, or in its pack or list, and look at some of them.
+    """Counts the images below a folder, or in its pack or list, and looks at some of them.
 
     Args:
         with_label: whether a list has labels.
@@ -68,7 +68,7 @@ def survey(folder: Path, with_label: bool = False) -> Survey:
 
 
 def _listed(folder: Path, with_label: bool) -> tuple[ImageFolder, list[str]]:
-    """The data set, not yet read, and its files; arrays are looked for if there is nothing else."""
+    """The data set, not yet read, and its files; arrays count only where there are no images."""
     settings: dict[str, Any] = dict(data_root=str(folder), with_label=with_label, lazy_init=True)
     data = ImageFolder(**settings)
     try:
@@ -104,8 +104,9 @@ def _look(data: ImageFolder, files: list[str], found: Survey) -> Survey:
     found = dataclasses.replace(found, short_side=side, white=data.white)
     if data.channels == COLOURS:
         return found
-    mean, std = channel_statistics(paths, data.channels, data.white)
-    return dataclasses.replace(found, mean=_rounded(mean), std=_rounded(std))
+    measured = channel_statistics(paths, data.channels, data.white)
+    mean, std = (tuple(round(value, 4) for value in values) for values in measured)
+    return dataclasses.replace(found, mean=mean, std=std)
 
 
 def median_side(paths: Sequence[str], folder: str, channels: int = COLOURS) -> int:
@@ -130,22 +131,19 @@ def median_side(paths: Sequence[str], folder: str, channels: int = COLOURS) -> i
     return round(statistics.median(sides))
 
 
-def _rounded(values: list[float]) -> tuple[float, ...]:
-    return tuple(round(value, 4) for value in values)
-
-
 def _classes(data: ImageFolder, files: list[str]) -> dict[str, int]:
-    """Classes of a folder, or of a list that has labels."""
+    """Classes and their numbers of images, of a folder or of a list with labels."""
     if data.ann_file:
         return data.labels() if data.with_label else {}
     return dict(sorted(Counter(file.split('/')[0] for file in files if '/' in file).items()))
 
 
 def require_classes(found: Survey) -> None:
-    """Check that images can be told apart by the folders that they are in.
+    """Checks that every image lies in a class folder.
 
     Raises:
-        FolderError: fewer than two class folders, images outside of them, or a class of one image.
+        FolderError: there are fewer than two class folders, images outside of them, or a class with
+            a single image.
     """
     expected = 'Expected is one folder of images for each class: FOLDER/cat/1.jpg, FOLDER/dog/2.jpg'
     if len(found.classes) < 2:
