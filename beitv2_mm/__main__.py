@@ -11,11 +11,11 @@ Ctrl-C stops a training, the same command continues it.
 """
 
 import argparse
-import signal
+import logging
 import sys
 from pathlib import Path
 
-from beitv2_mm.jobs.command_line import add_device
+from beitv2_mm.jobs.command_line import add_device, run_job
 
 WEIGHTS = 'folder of a training, file of weights of any layout, or name of a published model'
 
@@ -28,15 +28,11 @@ def parse_args() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest='command', metavar='COMMAND')
     for name, add_arguments, text in (
-        (
-            'pretrain',
-            add_pretrain,
-            'train a tokenizer and pretrain a transformer on a folder of images',
-        ),
+        ('pretrain', add_pretrain, 'train a tokenizer and pretrain a transformer on images'),
         (
             'finetune',
             add_finetune,
-            'train a classifier from trained weights, on a folder of images for each class',
+            'train a classifier from trained weights, on a folder for each class',
         ),
         (
             'segment-train',
@@ -62,7 +58,7 @@ def add_pretrain(parser: argparse.ArgumentParser) -> None:
         help='clip, dino, efficientnet_lite0 (needs no download), a timm name, or a file of '
         'weights (%(default)s)',
     )
-    parser.add_argument('--from', dest='source', metavar='X', help=f'continue from it: {WEIGHTS}')
+    add_source(parser, f'continue from it: {WEIGHTS}', required=False)
 
 
 def add_finetune(parser: argparse.ArgumentParser) -> None:
@@ -82,25 +78,19 @@ def add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--seeds', type=positive, metavar='N', help='trainings of each kind (1, with --scratch 3)'
     )
-    parser.add_argument('--from', dest='source', required=True, metavar='X', help=WEIGHTS)
+    add_source(parser, WEIGHTS)
 
 
 def add_segment(parser: argparse.ArgumentParser) -> None:
     add_training(
         parser, 'images/ and masks/ with the same file names; classes.txt may name the labels'
     )
-    parser.add_argument('--from', dest='source', required=True, metavar='X', help=WEIGHTS)
+    add_source(parser, WEIGHTS)
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', nargs='+', metavar='IMAGES', help='files, or folders of images')
-    parser.add_argument(
-        '--from',
-        dest='source',
-        required=True,
-        metavar='OUT',
-        help='folder of a training; for --features any weights',
-    )
+    add_source(parser, 'folder of a training; for --features any weights')
     parser.add_argument(
         '--out', type=Path, default=Path('predictions'), metavar='DIR', help='(%(default)s)'
     )
@@ -110,8 +100,12 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
+def add_source(parser: argparse.ArgumentParser, text: str, required: bool = True) -> None:
+    parser.add_argument('--from', dest='source', required=required, metavar='X', help=text)
+
+
 def add_training(parser: argparse.ArgumentParser, folder: str) -> None:
-    """What all trainings take."""
+    """Options of all trainings."""
     parser.add_argument('folder', type=Path, metavar='FOLDER', help=folder)
     parser.add_argument(
         '--out', type=Path, required=True, metavar='DIR', help='configs, checkpoints, report'
@@ -135,10 +129,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     arguments = vars(parse_args())
     command = arguments.pop('command')
@@ -147,27 +137,19 @@ def main() -> None:
 
         sys.stdout.write(describe() + '\n')
         return
-    from mmengine.logging import MMLogger
 
-    from beitv2_mm import jobs  # imports what --help can spare
+    def job(logger: logging.Logger) -> Path:
+        from beitv2_mm import jobs  # imports what --help can spare
 
-    logger = MMLogger.get_instance(command, logger_name=command)
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
         if command == 'pretrain':
-            page = jobs.pretrain(jobs.PretrainOptions(**arguments), logger)
-        elif command == 'finetune':
-            page = jobs.finetune(jobs.FinetuneOptions(**arguments), logger)
-        elif command == 'segment-train':
-            page = jobs.segment_train(jobs.SegmentOptions(**arguments), logger)
-        else:
-            page = jobs.predict(**arguments, logger=logger)
-    except KeyboardInterrupt:
-        logger.warning('interrupted: run the same command again to continue')
-        sys.exit(130)
-    except (ImportError, OSError, RuntimeError, ValueError, KeyError) as error:
-        sys.exit(f'{command}: {error}')
-    logger.info(f'{"result" if command == "predict" else "report"}: {page.resolve()}')
+            return jobs.pretrain(jobs.PretrainOptions(**arguments), logger)
+        if command == 'finetune':
+            return jobs.finetune(jobs.FinetuneOptions(**arguments), logger)
+        if command == 'segment-train':
+            return jobs.segment_train(jobs.SegmentOptions(**arguments), logger)
+        return jobs.predict(**arguments, logger=logger)
+
+    run_job(command, job, outcome='result' if command == 'predict' else 'report')
 
 
 if __name__ == '__main__':

@@ -1,13 +1,14 @@
 """The whole method on real images: tokenizer, pretraining, fine-tuning, and a report.
 
-Downloads CIFAR-10, trains on the CPU or a GPU and writes OUT/report.html. What is done is skipped:
-after Ctrl-C, run the same command again.
+It downloads CIFAR-10, trains on the CPU or a GPU and writes OUT/report.html. What is done is
+skipped: after Ctrl-C, run the same command again.
 """
 
 import argparse
-import signal
-import sys
+import logging
 from pathlib import Path
+
+from beitv2_mm.jobs.command_line import run_job
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,36 +33,16 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     args = parse_args()
-    from mmengine.logging import MMLogger
+    args.out = args.out or Path('quickstart_out_fast' if args.fast else 'quickstart_out')
 
-    from beitv2_mm.jobs.quickstart import Options, run
+    def job(logger: logging.Logger) -> Path:
+        from beitv2_mm.jobs.quickstart import Options, run
 
-    logger = MMLogger.get_instance('quickstart', logger_name='quickstart')
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        options = Options(
-            out=args.out or Path('quickstart_out_fast' if args.fast else 'quickstart_out'),
-            data=args.data,
-            source=args.source,
-            seeds=args.seeds,
-            fast=args.fast,
-            restart=args.restart,
-            device=args.device,
-        )
-        page = run(options, logger)
-    except KeyboardInterrupt:
-        logger.warning('interrupted: run the same command again to continue')
-        sys.exit(130)
-    except (ImportError, OSError, RuntimeError, ValueError, KeyError) as error:
-        logger.error(error)
-        sys.exit(1)
-    logger.info(f'report: {page.resolve()}')
+        return run(Options(**vars(args)), logger)
+
+    run_job('quickstart', job)
 
 
 if __name__ == '__main__':

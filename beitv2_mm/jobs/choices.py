@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -10,8 +11,8 @@ from beitv2_mm.jobs.survey import FolderError
 from beitv2_mm.layers.arch import Arch, get_arch
 
 SMALLEST_BATCH = 8
-# Images that a network sees in all, the fewest and the most epochs, and the batch where neither
-# data nor memory limit it. On a CPU as in the quickstart, on a GPU as in the recipes for folders.
+# How many images a network sees in all, the fewest and the most epochs, and the batch where neither
+# data nor memory limits it: on a CPU as in the quickstart, on a GPU as in the recipes for folders.
 PLANS = {
     ('tokenizer', 'cpu'): (20_000, 1, 30, 64),
     ('tokenizer', 'gpu'): (3_000_000, 20, 300, 64),
@@ -27,19 +28,24 @@ SHORT = 10_000  # steps below which the quickstart's settings are taken instead 
 
 @dataclass(frozen=True)
 class Machine:
-    """What trains."""
+    """What the training runs on."""
 
     gpu_memory: int  # bytes, 0 without GPU
     cores: int
-    devices: int = 1  # that train together
+    devices: int = 1  # number of processes that train together
 
     @property
     def kind(self) -> str:
         return 'gpu' if self.gpu_memory else 'cpu'
 
+    def loader(self, workers: int) -> dict[str, Any]:
+        """Settings of a data loader, with at most so many workers."""
+        count = min(workers, self.cores) if self.gpu_memory else 1
+        return dict(num_workers=count, pin_memory=bool(self.gpu_memory))
+
 
 def this_machine(gpus: int | None = None) -> Machine:
-    """The first GPU, or so many of them; without one the cores that this process may use.
+    """The first GPU, or ``gpus`` of them; without a GPU the cores that this process may use.
 
     Raises:
         FolderError: fewer GPUs than were asked for.
@@ -63,6 +69,7 @@ class Size:
 
     @property
     def grid(self) -> int:
+        """Patches in a row."""
         return self.pixels // self.patch
 
 
@@ -70,7 +77,7 @@ def exact_size(pixels: int, patch: int) -> Size:
     """The size that the user gave.
 
     Raises:
-        FolderError: patches of so many pixels do not fill it.
+        FolderError: it is no multiple of the patch size.
     """
     if pixels % patch:
         raise FolderError(
@@ -90,29 +97,35 @@ def image_size(short_side: int) -> Size:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Numbers of one training."""
+    """The numbers of one training, and what they were chosen for."""
 
-    batch: int  # of each device
+    task: str  # a task of `PLANS`
+    arch: str | dict
+    size: Size
+    machine: Machine
+    batch: int  # images of a step on one device
     epochs: int
-    steps: int  # of an epoch
-    devices: int = 1
+    steps: int  # in an epoch
 
     @property
     def total(self) -> int:
+        """Steps of the whole training."""
         return self.epochs * self.steps
 
     @property
     def images(self) -> int:
-        """Of a step, on all devices."""
-        return self.batch * self.devices
+        """Images of a step on all devices."""
+        return self.batch * self.machine.devices
 
     @property
     def short(self) -> bool:
+        """Whether the quickstart's settings suit it better than the paper's."""
         return self.total < SHORT
 
     @property
     def warmup(self) -> float:
-        """Epochs: a twentieth of all, a step at least; rounded up, or it could hold no step."""
+        """Epochs: a twentieth of all, but at least one step; rounded up, or it could hold no
+        step."""
         return math.ceil(100 * max(self.epochs / 20, 1 / self.steps)) / 100
 
     @property
@@ -120,11 +133,34 @@ class Schedule:
         """Epochs between validations, and between checkpoints."""
         return max(1, self.epochs // 10)
 
-    def describe(self, size: Size) -> str:
-        """The plan in a line."""
+    @property
+    def learning_rate(self) -> float:
+        """The recipes' rates, scaled with the square root of the batch; for short schedules the
+        quickstart's, which are also divided by the width."""
+        width = get_arch(self.arch).embed_dims
+        small = width < 768
+        rate, batch = {  # rates, and the batches that they belong to
+            'tokenizer': (1e-4, 64) if small else (5e-5, 512),
+            'pretrain': (5e-4, 128) if small else (1.5e-3, 2048),
+            'finetune': (5e-4, 1024),
+            'segment': (5e-5 if width <= 768 else 3e-5, 16),
+        }[self.task]
+        if self.short:
+            rate, batch, reference_width = {
+                'tokenizer': (1.5e-3, 64, 96),
+                'pretrain': (3e-3, 32, 128),
+                'finetune': (1e-3, 32, 96),  # lower than the quickstart's: wide weights need less
+                'segment': (1e-3, 32, 96),
+            }[self.task]
+            rate = rate * reference_width / width
+        return float(f'{rate * math.sqrt(self.images / batch):.2g}')
+
+    def describe(self) -> str:
+        """The schedule in a line."""
         return (
             f'{self.epochs} epochs of {self.steps} steps ({self.total} in all), '
-            f'{self.images} images a step, {size.pixels} px in patches of {size.patch} px'
+            f'{self.images} images a step, {self.size.pixels} px in patches of '
+            f'{self.size.patch} px'
         )
 
 
@@ -158,7 +194,7 @@ def schedule(
     chosen = epochs or min(max(round(seen / num_images), low), high)
     steps = num_images // (batch * machine.devices)
     chosen = max(chosen, 3 - steps)  # one step to warm up, one to train
-    return Schedule(batch, chosen, steps, machine.devices)
+    return Schedule(task, arch, size, machine, batch, chosen, steps)
 
 
 def fitting_batch(arch: Arch, size: Size, machine: Machine) -> int:
@@ -176,30 +212,8 @@ def fitting_batch(arch: Arch, size: Size, machine: Machine) -> int:
     return int((machine.gpu_memory * 2 / 3 - weights) / (2 * block * arch.num_layers))
 
 
-def learning_rate(task: str, arch: str | dict, plan: Schedule) -> float:
-    """The recipes' rates, scaled with the square root of the batch; the quickstart's for short
-    schedules, divided by the width."""
-    width = get_arch(arch).embed_dims
-    small = width < 768
-    reference = {  # rate and batch it belongs to
-        'tokenizer': (1e-4, 64) if small else (5e-5, 512),
-        'pretrain': (5e-4, 128) if small else (1.5e-3, 2048),
-        'finetune': (5e-4, 1024),
-        'segment': (5e-5 if width <= 768 else 3e-5, 16),
-    }[task]
-    if plan.short:
-        rate, batch, its_width = {
-            'tokenizer': (1.5e-3, 64, 96),
-            'pretrain': (3e-3, 32, 128),
-            'finetune': (1e-3, 32, 96),  # lower than the quickstart's: wide weights need less
-            'segment': (1e-3, 32, 96),
-        }[task]
-        reference = (rate * its_width / width, batch)
-    return float(f'{reference[0] * math.sqrt(plan.images / reference[1]):.2g}')
-
-
 def num_codes(arch: str | dict, num_images: int, size: Size) -> int:
-    """A power of two: 32 patches a code at least, and no more codes than the recipes have."""
+    """A power of two: at least 32 patches a code, and no more codes than the recipes have."""
     width = get_arch(arch).embed_dims
     most = 1024 if width <= 192 else 2048 if width <= 384 else 8192
     patches = num_images * size.grid**2

@@ -4,27 +4,50 @@ A tool reads its arguments first and imports what it works with after that.
 """
 
 import os
+import signal
+import sys
 from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     import torch
 
 
+def run_job(name: str, job: Callable[['Logger'], Path], outcome: str = 'report') -> None:
+    """Runs a job and logs the path of its outcome. Ctrl-C, SIGTERM and expected errors end the
+    process with a message instead of a traceback."""
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_instance(name, logger_name=name)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        path = job(logger)
+    except KeyboardInterrupt:
+        logger.warning('interrupted: run the same command again to continue')
+        sys.exit(130)
+    except (ImportError, OSError, RuntimeError, ValueError, KeyError) as error:
+        sys.exit(f'{name}: {error}')
+    logger.info(f'{outcome}: {path.resolve()}')
+
+
 def let_threads_sleep() -> None:
-    """Lets waiting threads of PyTorch sleep soon; to be called before PyTorch is imported.
+    """Lets waiting threads of PyTorch sleep soon; call it before PyTorch is imported.
 
     Threads that spin while they wait make steps three to ten times as long when other programs use
     the cores as well; threads that sleep at once make steps of a small network half as long again,
-    since every operation has to wake them. GCC's OpenMP can do both: it spins for some
-    microseconds, then sleeps. A user's own OMP_WAIT_POLICY or GOMP_SPINCOUNT stays.
+    since every operation has to wake them. GCC's OpenMP can do both: it spins for a few
+    microseconds, then sleeps. The user's own OMP_WAIT_POLICY or GOMP_SPINCOUNT stays.
     """
     if not {'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'} & os.environ.keys():
         os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT='10000')
 
 
 class Overrides(Action):
-    """mmengine's DictAction, whose mistakes are the parser's errors."""
+    """mmengine's DictAction; what it cannot parse becomes an error of the parser."""
 
     def __call__(
         self, parser: ArgumentParser, namespace: Namespace, values: Any, option: Any = None
@@ -39,7 +62,7 @@ class Overrides(Action):
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
-    """The options that both tools have, with the meaning they have in every mm project."""
+    """Options of train.py and test.py, with the meaning that they have in every mm project."""
     parser.add_argument('--work-dir', help='where logs and checkpoints go (./work_dirs/CONFIG)')
     parser.add_argument(
         '--cfg-options',
@@ -57,12 +80,12 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--verbose',
         action='store_true',
-        help='also show the whole config, the environment and the hooks, which the log file has',
+        help='also show the config, the environment and the hooks, which the log file always has',
     )
 
 
 def add_device(parser: ArgumentParser) -> None:
-    """Adds ``--device``, by default the accelerator that mmengine would train on."""
+    """Adds ``--device``; the default is the accelerator that mmengine would train on."""
     parser.add_argument(
         '--device',
         type=device,
@@ -72,10 +95,10 @@ def add_device(parser: ArgumentParser) -> None:
 
 
 def device(name: str) -> 'torch.device':
-    """The type of a command line's ``--device``.
+    """The device that ``--device`` names.
 
     Raises:
-        ArgumentTypeError: no such device here.
+        ArgumentTypeError: there is no such device here.
     """
     import torch
 

@@ -2,36 +2,31 @@
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config
 
 from beitv2_mm import config_root
-from beitv2_mm.jobs import recipes
-from beitv2_mm.jobs.choices import Size, schedule, this_machine
+from beitv2_mm.jobs import pictures, recipes
+from beitv2_mm.jobs.choices import schedule, this_machine
 from beitv2_mm.jobs.options import FinetuneOptions, is_new, record_command
-from beitv2_mm.jobs.pictures import ONE_TRAINING, RULES, curves_pictures, describe_machine, records
-from beitv2_mm.jobs.quickstart_settings import FINETUNE_METRICS
 from beitv2_mm.jobs.stages import Metrics, Results, Stage, Stages, artifact
-from beitv2_mm.jobs.survey import FolderError, Survey, require_classes, survey
+from beitv2_mm.jobs.survey import Survey, require_classes, survey
 from beitv2_mm.jobs.training import train, training_stage
 from beitv2_mm.jobs.weights import find_weights
 from beitv2_mm.jobs.writing import write_config
 from beitv2_mm.registry import DATASETS
 from beitv2_mm.visualization.accuracy import accuracy
-from beitv2_mm.visualization.curves import Panel, Scalars, read_scalars
+from beitv2_mm.visualization.curves import Panel, read_scalars
 from beitv2_mm.visualization.outcomes import ClassifierReport
 from beitv2_mm.visualization.report_page import publish
 
-# Images held out: all of them are read before the training, to leave unreadable ones out.
-MOST = 5000
+MOST = 5000  # images held out: all are read before the training, to leave out the unreadable ones
 ONE_SPLIT = 'One split and one set of weights to start from: the spread is only that of the seeds.'
-FIRST_SEED = 'Curves are of the first seed.'
 
 
 def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
-    """Fine-tune a classifier on folders of images, or probe the weights; what is done already is
+    """Fine-tunes a classifier on folders of images, or probes the weights; what is done already is
     skipped. Returns the page.
 
     Raises:
@@ -41,24 +36,8 @@ def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
     path = options.out / 'finetune.py'
     found = survey(options.folder, with_label=True)
     require_classes(found)
-    if options.out.resolve() == Path(options.source).resolve():
-        raise FolderError('--out is --from: give the classifier a folder of its own.')
     if is_new(options, [path]):
-        machine = this_machine(options.gpus)
-        logger.info(found.describe())
-        weights = find_weights(options.source, options.image_size)
-        held_out = max(1, min(50, min(found.classes.values()) // 5, MOST // len(found.classes)))
-        left = found.num_images - held_out * len(found.classes)
-        size = Size(weights.img_size, weights.patch_size)
-        plan = schedule(
-            'finetune', left, weights.arch, size, machine, options.epochs, options.batch_size
-        )
-        head: recipes.Head = 'knn' if options.probe else options.head
-        if head != 'knn':
-            logger.info(f'finetune: {plan.describe(size)}')
-        cfg = recipes.finetune(config_root(), found, weights, held_out, plan, machine, head)
-        record_command(options)
-        write_config(cfg, path, head, options.folder, size, plan, machine)
+        _write_config(options, found, path, logger)
     seeds = options.seeds or (3 if options.scratch else 1)
     count = 1 if options.probe else seeds * (1 + options.scratch)
     stages = Stages(options.out, logger, count)
@@ -69,6 +48,24 @@ def finetune(options: FinetuneOptions, logger: logging.Logger) -> Path:
         _run_finetunings(stages, options, path, logger, seeds)
     report = finetuning_report(stages.results, path, found, options)
     return publish(report, options.out, logger)
+
+
+def _write_config(
+    options: FinetuneOptions, found: Survey, path: Path, logger: logging.Logger
+) -> None:
+    machine = this_machine(options.gpus)
+    logger.info(found.describe())
+    weights = find_weights(options.source, options.image_size)
+    held_out = max(1, min(50, min(found.classes.values()) // 5, MOST // len(found.classes)))
+    left = found.num_images - held_out * len(found.classes)
+    user = options.epochs, options.batch_size
+    plan = schedule('finetune', left, weights.arch, weights.size, machine, *user)
+    head: recipes.Head = 'knn' if options.probe else options.head
+    if head != 'knn':
+        logger.info(f'finetune: {plan.describe()}')
+    cfg = recipes.finetune(found, weights, held_out, plan, head)
+    record_command(options)
+    write_config(cfg, path, head, options.folder, plan)
 
 
 def _run_finetunings(
@@ -86,8 +83,8 @@ def _run_finetunings(
             later -= 1
             stage = training_stage(
                 f'{way}_seed{seed}' if seed else way,
+                'finetune',
                 path,
-                FINETUNE_METRICS,
                 logger,
                 # The config, which may have been edited, decides the seed of the first.
                 {**changes, 'randomness.seed': seed} if seed or changes else {},
@@ -98,7 +95,7 @@ def _run_finetunings(
 
 
 def _test(path: Path, folder: Path, logger: logging.Logger) -> Metrics:
-    """Top-1 of a config that trains nothing."""
+    """The top-1 accuracy of a config that trains nothing."""
     checkpoint = Config.fromfile(path).model.backbone.init_cfg.checkpoint
     out = folder / 'metrics.json'
     tool = config_root() / 'tools/test.py'
@@ -113,65 +110,60 @@ def finetuning_report(
     """Figures of a fine-tuned classifier, or of a probe; beside it those from scratch."""
     cfg = Config.fromfile(config)
     held_out = DATASETS.build((cfg.get('val_dataloader') or cfg.test_dataloader).dataset)
-    ways = {
-        way: accuracy([r.metrics['accuracy/top1'] for n, r in results.items() if _way(n) == way])
-        for way in dict.fromkeys(map(_way, results))
+    names = {
+        'finetune': dict(full='fine-tuned', linear='linear, frozen features')[options.head],
+        'scratch': 'from scratch',
+        'probe': 'k-NN of frozen features',
     }
-    trained = {name: result for name, result in results.items() if name != 'probe'}
-    label = dict(full='fine-tuned', linear='linear, frozen features')[options.head]
-    names = {'finetune': label, 'scratch': 'from scratch', 'probe': 'k-NN of frozen features'}
-    firsts = {names[n]: read_scalars(r.folder) for n, r in trained.items() if n in names}
-    panels = _classifier_panels(firsts)
-    out = config.parent
-    first = next(iter(results.values()))
+    top1: dict[str, list[float]] = {}
+    for stage, result in results.items():
+        label = names[stage.split('_seed')[0]]
+        top1.setdefault(label, []).append(result.metrics['accuracy/top1'])
+    several = len(results) > len(top1)
     usage = []
-    if trained:
-        usage = [
-            ('Classify other images', f'python -m beitv2_mm predict IMAGES --from {out}'),
-            (
-                'Classify an image in Python',
-                'from beitv2_mm.apis import ClassificationInferencer\n'
-                f"ClassificationInferencer('{config}', '{artifact(first.folder)}')('x.jpg')",
-            ),
-        ]
+    if not options.probe:
+        checkpoint = artifact(results['finetune'].folder)
+        usage = pictures.usage('Classify', 'ClassificationInferencer', config, checkpoint)
     if options.probe or options.head == 'linear':
         usage.append(
             (
                 'Train the whole network',
                 f'python -m beitv2_mm finetune {options.folder} --from {options.source} '
-                f'--out {out}_full',
+                f'--out {config.parent}_full',
             )
         )
     return ClassifierReport(
         title=f'Classifier of {found.folder.resolve().name}',
-        summary=f'{label if trained else names["probe"]}, from {options.source}.',
-        results={names[way]: value for way, value in ways.items()},
+        summary=f'{next(iter(top1))}, from {options.source}.',
+        results={label: accuracy(values) for label, values in top1.items()},
         num_images=len(held_out),
         num_classes=len(found.classes),
         largest_class=100 * max(found.classes.values()) / sum(found.classes.values()),
-        stages=records(results),
-        machine=describe_machine('auto'),
+        **pictures.what_ran(results),
         settings=[('finetune', str(config), {})],
         limits=[
-            RULES,
-            ONE_SPLIT if len(results) > len(ways) else ONE_TRAINING,
+            pictures.RULES,
+            ONE_SPLIT if several else pictures.ONE_TRAINING,
             'The images held out come from the same folders: new ones may look different.',
         ],
         commands=usage,
-        pictures=curves_pictures(panels, FIRST_SEED if len(results) > len(ways) else ''),
+        pictures=pictures.curves_pictures(
+            [] if options.probe else _panels(results, names),
+            'Curves are of the first seed.' if several else '',
+        ),
     )
 
 
-def _classifier_panels(runs: Mapping[str, Scalars]) -> list[Panel]:
-    """Curves of several ways, by their labels."""
+def _panels(results: Results, names: dict[str, str]) -> list[Panel]:
+    """Curves of the first seed of each way."""
+    runs = {
+        label: read_scalars(results[name].folder)
+        for name, label in names.items()
+        if name in results
+    }
     losses = {label: run['loss'] for label, run in runs.items()}
     top1 = {label: run['val/accuracy/top1'] for label, run in runs.items()}
     return [
         Panel('Loss on training images', losses),
         Panel('Top-1 on images held out', top1, x_label='epoch', percent=True),
     ]
-
-
-def _way(stage: str) -> str:
-    """'scratch_seed2' -> 'scratch'"""
-    return stage.split('_seed')[0]

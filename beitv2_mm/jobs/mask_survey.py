@@ -1,9 +1,8 @@
-"""What lies in a folder of images and masks: pairs, classes, and which of them validate."""
+"""A survey of a folder of images and masks: pairs, classes, and the split for validation."""
 
 import logging
 import os
 import random
-import statistics
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ from mmengine.utils import track_iter_progress
 
 from beitv2_mm.datasets.image_folder import EXTENSIONS
 from beitv2_mm.datasets.listing import walk
-from beitv2_mm.datasets.reading import UnreadableImageError, open_image, read_image, read_labels
+from beitv2_mm.datasets.reading import UnreadableImageError, read_image, read_labels
 from beitv2_mm.datasets.sampling import sample
-from beitv2_mm.jobs.survey import SAMPLE, FolderError
+from beitv2_mm.jobs.survey import FolderError, median_side
 from beitv2_mm.segmentation.load_mask import IGNORE
 
 SUBSETS = {'train': ('train', 'training'), 'val': ('val', 'validation')}
@@ -29,7 +28,7 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class MaskSurvey:
-    """What was found; names are relative to images/ and have no extension."""
+    """What is known of a folder; names are relative to images/ and have no extension."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -41,15 +40,24 @@ class MaskSurvey:
     def num_images(self) -> int:
         return len(self.train) + len(self.val)
 
+    def describe(self) -> str:
+        """The survey in a line."""
+        names = ', '.join(self.classes[:5]) + (', ...' if self.classes[5:] else '')
+        return (
+            f'{self.num_images} images with masks, {len(self.classes)} classes ({names}), '
+            f'{self.short_side} px on the short side'
+        )
+
 
 def survey_masks(folder: Path) -> MaskSurvey:
-    """Pair images with masks and read all labels.
+    """Pairs images with masks and reads all labels.
 
     Class names are the lines of ``FOLDER/classes.txt``, or 'class 0', 'class 1' and so on. A split
     into ``images/train`` and ``images/val`` is kept; otherwise a tenth, drawn at random, validates.
 
     Raises:
-        FolderError: folders, masks or classes are missing, or labels that no class has.
+        FolderError: folders, masks or classes are missing, masks have a label that no class has, or
+            no image can be read.
     """
     images, masks = folder / 'images', folder / 'masks'
     for part in (images, masks):
@@ -71,15 +79,8 @@ def survey_masks(folder: Path) -> MaskSurvey:
     classes = _classes(folder, {name: masks / f'{name}.png' for name in files})
     train, val = _split(list(files))
     val = _readable(val, files, masks)
-    sides = []
-    for path in sample(list(files.values()), SAMPLE):
-        try:
-            sides.append(min(open_image(path).size))
-        except UnreadableImageError:
-            continue
-    if not sides:
-        raise FolderError(f'Not one of a sample of images in {images} can be read.')
-    return MaskSurvey(folder, classes, train, val, round(statistics.median(sides)))
+    side = median_side([str(path) for path in sample(list(files.values()))], str(images))
+    return MaskSurvey(folder, classes, train, val, side)
 
 
 def _split(names: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -92,8 +93,8 @@ def _split(names: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _readable(names: tuple[str, ...], files: dict[str, Path], masks: Path) -> tuple[str, ...]:
-    """The names whose image and mask can be read: a validation stops at the others, which a
-    training skips."""
+    """The names whose image and mask can be read; a training skips the others, but a validation
+    would stop at them."""
     readable = []
     for name in track_iter_progress(list(names)):
         try:
@@ -109,7 +110,7 @@ def _readable(names: tuple[str, ...], files: dict[str, Path], masks: Path) -> tu
 
 
 def _classes(folder: Path, masks: dict[str, Path]) -> tuple[str, ...]:
-    """Names for the labels of all masks."""
+    """The names of the classes, whose labels all masks are checked for."""
     seen: Counter[int] = Counter()
     example: dict[int, Path] = {}
     for path in track_iter_progress(list(masks.values())):

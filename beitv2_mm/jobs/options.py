@@ -1,4 +1,4 @@
-"""The command lines of jobs, and the record of them in a job's folder."""
+"""The options of jobs, and the record of them in a job's folder."""
 
 import dataclasses
 import json
@@ -12,12 +12,12 @@ from beitv2_mm.jobs.efficientnet import TEACHER_FILE
 from beitv2_mm.jobs.survey import FolderError
 
 RECORD = 'run.json'
-LISTS = {'train': 'train.txt', 'val': 'val.txt'}  # of the images that a segmentor sees
+LISTS = {'train': 'train.txt', 'val': 'val.txt'}  # files that list the images of a segmentor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command lines share; None leaves the choice to the data and the machine."""
+    """The options of all trainings; None leaves the choice to the data and the machine."""
 
     command: ClassVar[str]
 
@@ -25,7 +25,7 @@ class Options:
     out: Path
     source: str | None = None  # --from
     epochs: int | None = None
-    batch_size: int | None = None  # of each device
+    batch_size: int | None = None  # images of a step on each device
     image_size: int | None = None
     gpus: int | None = None
     resume: bool = False  # refuse to start a new run
@@ -33,17 +33,17 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(Options):
-    """The command line of `pretrain`."""
+    """The options of `pretrain`."""
 
     command = 'pretrain'
 
-    arch: str | None = None  # tiny, or that of the weights
+    arch: str | None = None  # None: tiny, or that of the weights
     teacher: str = 'clip'
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(Options):
-    """The command line of `finetune`."""
+    """The options of `finetune`."""
 
     command = 'finetune'
 
@@ -51,12 +51,12 @@ class FinetuneOptions(Options):
     head: Literal['full', 'linear'] = 'full'
     probe: bool = False
     scratch: bool = False
-    seeds: int | None = None  # 3 with scratch, otherwise 1
+    seeds: int | None = None  # None: 3 with scratch, otherwise 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions(Options):
-    """The command line of `segment-train`."""
+    """The options of `segment-train`."""
 
     command = 'segment-train'
 
@@ -67,8 +67,11 @@ def is_new(options: Options, files: Iterable[Path]) -> bool:
     """Whether the configs have to be written. Those of the same command stay, edited or not.
 
     Raises:
-        FolderError: the folder is another command's, or not ours, or there is nothing to resume.
+        FolderError: the output folder belongs to another command, holds other files or is the
+            source; or there is nothing to resume.
     """
+    if options.source and options.out.resolve() == Path(options.source).resolve():
+        raise FolderError('--out is --from: give the new training a folder of its own.')
     record = options.out / RECORD
     if options.resume and not record.is_file():
         raise FolderError(f'--resume, but {options.out} holds no run: leave it out to start one.')
@@ -89,7 +92,7 @@ def is_new(options: Options, files: Iterable[Path]) -> bool:
 
 
 def record_command(options: Options) -> None:
-    """Say whose the folder is, once nothing stands against the training."""
+    """Records in the output folder which command it belongs to, once the training can start."""
     options.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_arguments(options), indent=2, ensure_ascii=False) + '\n'
     write_atomic(options.out / RECORD, text.encode())

@@ -1,21 +1,23 @@
-"""What the reports of all jobs draw: learning curves, codes, masks; and where it was measured."""
+"""What the reports of all jobs have in common: figures, learning curves, pictures, where it ran."""
 
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mmengine
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
-from torch import nn
+from mmengine.config import Config
 
 from beitv2_mm.apis.codes import code_pictures
 from beitv2_mm.checkpoint import load
+from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.datasets.seeding import numpy_seed
-from beitv2_mm.jobs.stages import Results, count_cores
+from beitv2_mm.jobs.stages import Results, artifact, count_cores
 from beitv2_mm.registry import DATASETS, MODELS, TRANSFORMS, type_name
+from beitv2_mm.visualization.canvas import spread
 from beitv2_mm.visualization.curves import (
     Panel,
     Scalars,
@@ -33,7 +35,7 @@ GUESS = 'baseline: commonest class everywhere'
 
 
 def describe_machine(device: str) -> dict[str, str]:
-    """What the figures and times were measured with."""
+    """The machine and the libraries with which figures and times were measured."""
     gpu = device != 'cpu' and torch.cuda.is_available()
     return {
         'device': torch.cuda.get_device_name() if gpu else f'CPU, {count_cores()} cores',
@@ -46,10 +48,37 @@ def describe_machine(device: str) -> dict[str, str]:
     }
 
 
-def records(results: Results) -> list[StageRecord]:
-    """What ran, for a report."""
+def what_ran(results: Results, device: str = 'auto') -> dict[str, Any]:
+    """Fields of every report: the stages and the machine."""
+    return dict(
+        stages=[StageRecord(name, r.seconds, str(r.folder)) for name, r in results.items()],
+        machine=describe_machine(device),
+    )
+
+
+def pretraining_figures(results: Results) -> dict[str, Any]:
+    """Fields of every report on a pretraining; those that an earlier version did not measure are
+    None."""
+    tokenizer, mim = results['tokenizer'].metrics, results['pretrain'].metrics
+    return dict(
+        cosine=tokenizer['cosine'],
+        cosine_constant=tokenizer.get('cosine_constant'),
+        codebook_usage=tokenizer['codebook_usage'],
+        mim_accuracy=mim['accuracy_main'],
+        mim_accuracy_aggregation=mim['accuracy_aggregation'],
+        accuracy_constant=mim.get('accuracy_constant'),
+    )
+
+
+def usage(verb: str, inferencer: str, config: Path, checkpoint: Path) -> list[tuple[str, str]]:
+    """How to apply a training to other images: purposes and what to type."""
     return [
-        StageRecord(name, result.seconds, str(result.folder)) for name, result in results.items()
+        (f'{verb} other images', f'python -m beitv2_mm predict IMAGES --from {config.parent}'),
+        (
+            f'{verb} an image in Python',
+            f'from beitv2_mm.apis import {inferencer}\n'
+            f"{inferencer}('{config}', '{checkpoint}')('x.jpg')",
+        ),
     ]
 
 
@@ -73,24 +102,21 @@ def _constant(panel: Panel) -> str:
     return ''.join(f' ({value:.4g}{" %" if panel.percent else ""})' for value in last)
 
 
-def pretraining_panels(tokenizer_dir: Path, pretrain_dir: Path) -> list[Panel]:
-    """Curves of both stages, from their work directories."""
-    tokenizer, pretrain = read_scalars(tokenizer_dir), read_scalars(pretrain_dir)
-    usage = _select(tokenizer, 'codebook_usage_')
+def pretraining_panels(results: Results) -> list[Panel]:
+    """Curves of the tokenizer and of the pretraining."""
+    tokenizer, mim = (read_scalars(results[name].folder) for name in ('tokenizer', 'pretrain'))
+    in_use = _select(tokenizer, 'codebook_usage_')
+    right = _select(mim, 'accuracy_')
     return [
         Panel('Tokenizer: losses', _select(tokenizer, 'loss_')),
-        Panel('Tokenizer: codebook in use', usage, percent=True, whole=True),
-        Panel('Pretraining: losses', _select(pretrain, 'loss_')),
-        Panel(
-            'Pretraining: accuracy on masked patches',
-            _select(pretrain, 'accuracy_'),
-            percent=True,
-        ),
+        Panel('Tokenizer: codebook in use', in_use, percent=True, whole=True),
+        Panel('Pretraining: losses', _select(mim, 'loss_')),
+        Panel('Pretraining: accuracy on masked patches', right, percent=True),
     ]
 
 
 def _select(scalars: Scalars, prefix: str) -> Scalars:
-    """Training's curves whose names begin with `prefix`, under what the rest is called."""
+    """The curves of the training whose names begin with ``prefix``, named by the rest."""
     return {
         BRANCHES.get(rest := name.removeprefix(prefix), rest): curve
         for name, curve in scalars.items()
@@ -98,10 +124,9 @@ def _select(scalars: Scalars, prefix: str) -> Scalars:
     }
 
 
-def count_classes(config: ConfigDict) -> np.ndarray:
-    """How many pixels of a data set of images and masks have each class, (K,); those without one
-    are left out."""
-    dataset = DATASETS.build(config)
+def count_classes(dataset: Any) -> np.ndarray:
+    """How many pixels of a data set of images and masks have each class, (K,); pixels without a
+    class are left out."""
     counts: np.ndarray = np.zeros(len(dataset.metainfo['classes']), dtype=np.int64)
     for index in range(len(dataset)):
         labels = dataset[index]['data_samples'].gt_sem_seg.data.cpu().numpy()
@@ -110,32 +135,42 @@ def count_classes(config: ConfigDict) -> np.ndarray:
 
 
 def guess_everywhere(counts: np.ndarray) -> SegmentationScore:
-    """What the commonest class everywhere scores, where classes have `counts` (K,) pixels."""
+    """What predicting the commonest class everywhere scores, where classes have ``counts`` (K,)
+    pixels."""
     share, present = 100 * counts.max() / counts.sum(), (counts > 0).sum()
     return SegmentationScore(GUESS, float(share / present), float(100 / present), float(share))
 
 
 def pictures_of_codes(
-    images: np.ndarray, configs: Sequence[Config], checkpoints: Sequence[Path], kind: str
+    configs: Sequence[Config], results: Results, kind: str, count: int
 ) -> list[Picture]:
-    """`code_pictures` of a trained tokenizer and of the transformer pretrained with it.
+    """`code_pictures` of a trained tokenizer and of the transformer pretrained with it, on images
+    that the tokenizer is validated on.
 
     Args:
-        images: uint8 (M, H, W, C), at least two.
-        configs, checkpoints: of the tokenizer and of the pretraining.
+        configs: of the tokenizer and of the pretraining.
+        results: of both.
         kind: what the captions call the images, e.g. 'test images'.
+        count: number of images, spread over the data set; fewer where it is smaller.
     """
-    tokenizer, pretrainer = map(_trained, configs, checkpoints)
-    count = min(8, len(images) // 2)
-    masks = draw_masks(images[:count], configs[1])
-    return code_pictures(images, tokenizer, pretrainer, masks, num_maps=count, kind=kind)
+    images = validation_images(configs[0], count)
+    tokenizer, pretrainer = (MODELS.build(cfg.model) for cfg in configs)
+    for model, stage in ((tokenizer, 'tokenizer'), (pretrainer, 'pretrain')):
+        load(model, artifact(results[stage].folder))
+        model.eval()
+    shown = min(8, len(images) // 2)
+    masks = draw_masks(images[:shown], configs[1])
+    return code_pictures(images, tokenizer, pretrainer, masks, num_maps=shown, kind=kind)
 
 
-def _trained(cfg: Config, checkpoint: Path) -> nn.Module:
-    """The model of a config with the weights of a finished stage."""
-    model = MODELS.build(cfg.model)
-    load(model, checkpoint)
-    return model.eval()
+def validation_images(cfg: Config, count: int) -> np.ndarray:
+    """Images as the validation of a config sees them, uint8 (M, H, W, C), colours in RGB."""
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    inputs = [dataset[int(index)]['inputs'] for index in spread(len(dataset), count)]
+    images = torch.stack(inputs)  # (M, C, H, W), colours in BGR
+    if dataset.channels == COLOURS:
+        images = images.flip(1)
+    return images.permute(0, 2, 3, 1).numpy()
 
 
 def draw_masks(images: np.ndarray, cfg: Config) -> np.ndarray:

@@ -1,18 +1,16 @@
-"""What a finished job says of new images: classes, masks or features."""
+"""`python -m beitv2_mm predict`: classes, masks or features of new images."""
 
 import csv
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.utils import ProgressBar
 from PIL import Image, ImageOps
 
-from beitv2_mm import config_root
 from beitv2_mm.apis import (
     ClassificationInferencer,
     FeatureInferencer,
@@ -23,12 +21,11 @@ from beitv2_mm.apis import (
 from beitv2_mm.apis.files import result_names
 from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.pixel_rules import COLOURS
-from beitv2_mm.jobs.choices import Size
-from beitv2_mm.jobs.recipe_parts import resize
-from beitv2_mm.jobs.recipes import KNN
+from beitv2_mm.jobs.recipe_parts import resize, shipped
+from beitv2_mm.jobs.recipes import CLASSIFIERS
 from beitv2_mm.jobs.stages import artifact
 from beitv2_mm.jobs.survey import FolderError
-from beitv2_mm.jobs.weights import Weights, find_weights
+from beitv2_mm.jobs.weights import Weights, find_weights, finished
 from beitv2_mm.visualization.canvas import as_picture, beside, new_canvas, write
 
 BATCH = 16
@@ -38,7 +35,7 @@ THUMBNAIL = 160  # pixels
 
 
 class Job(NamedTuple):
-    """A finished training of a job's folder."""
+    """A finished training in a folder."""
 
     task: str  # 'segment' or 'finetune'
     config: Path
@@ -46,16 +43,15 @@ class Job(NamedTuple):
 
 
 def find_job(source: Path) -> Job:
-    """The last training that a folder holds.
+    """The segmentor or classifier in a folder.
 
     Raises:
-        FolderError: it holds none that is finished.
+        FolderError: there is no finished one.
     """
-    for task in ('segment', 'finetune'):
-        config = source / f'{task}.py'
-        if config.is_file() and (source / task / 'done.json').is_file():
-            return Job(task, config, str(artifact(source / task)))
-    if (source / 'pretrain/done.json').is_file():
+    task = finished(source)
+    if task in ('segment', 'finetune'):
+        return Job(task, source / f'{task}.py', str(artifact(source / task)))
+    if task == 'pretrain':
         raise FolderError(
             f'{source} is a pretraining, which knows no classes: add --features, or finetune first '
             f'(python -m beitv2_mm finetune CLASSES --from {source} --out OUT).'
@@ -74,15 +70,15 @@ def predict(
     device: str | None = None,
     logger: logging.Logger | None = None,
 ) -> Path:
-    """Classes as ``predictions.csv`` and pictures, masks as PNGs and overlays, or features as
-    ``features.npz`` with 'files' and 'features' (n, D). Unreadable images are listed in
-    ``unreadable.csv``. Returns what to look at.
+    """Writes classes as ``predictions.csv`` and pictures, masks as PNGs and overlays, or features
+    as ``features.npz`` with 'files' and 'features' (n, D). Unreadable images are listed in
+    ``unreadable.csv``. Returns the file or folder to look at.
 
     Args:
         source: the folder of a finished job; for features any weights, see `find_weights`.
 
     Raises:
-        FolderError: no such job, or one that only gives features.
+        FolderError: there is no such job, or it only gives features, or no image can be read.
         FileNotFoundError: there are no images.
     """
     job = None if features else find_job(Path(source))
@@ -90,15 +86,19 @@ def predict(
     files = find_images(images)
     out.mkdir(parents=True, exist_ok=True)
     bar = ProgressBar(len(files))
+    unreadable: dict[str, str] = {}
+    inferencer: Any
     if weights:
-        result, unreadable = _features(files, weights, out, device, bar)
+        inferencer = _feature_inferencer(weights, device)
+        result = _write_features(_forward(files, inferencer, bar, unreadable), out)
     elif job and job.task == 'segment':
         inferencer = SegmentationInferencer(job.config, job.checkpoint, device)
         unreadable = segment_images(files, inferencer, out, progress=bar.update)
         result = out / 'overlays'
     else:
         assert job
-        result, unreadable = _classes(files, job, out, device, bar)
+        inferencer = ClassificationInferencer(job.config, job.checkpoint, device)
+        result = _write_classes(_forward(files, inferencer, bar, unreadable), inferencer, out)
     if unreadable:
         _table(out / 'unreadable.csv', ('file', 'reason'), unreadable.items())
     if logger:
@@ -108,10 +108,11 @@ def predict(
     return result
 
 
-def _batches(
+def _forward(
     files: Sequence[str], inferencer: Any, bar: ProgressBar, unreadable: dict[str, str]
-) -> Iterator[tuple[list[str], dict]]:
-    """Names and the collated images of each batch; what cannot be read goes to ``unreadable``."""
+) -> dict[str, Any]:
+    """The model's output for each file; files that cannot be read go to ``unreadable``."""
+    outputs: dict[str, Any] = {}
     for start in range(0, len(files), BATCH):
         chunk = files[start : start + BATCH]
         prepared = {}
@@ -121,48 +122,39 @@ def _batches(
             except ValueError as error:
                 unreadable[file] = str(error)
         if prepared:
-            yield list(prepared), default_collate(list(prepared.values()))
+            data = default_collate(list(prepared.values()))
+            outputs.update(zip(prepared, inferencer.forward(data), strict=True))
         bar.update(len(chunk))
+    return outputs
 
 
-def _features(
-    files: Sequence[str], weights: Weights, out: Path, device: str | None, bar: ProgressBar
-) -> tuple[Path, dict[str, str]]:
-    """The mean patch token after the last block, normalised."""
+def _feature_inferencer(weights: Weights, device: str | None) -> FeatureInferencer:
+    """An inferencer whose feature is the mean patch token after the last block, normalised."""
     if weights.in_channels != COLOURS:
         raise FolderError(
             f'{weights.checkpoint} takes images of {weights.in_channels} channels, and --features '
             'reads colours: use FeatureInferencer with the config of its training.'
         )
-    cfg = Config.fromfile(config_root() / KNN)
+    cfg = shipped(CLASSIFIERS['knn'])
     cfg.model.backbone.update(weights.backbone())
-    resize(cfg.test_dataloader.dataset.pipeline, Size(weights.img_size, weights.patch_size))
-    inferencer = FeatureInferencer(cfg, weights.checkpoint, device)
-    names: list[str] = []
-    rows: list[np.ndarray] = []
-    unreadable: dict[str, str] = {}
-    for batch, data in _batches(files, inferencer, bar, unreadable):
-        names += batch
-        rows += [outputs[-1].float().cpu().numpy() for outputs in inferencer.forward(data)]
+    resize(cfg.test_dataloader.dataset.pipeline, weights.size)
+    return FeatureInferencer(cfg, weights.checkpoint, device)
+
+
+def _write_features(outputs: dict[str, Any], out: Path) -> Path:
+    features = np.array([output[-1].float().cpu().numpy() for output in outputs.values()])
     path = out / 'features.npz'
     with atomic(path) as temporary, temporary.open('wb') as file:
-        np.savez(file, files=np.array(names), features=np.array(rows))
-    return path, unreadable
+        np.savez(file, files=np.array(list(outputs)), features=features)
+    return path
 
 
-def _classes(
-    files: Sequence[str], job: Job, out: Path, device: str | None, bar: ProgressBar
-) -> tuple[Path, dict[str, str]]:
-    inferencer = ClassificationInferencer(job.config, job.checkpoint, device)
-    results: dict[str, dict] = {}
-    unreadable: dict[str, str] = {}
-    for batch, data in _batches(files, inferencer, bar, unreadable):
-        found = inferencer.postprocess(inferencer.forward(data), [], top_k=TOP)
-        results.update(zip(batch, found, strict=True))
+def _write_classes(outputs: dict[str, Any], inferencer: Any, out: Path) -> Path:
+    results = inferencer.postprocess(list(outputs.values()), [], top_k=TOP)
     ranked = {
         file: result.get('top_k')
         or [{'class': result['pred_class'], 'score': result['pred_score']}]
-        for file, result in results.items()
+        for file, result in zip(outputs, results, strict=True)
     }
     count = max((len(best) for best in ranked.values()), default=0)
     head = ['file', *(f'{word}{i}' for i in range(1, count + 1) for word in ('class', 'score'))]
@@ -172,11 +164,11 @@ def _classes(
     ]
     _table(out / 'predictions.csv', head, rows)
     _sheets(ranked, out / 'pictures', inferencer)
-    return out / 'predictions.csv', unreadable
+    return out / 'predictions.csv'
 
 
 def _sheets(ranked: dict[str, list[dict]], folder: Path, inferencer: Any) -> None:
-    """Pictures of all images with their class, the least certain first."""
+    """Draws all images with their class, the least certain first."""
     folder.mkdir(exist_ok=True)
     order = sorted(ranked, key=lambda file: ranked[file][0]['score'])
     for number, start in enumerate(range(0, len(order), SHEET), 1):

@@ -1,9 +1,9 @@
-"""The quickstart: data, teacher, tokenizer, pretraining, fine-tuning, segmentation, report."""
+"""`tools/quickstart.py`: CIFAR-10, teacher, tokenizer, pretraining, fine-tuning, segmentation."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,8 +13,8 @@ from beitv2_mm.jobs import quickstart_settings as s
 from beitv2_mm.jobs.efficientnet import TEACHER_FILE, write_teacher
 from beitv2_mm.jobs.quickstart_report import build_report
 from beitv2_mm.jobs.quickstart_settings import Options, stage_name
-from beitv2_mm.jobs.stages import Metrics, Stage, Stages, artifact, count_cores
-from beitv2_mm.jobs.training import training_stage
+from beitv2_mm.jobs.stages import Metrics, Stage, Stages, count_cores
+from beitv2_mm.jobs.training import Values, training_stage
 from beitv2_mm.visualization.report_page import publish
 
 
@@ -28,9 +28,10 @@ class Plan(NamedTuple):
 
 
 def run(options: Options, logger: logging.Logger) -> Path:
-    """Run what is not done yet and write the report; returns the page's path.
+    """Runs what is not done yet and writes the report; returns the path of its page.
 
-    Raises StageError where a training fails; what is done stays done.
+    Raises:
+        StageError: a training fails; what is done stays done.
     """
     scale = s.FAST if options.fast else s.NORMAL
     workers, threads = share_cores(options.device)
@@ -71,30 +72,46 @@ def share_cores(device: str) -> tuple[int, int]:
 def make_plan(
     options: Options, scale: s.Scale, logger: logging.Logger, workers: int, threads: int
 ) -> Plan:
-    """All stages; trainings that run together, `workers` at a time, take `threads` each."""
-    training, minutes = Trainings(options, logger, threads), s.MINUTES
-    train = options.data / 'train'
+    """All stages; trainings that run together, ``workers`` at a time, take ``threads`` each."""
+    hidden = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
+    shared = {**hidden, 'OMP_NUM_THREADS': str(threads)}
+    training, minutes = partial(_training, options, scale, logger), s.MINUTES
     tokenizer = training(
         'tokenizer',
-        s.TOKENIZER_CONFIG,
-        scale.tokenizer,
-        s.TOKENIZER_METRICS,
+        'tokenizer',
         uses={s.TEACHER: 'teacher'},
-        images=(train, train),
         after=['data'],
-        alone=True,
+        environment=hidden,  # all cores: nothing runs beside it
         later=(minutes['pretrain'] + minutes['pretrained']) / minutes['tokenizer'],
     )
     pretrain = training(
         'pretrain',
-        s.PRETRAIN_CONFIG,
-        scale.pretrain,
-        s.PRETRAIN_METRICS,
+        'pretrain',
         uses={s.TOKENIZER: 'tokenizer'},
-        images=(train, train),
+        environment=shared,
         later=minutes['pretrained'] / minutes['pretrain'],
     )
-    pasted = options.out / 'composites' / s.COMPOSITES
+
+    def downstream(way: str) -> list[Stage]:
+        """A classifier for each seed, and a segmentor of the composites."""
+        uses = {s.BACKBONE: 'pretrain'} if way == 'pretrained' else {}
+        seeds = range(options.seeds)
+        parts = [('finetune', stage_name(way, i), 'data', {'randomness.seed': i}) for i in seeds]
+        parts.append(('segment', stage_name(f'segment_{way}', 0), 'composites', {}))
+        return [
+            training(
+                name,
+                task,
+                {**s.WAYS[way], **changes},
+                uses=uses,
+                after=[before],
+                environment=shared,
+                # From scratch they run beside the pretraining, whose estimate counts.
+                later=(options.seeds - i) // workers if uses else 0,
+            )
+            for i, (task, name, before, changes) in enumerate(parts)
+        ]
+
     return Plan(
         preparation=[
             Stage('data', {}, lambda folder: _prepare_data(options)),
@@ -102,93 +119,32 @@ def make_plan(
             tokenizer,
         ],
         composites=Stage(
-            'composites', {}, lambda folder: _prepare_composites(pasted, options), ['data']
+            'composites', {}, lambda folder: _prepare_composites(folder, options), ['data']
         ),
-        from_nothing=[pretrain, *_downstream('scratch', training, scale, pasted, workers)],
-        pretrained=_downstream('pretrained', training, scale, pasted, workers),
+        from_nothing=[pretrain, *downstream('scratch')],
+        pretrained=downstream('pretrained'),
     )
 
 
-def _downstream(
-    way: str, training: 'Trainings', scale: s.Scale, pasted: Path, workers: int
-) -> list[Stage]:
-    """A classifier for each seed, and a segmentor of the composites in `pasted`."""
-    options, changes = training.options, s.WAYS[way]
-    uses = {s.BACKBONE: 'pretrain'} if way == 'pretrained' else {}
-    # From scratch they run beside the pretraining, whose estimate counts.
-    later = [(options.seeds - i) // workers if uses else 0 for i in range(options.seeds + 1)]
-    classifiers = [
-        training(
-            stage_name(way, seed),
-            s.FINETUNE_CONFIG,
-            {**scale.finetune, **changes, 'randomness.seed': seed},
-            s.FINETUNE_METRICS,
-            uses=uses,
-            images=(options.data / 'train', options.data / 'test'),
-            after=['data'],
-            later=later[seed],
-        )
-        for seed in range(options.seeds)
-    ]
-    segmentor = training(
-        stage_name(f'segment_{way}', 0),
-        s.SEGMENT_CONFIG,
-        {**scale.segment, **changes},
-        s.SEGMENT_METRICS,
-        uses=uses,
-        images=(pasted, pasted),
-        after=['composites'],
-        later=later[-1],
-    )
-    return [*classifiers, segmentor]
-
-
-class Trainings:
-    """Makes the stages that train: each with its share of the cores, on the chosen device."""
-
-    def __init__(self, options: Options, logger: logging.Logger, threads: int) -> None:
-        self.options = options
-        self.logger = logger
-        self.hidden = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
-        self.threads = {'OMP_NUM_THREADS': str(threads)}
-
-    def __call__(
-        self,
-        name: str,
-        path: str,
-        changes: s.Values,
-        metrics: Sequence[str],
-        uses: Mapping[str, str],
-        images: tuple[Path, Path],
-        after: Sequence[str] = (),
-        alone: bool = False,
-        later: float = 0.0,
-    ) -> Stage:
-        """A stage.
-
-        Args:
-            changes: to the config.
-            uses: option that takes a file -> stage that makes the file.
-            images: to train and to validate on.
-            alone: whether it has all cores.
-            later: see `training_stage`.
-        """
-
-        def places() -> s.Values:
-            made = {option: artifact(self.options.out / stage) for option, stage in uses.items()}
-            return {s.TRAIN_IMAGES: images[0], s.VAL_IMAGES: images[1], **made}
-
-        return training_stage(
-            name,
-            config_root() / path,
-            metrics,
-            self.logger,
-            changes,
-            places=places,
-            after=(*after, *uses.values()),
-            environment=self.hidden if alone else {**self.hidden, **self.threads},
-            later=later,
-        )
+def _training(
+    options: Options,
+    scale: s.Scale,
+    logger: logging.Logger,
+    name: str,
+    task: str,
+    changes: Values | None = None,
+    **settings: Any,
+) -> Stage:
+    """A stage that trains on the images of its task; see `training_stage` for the settings."""
+    train = validation = options.data / 'train'
+    if task == 'finetune':
+        validation = options.data / 'test'
+    if task == 'segment':
+        train = validation = options.out / 'composites' / s.COMPOSITES
+    places = {s.TRAIN_IMAGES: train, s.VAL_IMAGES: validation}
+    changes = {**scale.changes[task], **(changes or {})}
+    path = config_root() / s.CONFIGS[task]
+    return training_stage(name, task, path, logger, changes, places=places, **settings)
 
 
 def _prepare_data(options: Options) -> Metrics:
@@ -197,7 +153,7 @@ def _prepare_data(options: Options) -> Metrics:
 
 
 def _prepare_composites(folder: Path, options: Options) -> Metrics:
-    composites.prepare(folder, options.data)
+    composites.prepare(folder / s.COMPOSITES, options.data)
     return {}
 
 

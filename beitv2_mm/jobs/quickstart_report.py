@@ -1,25 +1,15 @@
 """From finished stages to a report: figures, curves, pictures of codes and masks."""
 
-from pathlib import Path
-
 import numpy as np
+from mmengine.config import Config
 from PIL import Image
 
-from beitv2_mm import config_root
 from beitv2_mm.apis import SegmentationInferencer
 from beitv2_mm.datasets.prepare.cifar10 import CLASSES
+from beitv2_mm.jobs import pictures
 from beitv2_mm.jobs import quickstart_settings as s
-from beitv2_mm.jobs.pictures import (
-    count_classes,
-    curves_pictures,
-    describe_machine,
-    guess_everywhere,
-    pictures_of_codes,
-    pretraining_panels,
-    records,
-)
-from beitv2_mm.jobs.stages import Results, artifact
-from beitv2_mm.jobs.training import config
+from beitv2_mm.jobs.stages import Result, Results, artifact
+from beitv2_mm.jobs.training import METRICS
 from beitv2_mm.registry import DATASETS
 from beitv2_mm.visualization.accuracy import Accuracy, accuracy
 from beitv2_mm.visualization.canvas import to_png
@@ -30,64 +20,57 @@ from beitv2_mm.visualization.segmentation import compare_labels
 
 
 def build_report(results: Results, scale: s.Scale, options: s.Options) -> ComparisonReport:
-    """Everything the report shows, from all stages' results."""
-    tokenizer, pretrain = results['tokenizer'].metrics, results['pretrain'].metrics
-    paths = {name: str(artifact(results[name].folder)) for name in ('tokenizer', 'pretrain')}
-    paths['data'] = str(options.data)
+    """Everything that the report shows, from the results of all stages."""
+    places = {name: str(artifact(results[name].folder)) for name in ('tokenizer', 'pretrain')}
+    places['data'] = str(options.data)
     return ComparisonReport(
         title=scale.title,
         summary=s.SUMMARY,
         smoke=options.fast,
-        cosine=tokenizer['cosine'],
-        cosine_constant=tokenizer.get('cosine_constant'),
-        codebook_usage=tokenizer['codebook_usage'],
-        mim_accuracy=pretrain['accuracy_main'],
-        mim_accuracy_aggregation=pretrain['accuracy_aggregation'],
-        accuracy_constant=pretrain.get('accuracy_constant'),
-        num_held_out=_count_images(options, s.PRETRAIN_CONFIG, scale.pretrain, 'train'),
+        **pictures.pretraining_figures(results),
+        num_held_out=_count_images(scale.config('pretrain', options.data / 'train')),
         num_classes=len(CLASSES),
-        num_test_images=_count_images(options, s.FINETUNE_CONFIG, scale.finetune, 'test'),
+        num_test_images=_count_images(scale.config('finetune', options.data / 'test')),
         scratch=_top1(results, 'scratch', options.seeds),
         pretrained=_top1(results, 'pretrained', options.seeds),
-        stages=records(results),
-        machine=describe_machine(options.device),
+        **pictures.what_ran(results, options.device),
         settings=[
-            ('tokenizer', s.TOKENIZER_CONFIG, dict(scale.tokenizer)),
-            ('pretraining', s.PRETRAIN_CONFIG, dict(scale.pretrain)),
-            *(
-                (s.LABELS[way], s.FINETUNE_CONFIG, {**scale.finetune, **changes})
-                for way, changes in s.WAYS.items()
-            ),
+            (s.LABELS[name], s.CONFIGS[task], {**scale.changes[task], **s.WAYS.get(name, {})})
+            for name, task in {
+                'tokenizer': 'tokenizer',
+                'pretrain': 'pretrain',
+                'pretrained': 'finetune',
+                'scratch': 'finetune',
+            }.items()
         ],
         limits=s.LIMITS,
-        commands=[(purpose, line.format_map(paths)) for purpose, line in s.COMMANDS],
+        commands=[(purpose, line.format_map(places)) for purpose, line in s.COMMANDS],
         pictures=[
             *_curves(results, options.seeds),
             *_pictures(results, scale, options),
-            *_segmentations(results, scale, options),
+            *_segmentations(results, scale),
         ],
-        segmentation=_scores(results, scale, options),
+        segmentation=_scores(results, scale),
     )
 
 
-def _count_images(options: s.Options, path: str, changes: s.Values, subset: str) -> int:
-    """How many images a training of this config was validated on."""
-    changes = {**changes, s.VAL_IMAGES: str(options.data / subset)}
-    return len(DATASETS.build(config(config_root() / path, changes).val_dataloader.dataset))
+def _count_images(cfg: Config) -> int:
+    """How many images a config is validated on."""
+    return len(DATASETS.build(cfg.val_dataloader.dataset))
 
 
-def _scores(results: Results, scale: s.Scale, options: s.Options) -> list[SegmentationScore]:
-    """The baseline and each way; empty where segmentation was left out."""
+def _scores(results: Results, scale: s.Scale) -> list[SegmentationScore]:
+    """The scores of each way and of the baseline; empty where segmentation was left out."""
     if 'composites' not in results:
         return []
-    pasted = str(results['composites'].folder / s.COMPOSITES)
-    cfg = config(config_root() / s.SEGMENT_CONFIG, {**scale.segment, s.VAL_IMAGES: pasted})
+    cfg = scale.config('segment', results['composites'].folder / s.COMPOSITES)
+    counts = pictures.count_classes(DATASETS.build(cfg.val_dataloader.dataset))
     return [
         *(
-            SegmentationScore(label, *(results[name].metrics[key] for key in s.SEGMENT_METRICS))
+            SegmentationScore(label, *(results[name].metrics[key] for key in METRICS['segment']))
             for label, name in _segmentation_stages()
         ),
-        guess_everywhere(count_classes(cfg.val_dataloader.dataset)),
+        pictures.guess_everywhere(counts),
     ]
 
 
@@ -97,45 +80,46 @@ def _segmentation_stages() -> list[tuple[str, str]]:
     return [(s.LABELS[way], s.stage_name(f'segment_{way}', 0)) for way in ways]
 
 
+def _seeds(results: Results, way: str, seeds: int) -> list[Result]:
+    """The classifiers of one way."""
+    return [results[s.stage_name(way, seed)] for seed in range(seeds)]
+
+
 def _top1(results: Results, way: str, seeds: int) -> Accuracy:
-    names = [s.stage_name(way, seed) for seed in range(seeds)]
-    return accuracy([results[name].metrics['accuracy/top1'] for name in names])
+    return accuracy([r.metrics['accuracy/top1'] for r in _seeds(results, way, seeds)])
 
 
 def _curves(results: Results, seeds: int) -> list[Picture]:
-    losses = {label: _mean_loss(results, way, seeds) for way, label in s.LABELS.items()}
-    panels = [
-        *pretraining_panels(results['tokenizer'].folder, results['pretrain'].folder),
-        Panel('Fine-tuning: loss on training images', losses),
-    ]
-    return curves_pictures(
-        panels,
+    losses = {}
+    for way in s.WAYS:
+        curves = [read_scalars(result.folder)['loss'] for result in _seeds(results, way, seeds)]
+        mean = np.mean([values for _, values in curves], axis=0).tolist()
+        losses[s.LABELS[way]] = curves[0][0], mean
+    return pictures.curves_pictures(
+        [
+            *pictures.pretraining_panels(results),
+            Panel('Fine-tuning: loss on training images', losses),
+        ],
         'Measured on the training images while they were trained on; fine-tuning shows the '
         'mean of the seeds.',
     )
 
 
-def _mean_loss(results: Results, way: str, seeds: int) -> tuple[list[int], list[float]]:
-    names = [s.stage_name(way, seed) for seed in range(seeds)]
-    curves = [read_scalars(results[name].folder)['loss'] for name in names]
-    return curves[0][0], np.mean([values for _, values in curves], axis=0).tolist()
-
-
 def _pictures(results: Results, scale: s.Scale, options: s.Options) -> list[Picture]:
-    images = read_test_images(options.data / 'test', scale.num_images)
-    tokenizer = config(config_root() / s.TOKENIZER_CONFIG, scale.tokenizer)
-    pretrain = config(config_root() / s.PRETRAIN_CONFIG, scale.pretrain)
-    checkpoints = [artifact(results[stage].folder) for stage in ('tokenizer', 'pretrain')]
-    return pictures_of_codes(images, (tokenizer, pretrain), checkpoints, 'test images')
+    """Pictures of the codes of test images."""
+    configs = [scale.config(task) for task in ('tokenizer', 'pretrain')]
+    images = configs[0].val_dataloader.dataset
+    images.update(data_root=str(options.data / 'test'), subset='train', val_per_class=0)
+    return pictures.pictures_of_codes(configs, results, 'test images', scale.num_images)
 
 
-def _segmentations(results: Results, scale: s.Scale, options: s.Options) -> list[Picture]:
+def _segmentations(results: Results, scale: s.Scale) -> list[Picture]:
     if 'composites' not in results:
         return []
     files = sorted((results['composites'].folder / s.COMPOSITES / 'images/test').glob('*.png'))[:9]
     masks = [Image.open(str(file).replace('/images/', '/masks/')) for file in files]
     rows = {'mask': np.stack([np.asarray(mask) for mask in masks])}
-    cfg = config(config_root() / s.SEGMENT_CONFIG, scale.segment)
+    cfg = scale.config('segment')
     for label, stage in _segmentation_stages():
         inferencer = SegmentationInferencer(cfg, artifact(results[stage].folder), device='cpu')
         found = inferencer(files)
@@ -152,10 +136,3 @@ def _segmentations(results: Results, scale: s.Scale, options: s.Options) -> list
             to_png(picture),
         )
     ]
-
-
-def read_test_images(folder: Path, count: int) -> np.ndarray:
-    """The first images of every class in turn, uint8 (count, H, W, 3)."""
-    paths = [sorted((folder / name).glob('*.png'))[: -(-count // len(CLASSES))] for name in CLASSES]
-    mixed = [path for group in zip(*paths, strict=True) for path in group]
-    return np.stack([np.asarray(Image.open(path).convert('RGB')) for path in mixed[:count]])

@@ -1,38 +1,41 @@
-"""What the quickstart runs, in one place: configs, and what it changes in them."""
+"""The settings of the quickstart: its configs, and its changes to them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-TOKENIZER_CONFIG = 'configs/pretrain/vqkd_tiny_1xb64_cifar10.py'
-PRETRAIN_CONFIG = 'configs/pretrain/beitv2_tiny_1xb32_cifar10.py'
-FINETUNE_CONFIG = 'configs/classification/beitv2_tiny_1xb32_8e_cifar10.py'
-SEGMENT_CONFIG = 'configs/segmentation/beitv2_tiny_1xb32_500i_composites.py'
+from mmengine.config import Config
 
-# Names of what changes with the place of files: it does not make a finished stage run again.
+from beitv2_mm.jobs.recipe_parts import shipped
+from beitv2_mm.jobs.training import Values
+
+CONFIGS = {
+    'tokenizer': 'configs/pretrain/vqkd_tiny_1xb64_cifar10.py',
+    'pretrain': 'configs/pretrain/beitv2_tiny_1xb32_cifar10.py',
+    'finetune': 'configs/classification/beitv2_tiny_1xb32_8e_cifar10.py',
+    'segment': 'configs/segmentation/beitv2_tiny_1xb32_500i_composites.py',
+}
+
+# Settings that say where files are.
 TRAIN_IMAGES = 'train_dataloader.dataset.data_root'
 VAL_IMAGES = 'val_dataloader.dataset.data_root'
 TEACHER = 'model.teacher.checkpoint'
 TOKENIZER = 'model.tokenizer.init_cfg.checkpoint'
 BACKBONE = 'model.backbone.init_cfg.1.checkpoint'
 
-COMPOSITES = 'data'  # folder of the images in that of the stage
+COMPOSITES = 'data'  # folder of the images, in the folder of their stage
 
-TOKENIZER_METRICS = ('cosine', 'cosine_constant', 'codebook_usage', 'perplexity', 'unused_codes')
-PRETRAIN_METRICS = ('accuracy_main', 'accuracy_aggregation', 'accuracy_constant')
-FINETUNE_METRICS = ('accuracy/top1',)
-SEGMENT_METRICS = ('mIoU', 'mAcc', 'aAcc')
-
-Values = Mapping[str, object]
-
-# Two ways of training a classifier, and a segmentor, with the same labels, schedule and settings.
+# Two ways to train a classifier and a segmentor, with the same labels, schedule and settings.
 WAYS: dict[str, Values] = {'pretrained': {}, 'scratch': {BACKBONE: None}}
+LABELS = {
+    'tokenizer': 'tokenizer',
+    'pretrain': 'pretraining',
+    'pretrained': 'pretrained',
+    'scratch': 'from scratch',
+}
 
-# Of a whole run on two idle cores, three seeds; their ratios estimate when all will be done.
+# Of a run with three seeds on two idle cores; their ratios estimate when all stages will be done.
 MINUTES = {'tokenizer': 1.9, 'pretrain': 11.4, 'pretrained': 4.6}
-
-LABELS = {'pretrained': 'pretrained', 'scratch': 'from scratch'}
-
 
 # The configs hold images back from training to choose settings on; top-1 is measured on the
 # 10,000 test images, which no choice has seen.
@@ -40,8 +43,6 @@ ON_TEST_IMAGES: Values = {
     'val_dataloader.dataset.subset': 'train',  # of a folder from which nothing is held back
     'val_dataloader.dataset.val_per_class': 0,
 }
-
-
 ON_TEST_COMPOSITES: Values = {
     'val_dataloader.dataset.data_prefix.img_path': 'images/test',
     'val_dataloader.dataset.data_prefix.seg_map_path': 'masks/test',
@@ -50,19 +51,23 @@ ON_TEST_COMPOSITES: Values = {
 
 @dataclass(frozen=True)
 class Scale:
-    """Changes to the configs, by stage; `num_images` test images are tokenized for the report."""
+    """Changes to the configs, by task; ``num_images`` test images are tokenized for the report."""
 
     title: str
-    tokenizer: Values = field(default_factory=dict)
-    pretrain: Values = field(default_factory=dict)
-    finetune: Values = field(default_factory=dict)
-    segment: Values = field(default_factory=dict)
-    num_images: int = 2000
+    changes: Mapping[str, Values]
+    num_images: int
+
+    def config(self, task: str, images: Path | None = None) -> Config:
+        """The config of a task, which is validated on ``images``."""
+        cfg = shipped(CONFIGS[task], self.changes[task])
+        if images:
+            cfg.val_dataloader.dataset.data_root = str(images)
+        return cfg
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line."""
+    """The options of the quickstart."""
 
     out: Path
     data: Path
@@ -76,7 +81,7 @@ class Options:
         if self.seeds < 1:
             raise ValueError(f'--seeds must be at least 1, got {self.seeds}')
         for name, path in (('--out', self.out), ('--data', self.data)):
-            # mmengine's --cfg-options, which carry the paths, take these characters for syntax.
+            # mmengine's --cfg-options, which carry the paths, read these characters as syntax.
             found = set(str(path)) & set(' ,()[]\'"')
             if found:
                 raise ValueError(f'{name} may not contain {sorted(found)}, got {str(path)!r}')
@@ -88,7 +93,14 @@ def stage_name(way: str, seed: int) -> str:
 
 
 NORMAL = Scale(
-    'BEiT v2 quickstart on CIFAR-10', finetune=ON_TEST_IMAGES, segment=ON_TEST_COMPOSITES
+    'BEiT v2 quickstart on CIFAR-10',
+    {
+        'tokenizer': {},
+        'pretrain': {},
+        'finetune': ON_TEST_IMAGES,
+        'segment': ON_TEST_COMPOSITES,
+    },
+    num_images=2000,
 )
 SHORT: Values = {
     'train_cfg.max_epochs': 1,
@@ -97,15 +109,17 @@ SHORT: Values = {
 }
 FAST = Scale(
     'BEiT v2 quickstart, smoke run: its figures mean nothing',
-    tokenizer={**SHORT, 'val_dataloader.dataset.val_per_class': 10},
-    pretrain={**SHORT, 'val_dataloader.dataset.val_per_class': 10},
-    finetune={**SHORT, **ON_TEST_IMAGES, 'val_dataloader.dataset.samples_per_class': 100},
-    segment={
-        **ON_TEST_COMPOSITES,
-        'train_cfg.max_iters': 10,
-        'train_cfg.val_interval': 10,
-        'default_hooks.checkpoint.interval': 10,
-        'param_scheduler.warmup': 5,
+    {
+        'tokenizer': {**SHORT, 'val_dataloader.dataset.val_per_class': 10},
+        'pretrain': {**SHORT, 'val_dataloader.dataset.val_per_class': 10},
+        'finetune': {**SHORT, **ON_TEST_IMAGES, 'val_dataloader.dataset.samples_per_class': 100},
+        'segment': {
+            **ON_TEST_COMPOSITES,
+            'train_cfg.max_iters': 10,
+            'train_cfg.val_interval': 10,
+            'default_hooks.checkpoint.interval': 10,
+            'param_scheduler.warmup': 5,
+        },
     },
     num_images=500,
 )
@@ -116,7 +130,7 @@ SUMMARY = (
     'labels: once from the pretrained weights and, for comparison, from scratch.'
 )
 LIMITS = [
-    'Settings come from few trials of one seed each, judged on 5,000 training images held back; '
+    'Settings come from a few trials of one seed each, judged on 5,000 training images held back; '
     'three trials from scratch, and earlier runs, showed figures on test images.',
     'One tokenizer and one pretraining were trained: the spread is only that of fine-tuning.',
     'The teacher was trained on ImageNet labels, so the pretraining is not free of supervision.',
@@ -136,7 +150,8 @@ COMMANDS = [
     ),
     (
         'Fine-tune the backbone of this run once more, with more labels',
-        f'python tools/train.py {FINETUNE_CONFIG} --work-dir work_dirs/more_labels --cfg-options '
+        f'python tools/train.py {CONFIGS["finetune"]} --work-dir work_dirs/more_labels '
+        '--cfg-options '
         f'{TRAIN_IMAGES}={{data}}/train {VAL_IMAGES}={{data}}/train '
         f'train_dataloader.dataset.samples_per_class=1000 {BACKBONE}={{pretrain}}',
     ),

@@ -1,17 +1,17 @@
 """What the configs of all jobs have in common: data, sizes in the pipelines, schedule."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from mmengine.config import Config, ConfigDict
 
+from beitv2_mm import config_root
 from beitv2_mm.datasets.pixel_rules import COLOURS
-from beitv2_mm.jobs.choices import Machine, Schedule, Size
+from beitv2_mm.jobs.choices import Schedule, Size
 from beitv2_mm.jobs.survey import Survey
 from beitv2_mm.registry import type_name
 
 BANDS = 'configs/_base_/band_pipelines.py'
-# What a runner reads; a config's other names, e.g. of a pipeline used twice, say it again.
+# What a runner reads; other names of a config, e.g. of a pipeline used twice, only repeat it.
 KEYS = (
     'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr',
     'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator',
@@ -20,48 +20,51 @@ KEYS = (
 )  # fmt: skip
 
 
-def finish(
-    cfg: Config, found: Survey, size: Size, plan: Schedule, rate: float, on: Machine
-) -> Config:
-    """What all trainings have: data, sizes in the pipelines, schedule, hooks."""
+def shipped(name: str, changes: Mapping[str, object] | None = None) -> Config:
+    """A config of this package, with ``changes`` (dotted names -> values)."""
+    cfg = Config.fromfile(config_root() / name)
+    cfg.merge_from_dict(dict(changes or {}))
+    return cfg
+
+
+def feed(loader: ConfigDict, found: Survey, plan: Schedule) -> None:
+    """The folder's images, at the size of the network."""
+    loader.update(plan.machine.loader(workers=8), batch_size=plan.batch)
+    loader.dataset.data_root = str(found.folder.resolve())
+    if found.white is not None:
+        loader.dataset.white = found.white
+    if found.channels != COLOURS:
+        loader.dataset.channels = found.channels
+    resize(loader.dataset.pipeline, plan.size)
+
+
+def take_bands(cfg: Config, train: str, validation: str) -> None:
+    """Pipelines that take no channel for a colour."""
+    pipelines = shipped(BANDS)
+    cfg.train_dataloader.dataset.pipeline = pipelines[train]
+    cfg.val_dataloader.dataset.pipeline = pipelines[validation]
+
+
+def finish_epochs(cfg: Config, found: Survey, plan: Schedule, rate: float) -> Config:
+    """`finish` of a training by epochs, with its data."""
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        feed(loader, found, size, plan, on)
-    cfg.train_cfg.update(max_epochs=plan.epochs, val_interval=plan.every)
-    cfg.optim_wrapper.optimizer.lr = rate
+        feed(loader, found, plan)
     if cfg.param_scheduler.warmup:
         cfg.param_scheduler.update(warmup=plan.warmup, start_lr=rate / 100, min_lr=rate / 100)
+    cfg.train_cfg.max_epochs = plan.epochs
+    return finish(cfg, plan, rate, plan.every)
+
+
+def finish(cfg: Config, plan: Schedule, rate: float, every: int) -> Config:
+    """What all trainings have: learning rate, validations and checkpoints, and a test that is the
+    validation; with no other keys than those that a runner reads."""
+    cfg.optim_wrapper.optimizer.lr = rate
     cfg.auto_scale_lr.base_batch_size = plan.images
+    cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = every
     cfg.default_hooks.logger.interval = min(50, max(1, plan.steps // 4))
-    cfg.default_hooks.checkpoint.interval = plan.every
     for name in ('dataloader', 'evaluator', 'cfg'):
         cfg[f'test_{name}'] = cfg[f'val_{name}']
     return ordered(cfg)
-
-
-def feed(loader: ConfigDict, found: Survey, size: Size, plan: Schedule, on: Machine) -> None:
-    """The folder's images, at the size of the network."""
-    loader.update(
-        batch_size=plan.batch,
-        num_workers=min(8, on.cores) if on.gpu_memory else 1,
-        pin_memory=bool(on.gpu_memory),
-    )
-    loader.dataset.data_root = str(found.folder.resolve())
-    loader.dataset.update(_rules(found))
-    resize(loader.dataset.pipeline, size)
-
-
-def _rules(found: Survey) -> dict[str, object]:
-    """How the images are read, where they are not the usual ones."""
-    rules = dict(white=found.white, channels=found.channels)
-    usual = dict(white=None, channels=COLOURS)
-    return {key: value for key, value in rules.items() if value != usual[key]}
-
-
-def take_bands(cfg: Config, root: Path, train: str, validation: str) -> None:
-    """Pipelines that take no channel for a colour."""
-    pipelines = Config.fromfile(root / BANDS)
-    cfg.train_dataloader.dataset.pipeline = pipelines[train]
-    cfg.val_dataloader.dataset.pipeline = pipelines[validation]
 
 
 def ordered(cfg: Config) -> Config:
@@ -70,7 +73,8 @@ def ordered(cfg: Config) -> Config:
 
 
 def resize(pipeline: Sequence[ConfigDict], size: Size) -> None:
-    """The steps' sizes; masks cover two fifths of the patches in blocks of a twelfth at least."""
+    """Sets the sizes of the steps. Masks cover two fifths of the patches, in blocks of at least a
+    twelfth of them."""
     for step in pipeline:
         kind = type_name(step)
         if kind == 'TorchvisionTransforms':

@@ -7,8 +7,8 @@ from typing import Literal
 from mmengine.config import Config
 
 from beitv2_mm.datasets.pixel_rules import COLOURS
-from beitv2_mm.jobs.choices import Machine, Schedule, Size, learning_rate, num_codes
-from beitv2_mm.jobs.recipe_parts import BANDS, feed, finish, ordered, take_bands
+from beitv2_mm.jobs.choices import Schedule, num_codes
+from beitv2_mm.jobs.recipe_parts import BANDS, feed, finish_epochs, ordered, shipped, take_bands
 from beitv2_mm.jobs.survey import Survey
 from beitv2_mm.jobs.teachers import Teacher
 from beitv2_mm.jobs.weights import Weights
@@ -17,88 +17,60 @@ from beitv2_mm.registry import type_name
 
 TOKENIZER = 'configs/pretrain/vqkd_small_clip_1xb64_100e_folder.py'
 PRETRAIN = 'configs/pretrain/beitv2_small_1xb128_300e_folder.py'
-FINETUNE = 'configs/classification/beitv2_base_8xb128_100e_in1k.py'
-LINEAR = 'configs/classification/linear_base_8xb128_50e_in1k.py'
-KNN = 'configs/classification/knn_base_8xb128_in1k.py'
-FAST = 'configs/_base_/fast_pipelines.py'
 Head = Literal['full', 'linear', 'knn']
+CLASSIFIERS: dict[Head, str] = {
+    'full': 'configs/classification/beitv2_base_8xb128_100e_in1k.py',
+    'linear': 'configs/classification/linear_base_8xb128_50e_in1k.py',
+    'knn': 'configs/classification/knn_base_8xb128_in1k.py',
+}
+FAST = 'configs/_base_/fast_pipelines.py'
 
 
-def tokenizer(
-    root: Path,
-    found: Survey,
-    arch: str | dict,
-    size: Size,
-    teacher: Teacher,
-    plan: Schedule,
-    on: Machine,
-) -> Config:
+def tokenizer(found: Survey, teacher: Teacher, plan: Schedule) -> Config:
     """The tokenizer's config."""
-    cfg = Config.fromfile(root / TOKENIZER)
-    codes = num_codes(arch, found.num_images, size)
-    cfg.merge_from_dict(
-        {
-            **_tokenizer_sizes('model', arch, size, codes, teacher),
-            'model.quantizer.revive_after': 2 if plan.short else 100,
-            'val_evaluator.num_codes': codes,
-        }
-    )
+    cfg = shipped(TOKENIZER, _tokenizer_sizes('model', found, teacher, plan))
+    cfg.model.quantizer.revive_after = 2 if plan.short else 100
+    cfg.val_evaluator.num_codes = cfg.model.quantizer.num_codes
     cfg.model.teacher = dict(type='beitv2_mm.models.TimmTeacher', **teacher.settings)
     if found.channels != COLOURS:
         # the first three as red, green and blue; with fewer, the first one for all
-        seen = (0, 1, 2) if found.channels > COLOURS else (0, 0, 0)
-        cfg.model.teacher.channels = seen
+        cfg.model.teacher.channels = (0, 1, 2) if found.channels > COLOURS else (0, 0, 0)
         cfg.model.encoder.in_channels = found.channels
-        take_bands(cfg, root, 'band_train_pipeline', 'band_test_pipeline')
-    return finish(cfg, found, size, plan, learning_rate('tokenizer', arch, plan), on)
+        take_bands(cfg, 'band_train_pipeline', 'band_test_pipeline')
+    return finish_epochs(cfg, found, plan, plan.learning_rate)
 
 
 def pretrain(
-    root: Path,
-    found: Survey,
-    arch: str | dict,
-    size: Size,
-    teacher: Teacher,
-    checkpoint: Path,
-    plan: Schedule,
-    on: Machine,
-    weights: Weights | None = None,
+    found: Survey, teacher: Teacher, checkpoint: Path, plan: Schedule, weights: Weights | None
 ) -> Config:
     """The config of masked image modelling; ``checkpoint`` is the tokenizer's, ``weights`` are what
     the transformer starts from."""
-    cfg = Config.fromfile(root / PRETRAIN)
-    codes = num_codes(arch, found.num_images, size)
+    cfg = shipped(PRETRAIN, _tokenizer_sizes('model.tokenizer', found, teacher, plan))
+    drop_path = 0.0 if plan.short else 0.1
     cfg.merge_from_dict(
         {
-            'model.backbone.arch': arch,
-            'model.backbone.img_size': size.pixels,
-            'model.backbone.patch_size': size.patch,
-            'model.backbone.drop_path_rate': 0.0 if plan.short else 0.1,
-            'model.neck.drop_path_rate': 0.0 if plan.short else 0.1,
-            'model.head.num_codes': codes,
-            **_tokenizer_sizes('model.tokenizer', arch, size, codes, teacher),
+            'model.backbone.arch': plan.arch,
+            'model.backbone.img_size': plan.size.pixels,
+            'model.backbone.patch_size': plan.size.patch,
+            'model.backbone.drop_path_rate': drop_path,
+            'model.neck.drop_path_rate': drop_path,
+            'model.head.num_codes': cfg.model.tokenizer.quantizer.num_codes,
             'model.tokenizer.init_cfg.checkpoint': str(checkpoint),
         }
     )
-    _start(cfg, size, plan, weights)
+    _start(cfg, plan, weights)
     if plan.short:  # the bias starts at zero and has few steps to learn
-        cfg.optim_wrapper.paramwise_cfg.custom_keys['relative_position_bias_table'] = dict(
-            lr_mult=10.0
-        )
+        keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
+        keys['relative_position_bias_table'] = dict(lr_mult=10.0)
     if found.channels != COLOURS:
-        cfg.merge_from_dict(
-            {
-                'model.mean': found.mean,
-                'model.std': found.std,
-                'model.backbone.in_channels': found.channels,
-                'model.tokenizer.encoder.in_channels': found.channels,
-            }
-        )
-        take_bands(cfg, root, 'band_mim_pipeline', 'band_mim_test_pipeline')
-    return finish(cfg, found, size, plan, learning_rate('pretrain', arch, plan), on)
+        cfg.model.update(mean=found.mean, std=found.std)
+        cfg.model.backbone.in_channels = found.channels
+        cfg.model.tokenizer.encoder.in_channels = found.channels
+        take_bands(cfg, 'band_mim_pipeline', 'band_mim_test_pipeline')
+    return finish_epochs(cfg, found, plan, plan.learning_rate)
 
 
-def _start(cfg: Config, size: Size, plan: Schedule, weights: Weights | None) -> None:
+def _start(cfg: Config, plan: Schedule, weights: Weights | None) -> None:
     """What the transformer starts from: ``weights``, or random numbers that suit its size."""
     if weights is not None:
         kept = cfg.model.backbone.position if weights.position == 'shared' else weights.position
@@ -108,96 +80,88 @@ def _start(cfg: Config, size: Size, plan: Schedule, weights: Weights | None) -> 
             cfg.load_from = weights.checkpoint
         return
     start = []
-    if size.patch < 8:  # few inputs a patch: the usual small weights would hide the picture
+    if plan.size.patch < 8:  # few inputs a patch: the usual small weights would hide the picture
         start.append(dict(type='TruncNormal', layer='Conv2d', std=0.1))
     if plan.short:  # the usual 0.02 belongs to width 768 and long schedules
-        std = get_arch(cfg.model.backbone.arch).embed_dims ** -0.5
+        std = get_arch(plan.arch).embed_dims ** -0.5
         linear = dict(type='TruncNormal', layer='Linear', std=std)
         start.append(linear)
         cfg.model.neck.init_cfg = linear
     cfg.model.backbone.init_cfg = start or None
 
 
+def _tokenizer_sizes(
+    where: str, found: Survey, teacher: Teacher, plan: Schedule
+) -> dict[str, object]:
+    arch = get_arch(plan.arch)
+    return {
+        f'{where}.encoder.arch': plan.arch,
+        f'{where}.encoder.img_size': plan.size.pixels,
+        f'{where}.encoder.patch_size': plan.size.patch,
+        f'{where}.decoder.arch.embed_dims': arch.embed_dims,
+        f'{where}.decoder.arch.num_layers': 3,
+        f'{where}.decoder.arch.num_heads': arch.num_heads,
+        f'{where}.quantizer.num_codes': num_codes(plan.arch, found.num_images, plan.size),
+        f'{where}.target_dims': teacher.dims,
+        f'{where}.standardize_target': teacher.convolutional,
+    }
+
+
 def finetune(
-    root: Path,
-    found: Survey,
-    weights: Weights,
-    held_out: int,
-    plan: Schedule,
-    on: Machine,
-    head: Head = 'full',
+    found: Survey, weights: Weights, held_out: int, plan: Schedule, head: Head = 'full'
 ) -> Config:
     """The config of a classifier on the transformer of ``weights``; ``held_out`` images of each
     class validate. ``head='linear'`` trains nothing else, 'knn' nothing at all."""
-    cfg = Config.fromfile(root / {'full': FINETUNE, 'linear': LINEAR, 'knn': KNN}[head])
-    split = dict(with_label=True, val_per_class=held_out)
-    cfg.merge_from_dict({'model.data_preprocessor.num_classes': len(found.classes)})
+    cfg = shipped(CLASSIFIERS[head])
+    cfg.model.data_preprocessor.num_classes = len(found.classes)
     cfg.model.backbone.update(weights.backbone())
     if found.channels != COLOURS:
         cfg.model.backbone.in_channels = found.channels
         cfg.model.data_preprocessor.update(
             mean=[255 * value for value in found.mean], std=[255 * value for value in found.std]
         )
-    size, arch = Size(weights.img_size, weights.patch_size), get_arch(weights.arch)
+    split = dict(with_label=True, val_per_class=held_out)
     if head == 'knn':
-        for loader, subset in (
-            (cfg.test_dataloader, 'val'),
-            (cfg.test_evaluator.bank, 'train'),
-        ):
-            loader.dataset.update(split, subset=subset)
-            if found.channels != COLOURS:
-                loader.dataset.pipeline = Config.fromfile(root / BANDS).band_test_pipeline
-            feed(loader, found, size, plan, on)
-        cfg.test_evaluator.bank.dataset.test_mode = False  # another image for an unreadable one
-        cfg.test_evaluator.k = min(20, plan.steps * plan.images)
-        return ordered(cfg)
-    cfg.merge_from_dict(
-        {
-            'model.head.num_classes': len(found.classes),
-            'model.head.in_channels': arch.embed_dims,
-            'train_dataloader.dataset': dict(split, subset='train'),
-            'val_dataloader.dataset': dict(split, subset='val'),
-            'val_evaluator.topk': (1, 5) if len(found.classes) > 5 else (1,),
-        }
-    )
+        return _neighbours(cfg, found, split, plan)
+    arch = get_arch(plan.arch)
+    cfg.train_dataloader.dataset.update(split, subset='train')
+    cfg.val_dataloader.dataset.update(split, subset='val')
+    cfg.model.head.update(num_classes=len(found.classes), in_channels=arch.embed_dims)
+    cfg.val_evaluator.topk = (1, 5) if len(found.classes) > 5 else (1,)
     if found.channels != COLOURS:
-        take_bands(cfg, root, 'band_train_pipeline', 'band_test_pipeline')
+        take_bands(cfg, 'band_train_pipeline', 'band_test_pipeline')
     else:
-        _take_fast_pipeline(cfg, root, plan)
+        _take_fast_pipeline(cfg, plan)
     if plan.short:  # too few steps for what makes training harder
         cfg.model.train_cfg = None
     if head == 'linear':
         cfg.model.backbone.frozen_stages = arch.num_layers
-        return finish(cfg, found, size, plan, 1e-3 * math.sqrt(plan.images / 32), on)
+        return finish_epochs(cfg, found, plan, 1e-3 * math.sqrt(plan.images / 32))
     cfg.model.backbone.drop_path_rate = 0.0 if plan.short else 0.1
     large = arch.embed_dims > 768
     cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = 0.8 if large else 0.75
-    return finish(cfg, found, size, plan, learning_rate('finetune', weights.arch, plan), on)
+    return finish_epochs(cfg, found, plan, plan.learning_rate)
 
 
-def _take_fast_pipeline(cfg: Config, root: Path, plan: Schedule) -> None:
+def _neighbours(cfg: Config, found: Survey, split: dict, plan: Schedule) -> Config:
+    """The images held out ask those to train on for their class."""
+    bank = cfg.test_evaluator.bank
+    for loader, subset in ((cfg.test_dataloader, 'val'), (bank, 'train')):
+        loader.dataset.update(split, subset=subset)
+        if found.channels != COLOURS:
+            loader.dataset.pipeline = shipped(BANDS).band_test_pipeline
+        feed(loader, found, plan)
+    bank.dataset.test_mode = False  # another image replaces an unreadable one
+    cfg.test_evaluator.k = min(20, plan.steps * plan.images)
+    return ordered(cfg)
+
+
+def _take_fast_pipeline(cfg: Config, plan: Schedule) -> None:
     """The tokenizer's fast pipeline crops and flips as the recipe does, on bytes."""
-    load_crop_flip = Config.fromfile(root / FAST).fast_tokenizer_pipeline[:2]
+    load_crop_flip = shipped(FAST).fast_tokenizer_pipeline[:2]
     replaced = {'LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip'}
     if plan.short:
         replaced |= {'RandAugment', 'RandomErasing'}
     dataset = cfg.train_dataloader.dataset
     rest = [step for step in dataset.pipeline if type_name(step) not in replaced]
     dataset.pipeline = [*load_crop_flip, *rest]
-
-
-def _tokenizer_sizes(
-    where: str, arch: str | dict, size: Size, codes: int, teacher: Teacher
-) -> dict[str, object]:
-    dims = get_arch(arch)
-    return {
-        f'{where}.encoder.arch': arch,
-        f'{where}.encoder.img_size': size.pixels,
-        f'{where}.encoder.patch_size': size.patch,
-        f'{where}.decoder.arch.embed_dims': dims.embed_dims,
-        f'{where}.decoder.arch.num_layers': 3,
-        f'{where}.decoder.arch.num_heads': dims.num_heads,
-        f'{where}.quantizer.num_codes': codes,
-        f'{where}.target_dims': teacher.dims,
-        f'{where}.standardize_target': teacher.convolutional,
-    }

