@@ -49,9 +49,10 @@ class WarmupCosineLR(_ParamScheduler):
     @classmethod
     def build_iter_from_epoch(
         cls,
-        *args: Any,
-        epoch_length: int,
+        optimizer: OptimizerType,
         warmup: float,
+        *,
+        epoch_length: int,
         begin: float = 0,
         end: float = INF,
         by_epoch: bool = True,
@@ -61,8 +62,8 @@ class WarmupCosineLR(_ParamScheduler):
         if not by_epoch:
             raise ValueError('convert_to_iter_based=True is for a schedule in epochs.')
         begin, end = (x if x == INF else int(x * epoch_length) for x in (begin, end))
-        warmup = int(warmup * epoch_length)
-        return cls(*args, warmup=warmup, begin=begin, end=end, by_epoch=False, **kwargs)
+        steps = int(warmup * epoch_length)
+        return cls(optimizer, steps, begin=begin, end=end, by_epoch=False, **kwargs)
 
     def _get_value(self) -> list[float]:
         if self.last_step < self.warmup:
