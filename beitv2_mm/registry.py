@@ -23,13 +23,11 @@ def _child(parent: Registry, *folders: str) -> Registry:
 MODELS = _child(root.MODELS, 'models', 'segmentation')
 DATASETS = _child(root.DATASETS, 'datasets', 'segmentation')
 TRANSFORMS = _child(root.TRANSFORMS, 'datasets', 'segmentation')
-DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'datasets')
 HOOKS = _child(root.HOOKS, 'engine')
 LOOPS = _child(root.LOOPS, 'engine')
 METRICS = _child(root.METRICS, 'engine')
 RUNNERS = _child(root.RUNNERS, 'engine')
 STRATEGIES = _child(root.STRATEGIES, 'engine')
-OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'engine')
 PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, 'engine')
 

@@ -35,10 +35,10 @@ def parse_args() -> argparse.Namespace:
         help='grid of patches of SRC; needed only where it is not square',
     )
     parser.add_argument(
-        '--prefix', help='that the names of the network in SRC have; found by itself'
+        '--prefix', help="of the network's names in SRC (default: the one that is found)"
     )
     parser.add_argument(
-        '--ema', action='store_true', help='the moving average that lies beside the weights in SRC'
+        '--ema', action='store_true', help='take the moving average of the weights in SRC'
     )
     return parser.parse_args()
 

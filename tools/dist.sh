@@ -18,6 +18,8 @@ run_distributed() {
         : "${NODE_RANK:?is not set: 0 on the first node, 1 on the next}"
         : "${MASTER_ADDR:?is not set: the address of the node of rank 0}"
     fi
+    # Seconds for the step in progress and its checkpoint when the run is stopped; torchrun has 30.
+    export PET_SHUTDOWN_TIMEOUT="${PET_SHUTDOWN_TIMEOUT:-300}"
     exec python -m torch.distributed.run \
         --nnodes="${NNODES:-1}" \
         --node_rank="${NODE_RANK:-0}" \

@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', required=True, metavar='FILE.npz', help='where the codes go')
     parser.add_argument(
-        '--config', help='that of the tokenizer; the published ones are recognised without'
+        '--config', help="the tokenizer's config; not needed for published tokenizers"
     )
     parser.add_argument('--batch-size', type=int, default=64, help='images at once (%(default)s)')
     parser.add_argument(

@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         '--tokenizer', required=True, metavar='CKPT', help='file or URL: own, official, mmpretrain'
     )
     parser.add_argument(
-        '--config', help='that of the tokenizer; the published ones are recognised without'
+        '--config', help="the tokenizer's config; not needed for published tokenizers"
     )
     parser.add_argument('--out', required=True, metavar='DIR', help='where the pictures go')
     parser.add_argument(

@@ -191,7 +191,7 @@ def load(
     Args:
         prefix: take only tensors whose names start with it, such as 'encoder.' of a tokenizer; None
             finds the prefix.
-        ema: take the moving average of the weights, if the file has one beside them.
+        ema: take the moving average of the weights, an error if the file has none.
 
     Raises:
         CheckpointError: see `read` and `adapt`.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from beitv2_mm.checkpoint.atomic import write_atomic
-from beitv2_mm.checkpoint.files import Source, read, write
+from beitv2_mm.checkpoint.files import Source, open_checkpoint, write
 from beitv2_mm.checkpoint.grids import check_grid, grid_of, resize, table_grid
 from beitv2_mm.checkpoint.layouts import Format, target_tensors
 from beitv2_mm.checkpoint.mismatch import arch_of
@@ -115,6 +115,7 @@ def convert(
     source_grid: Grid | None = None,
     grid: Grid | None = None,
     prefix: str | None = None,
+    ema: bool = False,
 ) -> Conversion:
     """Converts weights of any known layout to the layout ``to``; the argument is not changed.
 
@@ -122,6 +123,7 @@ def convert(
         source_grid: (rows, columns) of the source's patches; needed only if it is not square.
         grid: (rows, columns) to which bias tables and position embeddings are resized.
         prefix: take only tensors whose names start with it; None finds the prefix.
+        ema: take the moving average, which is recognised by its prefix.
 
     Raises:
         CheckpointError: these are no weights of BEiT v2, or the layout has no such model.
@@ -131,7 +133,7 @@ def convert(
     check_plain(state_dict)
     for given in filter(None, (source_grid, grid)):
         check_grid(given, 'the grid')
-    state_dict = network_in(state_dict, prefix=prefix).tensors
+    state_dict = network_in(state_dict, prefix=prefix, ema=ema).tensors
     names = official_names(state_dict)
     if not {'blocks.0.attn.q_bias', 'encoder.blocks.0.attn.q_bias'} & names.keys():
         raise CheckpointError(f'These are no weights of BEiT v2: [{shown(state_dict)}].')
@@ -199,12 +201,13 @@ def convert_file(
 
     Args:
         source_grid, grid, prefix: see `convert`.
-        ema: take the moving average if the file has one beside the ordinary weights.
+        ema: take the moving average of the weights, an error if the file has none.
 
     Raises:
         CheckpointError: see `read`, `convert` and `write`.
     """
-    result = convert(read(source, ema), to, source_grid, grid, prefix)
+    found = open_checkpoint(source, ema)
+    result = convert(found.tensors, to, source_grid, grid, prefix, ema and not found.is_average)
     destination = Path(destination)
     if to == 'transformers' and destination.suffix not in SUFFIXES:
         weights = to_official(from_transformers(result.state_dict))

@@ -34,7 +34,8 @@ def _fill(module: ModuleType) -> None:
         stacklevel=3,
     )
     content = vars(import_module(new)).items()
-    vars(module).update({name: value for name, value in content if not name.startswith('__')})
+    kept = {'__all__', '__getattr__'}  # the latter imports a name when it is asked for
+    vars(module).update({k: value for k, value in content if k in kept or not k.startswith('__')})
 
 
 def find_moved_modules() -> None:

@@ -29,13 +29,19 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def _check_format(filename: str) -> None:
-    """Refuses TorchScript and old tar files, for which PyTorch recommends switching the check off,
-    and compressed records, which may fill the memory."""
+    """Refuses damaged archives, and compressed records, which may fill the memory. Also refuses
+    TorchScript and tar files before PyTorch 1.0, whose errors advise switching the check off."""
     with open(filename, 'rb') as file:
         is_zip = file.read(4) == b'PK\3\4'  # as PyTorch distinguishes them
     if is_zip:
-        with zipfile.ZipFile(filename) as archive:
-            members = archive.infolist()
+        try:
+            with zipfile.ZipFile(filename) as archive:
+                members = archive.infolist()
+        except zipfile.BadZipFile as error:
+            raise CheckpointError(
+                f'{filename} cannot be read, it is truncated or damaged ({error}): copy or '
+                'download it again'
+            ) from error
         if any(member.filename.endswith('constants.pkl') for member in members):
             raise CheckpointError(f'{filename} holds TorchScript code, refused: save a state dict')
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):

@@ -115,7 +115,9 @@ class SkipUnreadable(BaseDataset):
             try:
                 data = transform(data)
             except Exception as error:
-                if loaded and not isinstance(error, UnreadableImageError):  # that is a mask
+                if loaded and not isinstance(
+                    error, UnreadableImageError
+                ):  # a mask may be unreadable
                     raise RuntimeError(
                         f'{type(transform).__name__} failed on {path}: {error}'
                     ) from error

@@ -151,7 +151,8 @@ class _ExplainingLoop(BaseLoop):
 
 @LOOPS.register_module()
 class ResumableEpochBasedTrainLoop(_ExplainingLoop, EpochBasedTrainLoop):
-    """mmengine's loop, continued after the last finished iteration; mmengine repeats the epoch."""
+    """mmengine's loop, which continues after the iteration of its checkpoint, where mmengine would
+    repeat the epoch."""
 
     dataloader: Any
 

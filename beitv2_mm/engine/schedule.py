@@ -14,7 +14,8 @@ class WarmupCosineLR(_ParamScheduler):
 
     Both rates are those of a parameter group at the optimizer's own rate. Groups with another rate,
     as layer-wise decay makes them, keep their ratio to it at every step, as in the reference
-    implementation. Without ``end``, a runner lets the schedule end with the training.
+    implementation. Where a config leaves ``end`` out, mmengine's Runner fills in the last epoch or
+    iteration of the training.
 
     Args:
         warmup: length of the warm-up in epochs, of which ``convert_to_iter_based=True`` also allows
@@ -74,7 +75,7 @@ class WarmupCosineLR(_ParamScheduler):
         return [base * (low + (1 - low) * share) for base in self.base_values]
 
     def _decay(self, step: int, steps: int) -> float:
-        """From 1 in the first step, 0, of the decay to nearly 0 in the last."""
+        """Factor of the decay: 1 at step 0, almost 0 at the last step."""
         return (1 + math.cos(math.pi * step / steps)) / 2
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

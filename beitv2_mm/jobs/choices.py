@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,17 +11,28 @@ from beitv2_mm.jobs.survey import FolderError
 from beitv2_mm.layers.arch import Arch, get_arch
 
 SMALLEST_BATCH = 8
-# How many images a network sees in all, the fewest and the most epochs, and the batch where neither
-# data nor memory limits it: on a CPU as in the quickstart, on a GPU as in the recipes for folders.
+UNLIMITED = 2**20  # images, where nothing is known of the memory
+
+
+class Plan(NamedTuple):
+    """What the length and the batch of a training are chosen from."""
+
+    images_seen: int  # in the whole training
+    fewest_epochs: int
+    most_epochs: int
+    batch: int  # of each device, where neither data nor memory limits it
+
+
+# On a CPU as in the quickstart, on a GPU as in the recipes for folders.
 PLANS = {
-    ('tokenizer', 'cpu'): (20_000, 1, 30, 64),
-    ('tokenizer', 'gpu'): (3_000_000, 20, 300, 64),
-    ('pretrain', 'cpu'): (60_000, 2, 100, 32),
-    ('pretrain', 'gpu'): (10_000_000, 50, 800, 128),
-    ('finetune', 'cpu'): (16_000, 2, 30, 32),
-    ('finetune', 'gpu'): (1_000_000, 20, 100, 128),
-    ('segment', 'cpu'): (8_000, 4, 100, 16),
-    ('segment', 'gpu'): (160_000, 20, 400, 16),
+    ('tokenizer', 'cpu'): Plan(20_000, 1, 30, 64),
+    ('tokenizer', 'gpu'): Plan(3_000_000, 20, 300, 64),
+    ('pretrain', 'cpu'): Plan(60_000, 2, 100, 32),
+    ('pretrain', 'gpu'): Plan(10_000_000, 50, 800, 128),
+    ('finetune', 'cpu'): Plan(16_000, 2, 30, 32),
+    ('finetune', 'gpu'): Plan(1_000_000, 20, 100, 128),
+    ('segment', 'cpu'): Plan(8_000, 4, 100, 16),
+    ('segment', 'gpu'): Plan(160_000, 20, 400, 16),
 }
 SHORT = 10_000  # steps below which the quickstart's settings are taken instead of the paper's
 
@@ -97,7 +108,7 @@ def image_size(short_side: int) -> Size:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The numbers of one training, and what they were chosen for."""
+    """Batch, epochs and steps of one training, and the task, network and machine they suit."""
 
     task: str  # a task of `PLANS`
     arch: str | dict
@@ -173,8 +184,11 @@ def schedule(
     epochs: int | None = None,
     batch: int | None = None,
 ) -> Schedule:
-    """A schedule for ``num_images`` training images; ``epochs`` and ``batch`` (of each device) are
-    the user's choice.
+    """Chooses batch and epochs for ``num_images`` training images, where the user gave neither.
+
+    The batch is the largest power of two, from `SMALLEST_BATCH` on, that exceeds neither the
+    task's plan, nor a quarter of the images of a device (an epoch has some steps), nor what fits in
+    memory. The epochs let the network see the images of the plan.
 
     Raises:
         FolderError: fewer images than the batch.
@@ -186,12 +200,13 @@ def schedule(
             f'than the smallest batch ({smallest}). Add images'
             + (', or give a smaller --batch-size.' if batch else '.')
         )
-    seen, low, high, largest = PLANS[task, machine.kind]
+    plan = PLANS[task, machine.kind]
     if batch is None:
         share = num_images // (4 * machine.devices)
-        room = min(largest, share, fitting_batch(get_arch(arch), size, machine))
+        room = min(plan.batch, share, fitting_batch(get_arch(arch), size, machine))
         batch = max(SMALLEST_BATCH, 2 ** int(math.log2(max(room, 1))))
-    chosen = epochs or min(max(round(seen / num_images), low), high)
+    wanted = round(plan.images_seen / num_images)
+    chosen = epochs or min(max(wanted, plan.fewest_epochs), plan.most_epochs)
     steps = num_images // (batch * machine.devices)
     chosen = max(chosen, 3 - steps)  # one step to warm up, one to train
     return Schedule(task, arch, size, machine, batch, chosen, steps)
@@ -202,10 +217,11 @@ def fitting_batch(arch: Arch, size: Size, machine: Machine) -> int:
 
     Activations of a block in half precision: N D (34 + 5 h N / D) bytes for N tokens (Korthikanti
     et al. 2022, equation 2, an upper bound for fused attention). Weights, gradients and AdamW: 16
-    bytes a parameter. Activations count twice: tokenizer, decoder or teacher come on top.
+    bytes a parameter. The activations are doubled to leave room for the tokenizer, decoder or
+    teacher.
     """
     if not machine.gpu_memory:
-        return 2**20
+        return UNLIMITED
     tokens, width = size.grid**2 + 1, arch.embed_dims
     block = tokens * width * (34 + 5 * arch.num_heads * tokens / width)
     weights = 16 * 12 * arch.num_layers * width**2

@@ -72,15 +72,18 @@ def training_stage(
 
     def action(folder: Path) -> Metrics:
         command: list[str | Path] = [config_root() / 'tools/train.py', path, '--work-dir', folder]
+        variables = dict(environment or {})
         if gpus > 1:
             torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={gpus}']
             command = [*torchrun, *command, '--launcher', 'pytorch']
+            # torchrun would kill its processes 30 seconds after a signal, in mid-checkpoint.
+            variables.setdefault('PET_SHUTDOWN_TIMEOUT', f'{PATIENCE:.0f}')
         command += ['--resume', 'auto']
         made = {key: artifact(folder.parent / stage) for key, stage in uses.items()}
         values = {**changes, **(places or {}), **made}
         if values:
             command += ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
-        train(command, folder, logger, environment, later)
+        train(command, folder, logger, variables, later)
         found = last_values(read_scalars(folder), [f'val/{metric}' for metric in METRICS[task]])
         return {key.removeprefix('val/'): value for key, value in found.items()}
 
@@ -122,7 +125,7 @@ def train(
                     raise StageError(f'{folder.name} was stopped')
         except BaseException:
             logger.warning(
-                f'{folder.name}: ends after the step that it is in and its checkpoint; a second '
+                f'{folder.name}: a training ends after its current step and checkpoint; a second '
                 'Ctrl-C ends it at once'
             )
             try:

@@ -97,7 +97,8 @@ class Attention(BiasTable):
             return self.derive(gather_bias, grid)
         # Only the small resized table is cached: at a high resolution, the biases of many blocks
         # would take gigabytes.
-        return gather_bias(self.derive(resize_bias_table, grid), grid, grid)
+        resized = self.derive(resize_bias_table, grid)
+        return gather_bias(resized, source=grid, target=grid)  # without resizing it again
 
     def project(self, x: Tensor, queries: Queries = None) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, N, D) -> queries (B, heads, M, d), keys and values (B, heads, N, d)."""

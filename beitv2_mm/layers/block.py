@@ -20,10 +20,11 @@ class Block(nn.Module):
     ``layer_scale`` is the initial value of gamma_1 and gamma_2; None or 0 leaves them out. Each
     branch is dropped once, with rate ``drop_path``.
 
-    ``with_cp`` saves memory in training, see `beitv2_mm.layers.recompute`. True keeps only the
-    block's input and computes everything twice. 'selective' computes only GELU twice: its output is
-    a fifth of what a block keeps in half precision, and one element-wise pass restores it. A block
-    that is compiled with 'selective' computes the norms twice as well, at no extra pass.
+    ``with_cp`` ("with checkpointing", mmengine's name) saves memory in training, see
+    `beitv2_mm.layers.recompute`. True keeps only the block's input and computes everything twice.
+    'selective' computes GELU twice: its output is a fifth of what a block keeps in half precision,
+    and one element-wise pass restores it. A compiled block computes its other element-wise
+    operations and norms twice as well, at no extra pass.
     """
 
     def __init__(
@@ -85,7 +86,10 @@ class Block(nn.Module):
         return self._add(x, mlp(self.norm2(x)), self.gamma_2)
 
     def _mlp_recomputing_gelu(self, x: Tensor) -> Tensor:
-        """The MLP, whose backward pass computes the output of GELU again."""
+        """The MLP, whose backward pass computes the output of GELU again.
+
+        The second product ends the region, and PyTorch's recomputation stops before it.
+        """
         mlp = self.mlp
 
         def gelu_and_product(hidden: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def _constant(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _geometric_offsets(source: int, target: int) -> np.ndarray:
-    """Positions of the ``2 * source - 1`` offsets of a table among those of a larger grid.
+    """Positions of the ``2 * source - 1`` offsets of a table among those of the target grid.
 
     Neighbouring offsets are 1, q, q^2, ... apart, so that near offsets keep their meaning and only
     far ones are stretched. The ratio q lets the last offset reach the border of the target; it is

@@ -5,8 +5,8 @@ of the forward pass; the backward pass runs the region again, up to the last ten
 needs. ``with_cp=True`` makes a whole block such a region. ``with_cp='selective'`` takes only GELU
 and the matrix product after it; since the product ends the region, it is not computed twice.
 A compiled block is one region even with 'selective', because a compiler recomputes element-wise
-operations inside kernels that it runs anyway; it does not stop early, so
-`recompute_except_products` lists the results that it has to store.
+operations inside kernels that it runs anyway. The compiled region does not stop early, so
+`recompute_except_products` lists the results that have to be stored.
 """
 
 from collections.abc import Callable

@@ -61,8 +61,9 @@ class VectorQuantizer(nn.Module):
     """EMA codebook on the unit sphere.
 
     Everything is computed in fp32, even under autocast, because half precision changes codes. All
-    ranks hold the same codebook. Neither evaluation nor a training step with a NaN or Inf among the
-    latents of any rank changes the codebook and its statistics.
+    ranks hold the same codebook. The codebook and its statistics stay unchanged in evaluation, and
+    in a training step where the latents of any rank hold a NaN or Inf; k-means, with which training
+    starts, leaves such latents out.
 
     Args:
         num_codes: K.

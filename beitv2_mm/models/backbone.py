@@ -181,6 +181,9 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter and number of depths, for layer-wise learning-rate decay.
 
+        mmpretrain's optimizer constructor multiplies the parameter's learning rate by
+        ``layer_decay_rate ** (num_depths - 1 - depth)``.
+
         Patch embedding, tokens and position embedding have depth 0, and block n, counted from 1,
         has depth n. Everything else has the largest depth, including the shared bias table.
         """

@@ -12,5 +12,3 @@ with read_base():
     from .._base_.mim_in1k import *
 
 model.update(neck=None)
-train_dataloader.update(batch_size=128)
-optim_wrapper.update(optimizer=dict(betas=(0.9, 0.98)))

@@ -12,6 +12,5 @@ with read_base():
     from .._base_.mim_in1k import *
 
 model.update(backbone=dict(drop_path_rate=0.1), neck=dict(drop_path_rate=0.1))
-train_dataloader.update(batch_size=128)
 optim_wrapper.update(optimizer=dict(betas=(0.9, 0.999)))
 train_cfg.update(max_epochs=1600, val_interval=20)

@@ -11,9 +11,5 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.mim_in1k import *
 
-model.update(
-    backbone=dict(arch='large', drop_path_rate=0.0),
-    neck=dict(drop_path_rate=0.0),
-)
+model.update(backbone=dict(arch='large'))
 train_dataloader.update(batch_size=32)
-optim_wrapper.update(optimizer=dict(betas=(0.9, 0.98)))

@@ -41,6 +41,21 @@ def test_official_there_and_back(case: str, to: str) -> None:
     )
 
 
+def test_the_moving_average_is_found_by_wrapper_and_by_prefix(tmp_path: Path) -> None:
+    plain, average = (nets.backbone().state_dict() for _ in range(2))
+    average = {name: value + 1.0 for name, value in average.items()}
+    by_prefix = {f'model.{k}': v for k, v in plain.items()}
+    by_prefix |= {f'model_ema.{k}': v for k, v in average.items()}
+    for saved in ({'model': plain, 'model_ema': average}, by_prefix):
+        torch.save(saved, tmp_path / 'saved.pth')
+        for ema, expected in ((False, plain), (True, average)):
+            convert_file(tmp_path / 'saved.pth', tmp_path / 'out.pth', 'beitv2_mm', ema=ema)
+            assert_equal(read(tmp_path / 'out.pth'), expected)
+    torch.save(plain, tmp_path / 'saved.pth')
+    with pytest.raises(CheckpointError, match='no moving average'):
+        convert_file(tmp_path / 'saved.pth', tmp_path / 'out.pth', 'beitv2_mm', ema=True)
+
+
 @pytest.mark.parametrize(
     ('build', 'formats'),
     [

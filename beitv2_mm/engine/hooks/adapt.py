@@ -11,7 +11,8 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.optim import Optimizer
 
-from beitv2_mm.checkpoint import CheckpointError, adapt, official_name, read
+from beitv2_mm.checkpoint import CheckpointError, adapt, official_name
+from beitv2_mm.checkpoint.files import open_checkpoint
 from beitv2_mm.checkpoint.names import HEADS
 from beitv2_mm.engine.unwrap import unwrapped_model, whole_model
 from beitv2_mm.models.base import PretrainedModule, load_pretrained
@@ -28,9 +29,9 @@ class AdaptCheckpointHook(Hook):
     The ``init_cfg=dict(type='Pretrained', ...)`` of a whole model of another package, such as
     mmpretrain's ImageClassifier, is handled too: mmengine would load nothing from most layouts.
 
-    A checkpoint whose names and shapes are the model's own is left as it is, and so is every
-    checkpoint for a model without a module of this package. Such a checkpoint is refused if it has
-    none of the model's weights: mmengine only warns, and would train or test random weights.
+    A checkpoint whose names and shapes are the model's own is left as it is. A model without a
+    module of this package gets every checkpoint unchanged, but one with none of its weights is
+    refused: mmengine only warns, and would train or test random weights.
 
     Args:
         require_head: refuse a checkpoint without the model's head, which would be evaluated with
@@ -71,7 +72,9 @@ class AdaptCheckpointHook(Hook):
             return
         if _fits(checkpoint, model):
             return
-        adapted, report = adapt(read(checkpoint), model)
+        found = open_checkpoint(checkpoint)
+        adapted, report = adapt(found.tensors, model)
+        report.notes += [found.note] if found.note else []
         heads = [
             name
             for name in (*report.dropped, *report.missing)

@@ -13,7 +13,8 @@ from beitv2_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds every generator of the main process before each iteration.
+    """Seeds every generator of the main process before each iteration; the name is from a time when
+    each epoch was enough, and configs keep it.
 
     Drop path, dropout, mixup and whatever else the model draws then follow from (seed, iteration,
     rank): a resumed run repeats them, although no random state is saved. The random numbers of the
