@@ -55,7 +55,11 @@ def load_image(
 
 
 def result_names(files: Sequence[str]) -> list[Path]:
-    """A relative name for the results of each file, without suffix where that tells them apart."""
+    """A relative name for the results of each file, without suffix where that tells them apart.
+
+    >>> [str(name) for name in result_names(['a/x.png', 'b/x.png', 'b/y.png', 'b/y.jpg'])]
+    ['a/x', 'b/x', 'b/y.png', 'b/y.jpg']
+    """
     absolute = [Path(os.path.abspath(file)) for file in files]  # no '..', which leads out
     root = Path(os.path.commonpath([path.parent for path in absolute]))
     relative = [path.relative_to(root) for path in absolute]

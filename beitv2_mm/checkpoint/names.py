@@ -62,7 +62,11 @@ def shown(names: Iterable[object], count: int = 3) -> str:
 
 
 def official_name(name: str) -> str:
-    """The official name of a parameter of any known layout."""
+    """The official name of a parameter of any known layout.
+
+    >>> official_name('backbone.layers.3.ln1.weight')  # mmpretrain's
+    'blocks.3.norm1.weight'
+    """
     for pattern, replacement in _TO_OFFICIAL:
         name = pattern.sub(replacement, name)
     return name

@@ -83,7 +83,11 @@ def below(tensors: StateDict, prefix: str) -> StateDict:
 
 
 def unwrap_name(name: str) -> str:
-    """'backbone._orig_mod.blocks.0' -> 'backbone.blocks.0'."""
+    """A name without the parts that wrappers of a module insert.
+
+    >>> unwrap_name('module.backbone._orig_mod.blocks.0.attn.q_bias')
+    'backbone.blocks.0.attn.q_bias'
+    """
     return _WRAPPER.sub('', name)
 
 

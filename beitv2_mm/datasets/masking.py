@@ -26,6 +26,10 @@ class BlockwiseMaskGenerator:
 
     The randomness is NumPy's global state, which the training loops of this package seed for each
     sample (`beitv2_mm.engine.loops.ResumableLoader`).
+
+    >>> mask = BlockwiseMaskGenerator(grid=14, num_masked=75)()
+    >>> mask.shape, int(mask.sum())
+    ((14, 14), 75)
     """
 
     ATTEMPTS = 10  # rectangles tried in a row before the rest is filled patch by patch

@@ -24,6 +24,11 @@ ARCHS = {
 def get_arch(arch: str | dict[str, Any] | Arch) -> Arch:
     """Looks up a name, or checks a dict of the fields of `Arch` and fills in its defaults.
 
+    >>> get_arch('base').embed_dims
+    768
+    >>> get_arch(dict(embed_dims=64, num_layers=2, num_heads=4)).mlp_ratio
+    4.0
+
     Raises:
         ValueError: an unknown name, or a dict with missing or unknown keys.
     """

@@ -25,6 +25,9 @@ def to_pair(size: Size) -> tuple[int, int]:
 def patch_grid(size: Size, patch_size: Size) -> Grid:
     """Number of rows and columns of patches in an image ``(height, width)``.
 
+    >>> patch_grid((224, 448), 16)
+    (14, 28)
+
     Raises:
         ValueError: the patch size does not divide the image size.
     """

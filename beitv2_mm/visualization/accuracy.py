@@ -22,5 +22,9 @@ def accuracy(per_seed: Sequence[float]) -> Accuracy:
 
 
 def percent(value: float) -> str:
-    """12.345 -> '12.3 %'"""
+    """A percentage in words.
+
+    >>> percent(12.345)
+    '12.3 %'
+    """
     return f'{value:.1f} %'

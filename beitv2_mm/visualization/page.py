@@ -123,7 +123,11 @@ def figure(picture: Picture) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as '42 s', '3 min 05 s' or '2 h 07 min'."""
+    """Seconds in words.
+
+    >>> duration(42), duration(185), duration(7620)
+    ('42 s', '3 min 05 s', '2 h 07 min')
+    """
     whole = round(seconds)
     if whole < 60:
         return f'{whole} s'
