@@ -31,6 +31,7 @@ def apply() -> list[str]:
         mmpretrain_.mmpretrain_without_multimodal,
         mmengine_.launch_without_gpu,
         mmengine_.explain_setuptools,
+        mmengine_.format_config_once,
         mmengine_.deepspeed_without_onebit,
     )
     for fix in fixes:

@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.config import config as mm_config
 from mmengine.dist import utils as dist_utils
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mm_checkpoint
+from yapf.yapflib.yapf_api import FormatCode
 
 from beitv2_mm import compat
 from beitv2_mm.checkpoint import CheckpointError
@@ -240,3 +243,23 @@ def test_missing_pkg_resources_is_explained(monkeypatch: pytest.MonkeyPatch) -> 
     assert find_spec('pkg_resources') is not None  # a look alone raises nothing
     with pytest.raises(ModuleNotFoundError, match='pip install "setuptools<81"'):
         importlib.import_module('pkg_resources')
+
+
+# --- format_config_once
+
+
+def test_the_same_config_is_formatted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    formatted = []
+
+    def slow(text: str, **options: Any) -> tuple[str, bool]:
+        formatted.append(text)
+        return FormatCode(text, **options)
+
+    monkeypatch.setattr(mm_config, 'FormatCode', slow)
+    assert mmengine_.format_config_once()
+    assert not mmengine_.format_config_once()
+    first, second = Config(dict(a=1, b=dict(c='x'))), Config(dict(a=2))
+    texts = [cfg.pretty_text for cfg in (first, first, second, first)]
+    assert len(formatted) == 3 and texts[0] == texts[1] == texts[3] != texts[2]
+    first.a = 2  # a change is seen
+    assert first.pretty_text != texts[0]
