@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,3 +76,12 @@ def no_scope_left() -> Iterator[None]:
     from mmengine.registry import DefaultScope
 
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """`support.tools.run_tool` in an empty folder."""
+    from support.tools import run_tool
+
+    monkeypatch.chdir(tmp_path)
+    return run_tool

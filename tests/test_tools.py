@@ -2,16 +2,13 @@
 
 import logging
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import mmengine
 import pytest
@@ -19,11 +16,8 @@ import torch
 from mmengine.config import Config
 
 from beitv2_mm.engine import resume, switches
-from beitv2_mm.engine.errors import MemoryShortageError
-from beitv2_mm.engine.out_of_memory import explain_out_of_memory
 from support.terminal import Terminal
-from support.tiny import build_pretrainer
-from support.tools import run_tool
+from support.tools import Tool
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / 'tests/support/toy_config.py'
@@ -31,15 +25,6 @@ ENV = os.environ | {
     'PYTHONPATH': os.pathsep.join([str(ROOT / 'tests'), str(ROOT), os.getenv('PYTHONPATH', '')]),
     'PATH': os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]),
 }
-
-Tool = Callable[..., None]
-
-
-@pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tool:
-    """`run_tool` in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return run_tool
 
 
 def start(*command: object, cwd: Path, **env: str) -> subprocess.Popen[str]:
@@ -213,145 +198,8 @@ def test_auto_scale_lr(tool: Tool) -> None:
     assert optimizer['param_groups'][0]['lr'] == pytest.approx(0.04)
 
 
-@pytest.mark.parametrize(
-    ('name', 'arguments', 'message'),
-    [
-        ('train', ['none.py'], r'^train\.py: no such config file: none\.py$'),
-        ('test', ['none.py', 'x.pth'], r'^test\.py: no such config file: none\.py$'),
-        ('test', [CONFIG, 'none.pth'], r'^test\.py: no such checkpoint: none\.pth$'),
-        ('train', [CONFIG, '--resume', 'none.pth'], r'^train\.py: no such checkpoint: none\.pth$'),
-        (
-            'train',
-            [CONFIG, '--resume', '--work-dir', 'stale'],
-            r'stale/epoch_7\.pth, which does not',
-        ),
-        ('test', [CONFIG, 'code.pth'], r'^test\.py: code\.pth holds code .*refused: \w+\.system$'),
-        ('train', [CONFIG, '--resume', 'code.pth'], r'^train\.py: code\.pth holds code .*refused'),
-        ('test', [CONFIG, 'other.pth'], r'of another model than ToyModel.*other\.weight \(1,\)'),
-        (
-            'test',
-            [CONFIG, 'wider.pth'],
-            r'linear\.weight \(2, 8\); expected: linear\.weight \(2, 4\)',
-        ),
-        (
-            'train',
-            [CONFIG, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
-            r'needs auto_scale_lr = dict\(base_batch_size',
-        ),
-    ],
-    ids=str,
-)
-def test_bad_input_ends_with_one_clear_line(
-    tool: Tool, name: str, arguments: list[object], message: str
-) -> None:
-    Path('stale').mkdir()
-    Path('stale/last_checkpoint').write_text('/gone/stale/epoch_7.pth')
-    torch.save({'state_dict': {'other.weight': torch.ones(1)}}, 'other.pth')
-    torch.save({'state_dict': {'linear.weight': torch.ones(2, 8)}}, 'wider.pth')
-    torch.save(Call(), 'code.pth')
-    with pytest.raises(SystemExit, match=message) as error:
-        tool(name, *arguments)
-    assert '\n' not in str(error.value)
-    assert not Path('touched').exists()
-
-
-class Call:
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, ('touch touched',)
-
-
-@pytest.mark.cpu_only(reason='other devices know mixed precision')
-def test_amp_without_gpu_is_explained(tool: Tool) -> None:
-    with pytest.raises(SystemExit, match='--amp needs a GPU'):
-        tool('train', CONFIG, '--amp')
-
-
-def test_out_of_unknown_kind_is_refused(tool: Tool, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        tool('test', CONFIG, 'x.pth', '--out', 'result.txt')
-    assert (
-        'must end with .json (metrics) or .pkl (predictions): result.txt' in capsys.readouterr()[1]
-    )
-
-
-@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='of glibc')
-@pytest.mark.parametrize('own', [False, True])
-def test_freed_memory_is_kept(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Page faults of 20 times 8 tensors of 12 MiB: once around, not each time."""
-    if own:  # the user's own value is kept
-        monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', str(2**17))
-    code = """
-import resource, torch
-from beitv2_mm.engine.launch import keep_freed_memory
-keep_freed_memory()
-def faults():
-    for _ in range(20):
-        _ = [torch.ones(3 * 2**20) for _ in range(8)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-first = faults()
-print(faults() - first)
-"""
-    command = [sys.executable, '-c', code]
-    found = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert found > 100_000 if own else found < 10_000
-
-
-def test_out_of_memory_names_what_needs_less(
-    tool: Tool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The allocator's own error, of a tensor that no machine holds."""
-    monkeypatch.setattr('support.toy.ToyModel.forward', lambda *args, **kwargs: torch.empty(2**45))
-    with pytest.raises(SystemExit) as stopped:
-        tool('train', CONFIG)
-    message = str(stopped.value)
-    for part in (
-        'Memory ran out in iteration 1, with batches of 2 per process',
-        "can't allocate memory",
-        'train_dataloader.batch_size=1',
-        'optim_wrapper.accumulative_counts=2',
-        '--resume continues',
-    ):
-        assert part in message
-    assert 'DefaultCPUAllocator' in str(stopped.value.__context__.__cause__)
-
-
-def test_out_of_memory_names_the_parts_that_can_compute_again() -> None:
-    runner = SimpleNamespace(
-        model=build_pretrainer(with_cp='selective'),
-        train_dataloader=SimpleNamespace(batch_size=64),
-        optim_wrapper=SimpleNamespace(_accumulative_counts=2),
-        iter=4,
-    )
-    switches = 'accumulative_counts=4.*model.backbone.with_cp=True model.neck.with_cp=True'
-    with pytest.raises(MemoryShortageError, match=switches), explain_out_of_memory(runner):
-        raise torch.cuda.OutOfMemoryError('CUDA out of memory.')
-    with pytest.raises(RuntimeError, match=r'^other$'), explain_out_of_memory(runner):
-        raise RuntimeError('other')
-
-
 def test_no_workers_beside_persistent_ones(tool: Tool, tmp_path: Path) -> None:
     """A config with persistent workers runs with num_workers=0 said alone."""
     option = 'train_dataloader.persistent_workers=True'
     tool('train', CONFIG, '--work-dir', tmp_path / 'run', '--cfg-options', option)
     assert (tmp_path / 'run/epoch_2.pth').exists()
-
-
-@pytest.mark.parametrize(
-    'name',
-    ['visualize_attention', 'visualize_codes', 'tokenize_images', 'segment_images'],
-)
-def test_a_device_that_is_not_here(
-    name: str, tool: Tool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        tool(name, '--device', 'cuda:99')
-    assert re.search(
-        r"--device: 'cuda:99' cannot be used here \(.*such as --device cpu", capsys.readouterr().err
-    )
-
-
-@pytest.mark.cpu_only(reason='it asks for a GPU that is hidden')
-def test_a_benchmark_of_a_device_that_is_not_here(tool: Tool) -> None:
-    with pytest.raises(SystemExit, match=r"--device: 'cuda' cannot be used here .*--device cpu"):
-        tool('benchmark', 'tokenizer', '--device', 'cuda')

@@ -4,7 +4,7 @@ import logging
 import runpy
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -13,6 +13,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).parents[2]
+Tool = Callable[..., None]  # `run_tool`, as the fixture `tool`
 
 
 @contextmanager
