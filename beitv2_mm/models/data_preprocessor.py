@@ -112,9 +112,8 @@ class MaskedImagePreprocessor(UnitRGBPreprocessor):
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         batch = super().forward(data, training)
         samples = batch['data_samples']
-        if samples and all(
-            'mask' in sample for sample in samples
-        ):  # feature extraction has no masks
+        has_masks = samples and all('mask' in sample for sample in samples)
+        if has_masks:  # not where features are extracted
             masked = find_masked(stack_masks(samples), self.num_masked)
             batch['masked'] = masked.to(self.device, self._non_blocking)
         return batch
