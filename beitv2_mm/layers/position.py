@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.interpolate import make_interp_spline
 from torch import Tensor, nn
 
 Grid = tuple[int, int]
@@ -94,6 +93,9 @@ def _spline_matrix(source: int, target: int) -> np.ndarray:
         nearest = np.arange(1 - target, target).clip(1 - source, source - 1) + source - 1
         rows: np.ndarray = identity[nearest]
         return rows
+    # Imported here because it takes half a second, which every process would wait at its start.
+    from scipy.interpolate import make_interp_spline
+
     known = _geometric_offsets(source, target)
     wanted = np.arange(1 - target, target, dtype=np.float64).clip(known[0], known[-1])
     matrix: np.ndarray = make_interp_spline(known, identity, k=3)(wanted)

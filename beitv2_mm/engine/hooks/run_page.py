@@ -21,14 +21,16 @@ class RunPageHook(Hook):
 
     def __init__(self) -> None:
         self._told = False
+        self._shown = -1  # the iteration that the page shows
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
         """Writes the page."""
         self._write(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Writes the page."""
-        self._write(runner)
+        """Writes the page, unless a validation after the last step has done so."""
+        if self._shown != runner.iter:
+            self._write(runner)
 
     @master_only
     def _write(self, runner: Runner) -> None:
@@ -42,6 +44,7 @@ class RunPageHook(Hook):
                 )
             self._told = True
         else:
+            self._shown = runner.iter
             if not self._told:
                 runner.logger.info(f'curves and pictures of this run: {page}')
             self._told = True
