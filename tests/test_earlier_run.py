@@ -21,7 +21,7 @@ LOSSES = [5.577846686045329, 5.553367614746094]
 RATES = [0.003, 0.001515]
 
 
-@pytest.mark.cpu_only('its losses were computed on a CPU')
+@pytest.mark.cpu_only(reason='its losses were computed on a CPU')
 def test_it_resumes_with_the_losses_it_had(tmp_path: Path) -> None:
     shutil.copy(CHECKPOINT, tmp_path)
     cfg = load_config(str(CONFIG), str(tmp_path), {'resume': True})
