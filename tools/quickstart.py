@@ -8,7 +8,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from beitv2_mm.jobs.command_line import run_job
+from beitv2_mm.jobs.command_line import quick_imports, run_job
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +38,8 @@ def main() -> None:
     args.out = args.out or Path('quickstart_out_fast' if args.fast else 'quickstart_out')
 
     def job(logger: logging.Logger) -> Path:
-        from beitv2_mm.jobs.quickstart import Options, run
+        with quick_imports():
+            from beitv2_mm.jobs.quickstart import Options, run
 
         return run(Options(**vars(args)), logger)
 

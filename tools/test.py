@@ -31,11 +31,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     options.let_threads_sleep()
     args = parse_args()
-    import mmengine
-    from mmengine.dist import is_main_process
-    from mmengine.evaluator import DumpResults
+    with options.quick_imports():
+        import mmengine
+        from mmengine.dist import is_main_process
+        from mmengine.evaluator import DumpResults
 
-    from beitv2_mm.engine import launch, switches
+        from beitv2_mm.engine import launch, switches
 
     try:
         cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)

@@ -29,7 +29,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     options.let_threads_sleep()
     args = parse_args()
-    from beitv2_mm.engine import launch, switches
+    with options.quick_imports():
+        from beitv2_mm.engine import launch, switches
 
     try:
         cfg = launch.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
