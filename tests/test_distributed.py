@@ -17,7 +17,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[States, States, Stat
     """Rank 0, rank 1, and one process that does the work of both."""
     folder = tmp_path_factory.mktemp('ranks')
     teacher_config(folder)  # written once, before two processes would
-    mp.spawn(two_ranks.process, args=(2, folder), nprocs=2)
+    # forked: their imports are done
+    mp.start_processes(two_ranks.process, (2, folder), nprocs=2, start_method='fork')
     first, second = (torch.load(folder / f'rank{rank}.pth', weights_only=True) for rank in (0, 1))
     return first, second, two_ranks.everything(0, 1, folder)
 

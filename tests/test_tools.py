@@ -17,7 +17,7 @@ from mmengine.config import Config
 
 from beitv2_mm.engine import resume, switches
 from support.terminal import Terminal
-from support.tools import Tool
+from support.tools import Tool, imports_done
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / 'tests/support/toy_config.py'
@@ -27,7 +27,9 @@ ENV = os.environ | {
 }
 
 
-def start(*command: object, cwd: Path, **env: str) -> subprocess.Popen[str]:
+def start(*command: object, cwd: Path, fresh: bool = False, **env: str) -> subprocess.Popen[str]:
+    """Starts a program; Python, unless it has to be ``fresh``, with its imports done."""
+    own = command[0] == sys.executable and not fresh
     return subprocess.Popen(
         [*map(str, command)],
         env=ENV | env,
@@ -35,6 +37,7 @@ def start(*command: object, cwd: Path, **env: str) -> subprocess.Popen[str]:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        preexec_fn=imports_done([*command], ENV | env) if own else None,
     )
 
 
@@ -49,7 +52,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Work directory of two uninterrupted epochs, started from elsewhere with default options."""
     cwd = tmp_path_factory.mktemp('trained')
-    finish(start(sys.executable, ROOT / 'tools/train.py', CONFIG, cwd=cwd))
+    finish(start(sys.executable, ROOT / 'tools/train.py', CONFIG, cwd=cwd, fresh=True))
     return cwd / 'work_dirs/toy_config'
 
 

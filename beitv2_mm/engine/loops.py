@@ -136,13 +136,18 @@ def _without_idle_workers(dataloader: DataLoader | dict) -> DataLoader | dict:
 
 
 class _ExplainingLoop(BaseLoop):
-    """Turns errors of PyTorch into advice, and releases the signals however the training ends."""
+    """Turns errors of PyTorch into advice; however the training ends, its workers and its hold on
+    the signals end with it."""
+
+    dataloader: Any
 
     def run(self) -> Any:
         try:
             return super().run()
         finally:
             release_signals(self.runner)
+            # PyTorch waits five seconds for each worker that only the garbage collector ends.
+            self.dataloader._iterator = self.dataloader_iterator = None
 
     def run_iter(self, *args: Any, **kwargs: Any) -> None:
         with explain_out_of_memory(self.runner), explain_batch_of_one(self.runner):
@@ -153,8 +158,6 @@ class _ExplainingLoop(BaseLoop):
 class ResumableEpochBasedTrainLoop(_ExplainingLoop, EpochBasedTrainLoop):
     """mmengine's loop, which continues after the iteration of its checkpoint, where mmengine would
     repeat the epoch."""
-
-    dataloader: Any
 
     def __init__(
         self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any
@@ -193,8 +196,6 @@ class ResumableIterBasedTrainLoop(_ExplainingLoop, IterBasedTrainLoop):
 
     With other samplers, these batches are loaded and dropped; the data that follow are the same.
     """
-
-    dataloader: Any
 
     def __init__(
         self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any

@@ -1,19 +1,16 @@
 """`python -m beitv2_mm`: versions, fixes, and what is missing for which task."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 import beitv2_mm
 from beitv2_mm import compat
+from beitv2_mm.__main__ import main
 from beitv2_mm.compat.environment import Task, describe, missing
 
 pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_names_versions_fixes_and_tasks() -> None:
@@ -31,7 +28,9 @@ def test_what_is_missing_comes_with_its_extra(monkeypatch) -> None:
     assert 'no, no_such_module missing: pip install "beitv2_mm[wings]"' in describe()
 
 
-def test_the_module_prints_it() -> None:
-    command = [sys.executable, '-m', 'beitv2_mm']
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == describe()
+def test_the_module_prints_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, 'argv', ['beitv2_mm'])
+    main()
+    assert capsys.readouterr().out.strip() == describe()

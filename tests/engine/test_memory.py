@@ -19,13 +19,13 @@ CONFIG = Path(__file__).parents[1] / 'support/toy_config.py'
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='of glibc')
 def test_freed_memory_is_kept_unless_the_user_has_a_value() -> None:
-    """Page faults of 20 times 8 tensors of 12 MiB: once around, not each time."""
+    """Page faults of 4 times 8 tensors of 12 MiB: in the first round, not in each."""
     code = """
 import os, resource, torch
 from beitv2_mm.engine.launch import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
+    for _ in range(4):
         _ = [torch.ones(3 * 2**20) for _ in range(8)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 keep_freed_memory()
@@ -40,7 +40,7 @@ print(faults())
     env = os.environ | {'MALLOC_TRIM_THRESHOLD_': str(2**17)}  # glibc reads it at the start
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     own, kept = map(int, done.stdout.split())
-    assert own > 100_000 and kept < 10_000
+    assert own > 50_000 and kept < 5_000
 
 
 def test_out_of_memory_names_what_needs_less(

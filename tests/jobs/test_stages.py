@@ -21,6 +21,7 @@ from beitv2_mm.jobs.stages import (
 )
 from beitv2_mm.jobs.training import train
 from support.terminal import Terminal
+from support.tools import imports_done
 
 pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
 
@@ -164,13 +165,12 @@ def test_interruption_ends_the_child(tmp_path: Path, stubborn: bool, together: b
     else:
         driver += 'act(None)\n'
     root = Path(__file__).parents[2]
+    command = [sys.executable, '-c', driver, child]
     process = subprocess.Popen(
-        [sys.executable, '-c', driver, child],
+        command,
         cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(root)},
         stderr=subprocess.DEVNULL,
-        # A shell's background job starts with Ctrl-C ignored, and so would these tests' processes.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=imports_done(command, {**os.environ, 'PYTHONPATH': str(root)}),
     )
     pid_file = tmp_path / 'pid'
     deadline = time.monotonic() + 60

@@ -105,10 +105,8 @@ def two_processes(
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    mp.set_forkserver_preload(['strategy_ranks'])  # one import for both
-    mp.start_processes(
-        process, (port, folder, runs, again or []), nprocs=2, start_method='forkserver'
-    )
+    # forked: their imports are done
+    mp.start_processes(process, (port, folder, runs, again or []), nprocs=2, start_method='fork')
     ranks = [torch.load(folder / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
     return {
         name: torch.tensor([rank[name] for rank in ranks if name in rank]).mean(0)

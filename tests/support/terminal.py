@@ -1,28 +1,28 @@
 """Programs on a terminal of their own, where Ctrl-C reaches all of their processes."""
 
+import fcntl
 import os
 import pty
-import signal
 import subprocess
+import termios
 import threading
 import time
 from pathlib import Path
 
-
-def _leading_a_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    # a shell's background job starts with Ctrl-C ignored, and so would these tests' processes
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from support.tools import imports_done
 
 
 class Terminal:
-    """A program that runs on a new pseudo-terminal; ``output`` is what it has shown so far."""
+    """A Python program on a new pseudo-terminal; ``output`` is what it has shown so far."""
 
     def __init__(self, command: list, cwd: Path, env: dict[str, str]) -> None:
         self._master, slave = pty.openpty()
+        run = imports_done(command, env)
+
+        def lead_and_run() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            run()
+
         self.process = subprocess.Popen(
             [*map(str, command)],
             cwd=cwd,
@@ -31,7 +31,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=_leading_a_terminal,
+            preexec_fn=lead_and_run,
         )
         os.close(slave)
         self.output = ''
