@@ -5,6 +5,7 @@ The official flat names are the common form for comparing and converting layouts
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -61,6 +62,7 @@ def shown(names: Iterable[object], count: int = 3) -> str:
     return ', '.join(first) + (f' and {len(names) - count} more' if len(names) > count else '')
 
 
+@lru_cache(maxsize=10_000)  # every ending of every name in a file is asked for
 def official_name(name: str) -> str:
     """The official name of a parameter of any known layout.
 
