@@ -57,7 +57,7 @@ def _run(words: list[str]) -> int:
                 runpy.run_path(program, run_name='__main__')
     except SystemExit as stopped:
         if isinstance(stopped.code, str):
-            print(stopped.code, file=sys.stderr)
+            sys.stderr.write(f'{stopped.code}\n')
         return stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
     except KeyboardInterrupt:
         traceback.print_exc()
@@ -79,14 +79,16 @@ def imports_done(command: list, env: dict[str, str]) -> Callable[[], None]:
         faulthandler.disable()
         gc.enable()
         os.closerange(3, 1024)  # among them the pipe that tells Popen that the program has started
-        sys.stdin = open(0, closefd=False)
-        sys.stdout, sys.stderr = (open(i, 'w', buffering=1, closefd=False) for i in (1, 2))
+        sys.stdin = os.fdopen(0, closefd=False)
+        sys.stdout, sys.stderr = (os.fdopen(i, 'w', 1, closefd=False) for i in (1, 2))
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
         os.environ.clear()
         os.environ.update(env)
         logging.getLogger().handlers.clear()  # of pytest
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Popen has given back their action
+            signal.signal(number, signal.SIG_IGN)
         status = _run(words)
         sys.stdout.flush()
         os._exit(status)
