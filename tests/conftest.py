@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             '--device cuda: PyTorch sees no GPU here; --device pretend needs none'
         )
-    # A runner formats its config six times over, most of its time.
+    # Formatting its config, even once, is most of the time of a small run.
     mm_config.FormatCode = lambda code, **kwargs: (code, True)
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False  # fp32 is compared as such
@@ -50,8 +50,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # A copy of a process in which a backward pass on a device has run cannot do one of its own.
+    items.sort(key=lambda item: item.get_closest_marker('forks') is None)
     device = config.getoption('device')
-    markers = {'cpu': [], 'pretend': ['cpu_only', 'not_pretended'], 'cuda': ['cpu_only']}[device]
+    markers = {
+        'cpu': [],
+        'pretend': ['cpu_only', 'not_pretended', 'forks'],
+        'cuda': ['cpu_only', 'forks'],
+    }[device]
     for item in items:
         for marker in filter(None, map(item.get_closest_marker, markers)):
             item.add_marker(pytest.mark.skip(reason=f'{marker.name}: {marker.kwargs["reason"]}'))

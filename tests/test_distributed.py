@@ -7,7 +7,7 @@ import torch.multiprocessing as mp
 from support import two_ranks
 from support.tiny import teacher_config
 
-pytestmark = pytest.mark.cpu_only(reason='several processes over gloo')
+pytestmark = pytest.mark.forks(reason='several processes over gloo')
 
 States = dict[str, dict[str, torch.Tensor]]
 

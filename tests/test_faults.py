@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from support.tools import imports_done
-
 pytestmark = pytest.mark.cpu_only(reason='several processes over gloo')
 
 ROOT = Path(__file__).parents[1]
@@ -20,10 +18,9 @@ def test_a_run_with_faults_ends_like_one_without(tmp_path: Path) -> None:
     code = 'import pathlib, sys; from support import fault_run; '
     code += 'fault_run.run(pathlib.Path(sys.argv[1]), sys.argv[2:], epochs=30)'
     path = os.pathsep.join([str(ROOT / 'tests'), str(ROOT), os.getenv('PYTHONPATH', '')])
-    command = [sys.executable, '-c', code, tmp_path / 'out', *PLAN]
     done = subprocess.run(
-        command,
-        preexec_fn=imports_done(command, os.environ | {'PYTHONPATH': path}),
+        [sys.executable, '-c', code, tmp_path / 'out', *PLAN],
+        env=os.environ | {'PYTHONPATH': path},
         capture_output=True,
         text=True,
         timeout=500,

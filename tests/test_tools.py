@@ -63,6 +63,7 @@ def assert_same_weights(left: Path, right: Path) -> None:
         assert torch.equal(value, theirs[name]), name
 
 
+@pytest.mark.forks(reason='it runs in processes of its own')
 def test_killed_in_mid_epoch_resumes_to_the_same_weights(trained: Path, tmp_path: Path) -> None:
     command = [sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir']
     options = ['--cfg-options', 'train_cfg.val_interval=9', 'default_hooks.logger.interval=1']
@@ -79,7 +80,7 @@ def test_killed_in_mid_epoch_resumes_to_the_same_weights(trained: Path, tmp_path
     assert_same_weights(moved / 'epoch_2.pth', trained / 'epoch_2.pth')
 
 
-@pytest.mark.not_pretended(reason='it runs in processes of its own')
+@pytest.mark.forks(reason='it runs in processes of its own')
 @pytest.mark.parametrize('twice', [False, True])
 def test_ctrl_c_saves_and_a_second_one_ends_at_once(
     trained: Path, tmp_path: Path, twice: bool
@@ -156,6 +157,7 @@ def test_the_terminal_is_quiet_and_the_log_file_is_not(
     assert not [text for text in bulk if text not in shown]
 
 
+@pytest.mark.forks(reason='it runs in processes of its own')
 def test_mmpretrain_tool_trains_the_same(trained: Path, tmp_path: Path) -> None:
     spec = find_spec('mmpretrain')
     assert spec is not None

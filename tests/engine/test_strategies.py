@@ -9,7 +9,7 @@ from support.differences import differences
 from support.strategy_ranks import RECIPES, SAVED, two_processes
 from support.tiny import teacher_config
 
-pytestmark = pytest.mark.cpu_only(reason='several processes over gloo')
+pytestmark = pytest.mark.forks(reason='several processes over gloo')
 
 KINDS = ('ddp', 'fsdp', 'ddp_accumulated')
 AGAIN = [*((name, 'fsdp') for name in RECIPES), ('mim', 'ddp_accumulated')]

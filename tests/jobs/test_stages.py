@@ -23,7 +23,7 @@ from beitv2_mm.jobs.training import train
 from support.terminal import Terminal
 from support.tools import imports_done
 
-pytestmark = pytest.mark.not_pretended(reason='it runs in processes of its own')
+pytestmark = pytest.mark.forks(reason='it runs in processes of its own')
 
 LOGGER = logging.getLogger('test_stages')
 

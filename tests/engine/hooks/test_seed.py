@@ -1,4 +1,5 @@
 import random
+from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,6 +178,19 @@ def test_resumed_at_an_iteration_equals_uninterrupted(tmp_path, workers, monkeyp
     assert torch.equal(parts, whole)
     assert torch.equal(rest, masks[30:])
     assert workers or len(read) == 30  # what was trained on before is not loaded again
+
+
+@pytest.mark.parametrize('killed', [None, 4])
+@pytest.mark.parametrize('kind', ['epochs', 'iterations'])
+def test_workers_end_with_the_training(tmp_path, kind, killed):
+    """However it ends: those that the garbage collector finds would be waited for."""
+    before = set(active_children())
+    hooks = [Interrupt(killed)] if killed else []
+    if kind == 'epochs':
+        train(tmp_path / 'run', EPOCHS, epoch_loader(2, persistent=True), 99, hooks=hooks)
+    else:
+        train(tmp_path / 'run', ITERATIONS, loader_config(), 99, hooks=hooks)
+    assert set(active_children()) == before
 
 
 def test_an_epoch_of_another_length_is_repeated(tmp_path):
