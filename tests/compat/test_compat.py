@@ -173,11 +173,11 @@ def test_mmseg_imports_and_builds_beside_mmcv_lite() -> None:
 
 @needs_lite
 def test_missing_op_fails_when_called_by_name() -> None:
-    from mmcv.ops import nms
+    from mmcv.ops import roi_pool
     from mmcv.utils import collect_env
 
-    with pytest.raises(RuntimeError, match=r"'nms' is a compiled op .*install full mmcv"):
-        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    with pytest.raises(RuntimeError, match=r"'roi_pool_forward' is a compiled op .*install full"):
+        roi_pool(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), 2)
     assert 'mmcv-lite' in collect_env()['MMCV Compiler']
 
 

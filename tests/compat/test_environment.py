@@ -18,6 +18,8 @@ def test_the_page_names_versions_fixes_and_tasks() -> None:
     assert beitv2_mm.__version__ in page and torch.__version__.split('+')[0] in page
     for name in compat.active():
         assert name in page
+    stand_ins = 'nms, softnms, roi_align, sigmoid_focal_loss, ms_deform_attn: by torchvision'
+    assert (stand_ins in page) == ('missing_compiled_ops' in compat.active())
     assert 'Ready for' in page and 'segmentation' in page
 
 
