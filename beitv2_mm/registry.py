@@ -20,8 +20,8 @@ def _child(parent: Registry, *folders: str) -> Registry:
     )
 
 
-MODELS = _child(root.MODELS, 'models', 'segmentation')
-DATASETS = _child(root.DATASETS, 'datasets', 'segmentation')
+MODELS = _child(root.MODELS, 'models', 'segmentation', 'detection')
+DATASETS = _child(root.DATASETS, 'datasets', 'segmentation', 'detection')
 TRANSFORMS = _child(root.TRANSFORMS, 'datasets', 'segmentation')
 HOOKS = _child(root.HOOKS, 'engine')
 LOOPS = _child(root.LOOPS, 'engine')
@@ -29,6 +29,7 @@ METRICS = _child(root.METRICS, 'engine')
 RUNNERS = _child(root.RUNNERS, 'engine')
 STRATEGIES = _child(root.STRATEGIES, 'engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, 'engine')
 
 

@@ -89,7 +89,10 @@ def assert_finite(metrics: dict[str, float]) -> None:
     assert all(torch.isfinite(torch.tensor(value)) for value in metrics.values())
 
 
-@pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
+DETECTION = sorted((ROOT / 'configs/detection').glob('*.py')) if find_spec('mmdet') else []
+
+
+@pytest.mark.parametrize('file', [*FILES, *DETECTION], ids=lambda file: file.stem)
 def test_config_says_what_it_is(file: Path) -> None:
     """Name, header and base batch size as the design asks for them."""
     head = file.read_text().split('"""')[1]

@@ -31,6 +31,12 @@ def main(argv: list[str] | None = None) -> None:
         help='default: %(default)s',
     )
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--scenes',
+        action='store_true',
+        help='for detection: 64-pixel pictures with one to four overlapping items, their boxes and '
+        'masks in OUT/annotations/{train,val,test}.json (COCO)',
+    )
     args = parser.parse_args(argv)
     from mmengine.logging import MMLogger
 
@@ -38,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
 
     MMLogger.get_instance('beitv2_mm')
     try:
-        prepare(args.out, args.cifar, args.fashion, tuple(args.counts), args.seed)
+        prepare(args.out, args.cifar, args.fashion, tuple(args.counts), args.seed, args.scenes)
     except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f'error: {error}') from error
 

@@ -7,7 +7,7 @@ from mmcv.transforms import BaseTransform
 
 from beitv2_mm.datasets.bands import read_bands
 from beitv2_mm.datasets.masking import BlockwiseMaskGenerator, to_grid
-from beitv2_mm.datasets.reading import read_image
+from beitv2_mm.datasets.reading import read_image, unreadable
 from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.registry import TRANSFORMS
 
@@ -23,7 +23,8 @@ class LoadImageFromFile(BaseTransform):
         to_float32: floats from 0 to 255, which keep more than 256 levels of files with 16 bits.
 
     Raises:
-        UnreadableImageError: see `beitv2_mm.datasets.reading.read_image`, whose rules hold.
+        UnreadableImageError: see `beitv2_mm.datasets.reading.read_image`, whose rules hold; or the
+            image has another size than the annotations of the data set are for.
     """
 
     def __init__(
@@ -37,6 +38,14 @@ class LoadImageFromFile(BaseTransform):
         """Also writes 'img_shape' and 'ori_shape' (H, W)."""
         white = results.get('white') if self.white is None else self.white
         image = self.read(results['img_path'], self.channels or results.get('channels', 3), white)
+        annotated = results.get('height'), results.get('width')  # as mmdet's data sets know it
+        if None not in annotated and annotated != image.shape[:2]:
+            raise unreadable(
+                results['img_path'],
+                'unsupported',
+                f'it has {image.shape[0]} x {image.shape[1]} pixels, height x width, but its '
+                f'annotations are for {annotated[0]} x {annotated[1]}',
+            )
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
 

@@ -15,6 +15,7 @@ from beitv2_mm.engine.hooks.progress import ProgressHook
 from beitv2_mm.engine.hooks.run_page import RunPageHook
 from beitv2_mm.engine.hooks.seed import EpochSeedHook
 from beitv2_mm.engine.hooks.unreadable import UnreadableImagesHook
+from beitv2_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from beitv2_mm.engine.loops import (
     ResumableEpochBasedTrainLoop,
     ResumableIterBasedTrainLoop,
@@ -39,6 +40,7 @@ __all__ = [
     'EpochSeedHook',
     'KNNHook',
     'KNNMetric',
+    'LayerDecayOptimWrapperConstructor',
     'MIMMetric',
     'PredictionPicturesHook',
     'ProgressHook',

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from beitv2_mm.layers.gather import needs_grad_on_cpu
 from beitv2_mm.layers.position import (
     BiasTable,
     Grid,
     gather_bias,
-    needs_grad_on_cpu,
+    gather_patch_bias,
     resize_bias_table,
 )
 
@@ -65,7 +66,8 @@ class Attention(BiasTable):
     """Self-attention whose queries and values have a learned bias, and whose keys have none.
 
     With ``grid`` the block owns a relative position bias table (``position='layerwise'``). Without
-    ``grid`` it adds the bias that the caller passes.
+    ``grid`` it adds the bias that the caller passes. ``with_cls=False`` says that its tokens are
+    patches alone, without CLS in front.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Attention(BiasTable):
         grid: Grid | None = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
+        with_cls: bool = True,
     ) -> None:
         super().__init__(grid, num_heads)
         if dim % num_heads:
@@ -83,6 +86,7 @@ class Attention(BiasTable):
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.attn_drop = attn_drop
+        self.with_cls = with_cls
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(dim))
         self.v_bias = nn.Parameter(torch.zeros(dim))
@@ -93,12 +97,13 @@ class Attention(BiasTable):
         """The bias (heads, N, N) for a patch grid: from this block's own table, else ``bias``."""
         if self.grid is None:
             return bias
+        gather = gather_bias if self.with_cls else gather_patch_bias
         if self.num_heads * (1 + grid[0] * grid[1]) ** 2 <= MAX_CACHED_BIAS:
-            return self.derive(gather_bias, grid)
+            return self.derive(gather, grid)
         # Only the small resized table is cached: at a high resolution, the biases of many blocks
         # would take gigabytes.
         resized = self.derive(resize_bias_table, grid)
-        return gather_bias(resized, source=grid, target=grid)  # without resizing it again
+        return gather(resized, grid, grid)  # without resizing it again
 
     def project(self, x: Tensor, queries: Queries = None) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, N, D) -> queries (B, heads, M, d), keys and values (B, heads, N, d)."""

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from beitv2_mm.layers.attention import Attention, Queries, select_tokens
 from beitv2_mm.layers.position import Grid
 from beitv2_mm.layers.recompute import WithCp, recompute, recompute_except_products
+from beitv2_mm.layers.windows import WindowAttention
 
 LAYER_NORM_EPS = 1e-6
 
@@ -25,6 +26,9 @@ class Block(nn.Module):
     'selective' computes GELU twice: its output is a fifth of what a block keeps in half precision,
     and one element-wise pass restores it. A compiled block computes its other element-wise
     operations and norms twice as well, at no extra pass.
+
+    ``window_size`` is None for attention to all tokens, with CLS; 0 for attention to all patches,
+    where there is no CLS; else the side of windows, see `WindowAttention`.
     """
 
     def __init__(
@@ -38,13 +42,18 @@ class Block(nn.Module):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         with_cp: WithCp = False,
+        window_size: int | None = None,
     ) -> None:
         super().__init__()
         if with_cp not in (False, True, 'selective'):
             raise ValueError(f"with_cp is False, True or 'selective', but {with_cp!r} was given.")
         self.with_cp = with_cp
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.attn = Attention(dim, num_heads, grid, attn_drop, proj_drop)
+        attention = (dim, num_heads, grid, attn_drop, proj_drop)
+        if window_size:
+            self.attn: Attention = WindowAttention(window_size, *attention)
+        else:
+            self.attn = Attention(*attention, with_cls=window_size is None)
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()

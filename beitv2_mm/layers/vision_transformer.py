@@ -1,6 +1,9 @@
-"""The vision transformer of every BEiT v2 network: (B, C, H, W) -> (B, 1 + N, D)."""
+"""The vision transformer of every BEiT v2 network: (B, C, H, W) -> (B, 1 + N, D).
 
-from collections.abc import Iterator
+With windows it has no CLS token: (B, C, H, W) -> (B, N, D).
+"""
+
+from collections.abc import Iterator, Sequence
 from operator import index
 from typing import Literal
 
@@ -47,6 +50,28 @@ def drop_path_schedule(rate: float, num_layers: int) -> list[float]:
     return [rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
 
 
+def _check(
+    position: Position, window_size: int | None, global_blocks: Sequence[int], num_layers: int
+) -> None:
+    if position not in ('shared', 'layerwise', 'absolute'):
+        raise ValueError(
+            f"position is 'shared', 'layerwise' or 'absolute', but {position!r} was given."
+        )
+    if window_size is None:
+        if len(global_blocks):
+            raise ValueError('global_blocks needs window_size: without it every block is global.')
+        return
+    if window_size < 1:
+        raise ValueError(f'window_size is a number of patches from 1, or None: {window_size}.')
+    if position != 'layerwise':
+        raise ValueError(f"Windows need position='layerwise', but {position!r} was given.")
+    wrong = [block for block in global_blocks if block not in range(num_layers)]
+    if wrong:
+        raise ValueError(
+            f'global_blocks are numbers from 0 to {num_layers - 1}, but {wrong} were given.'
+        )
+
+
 class VisionTransformer(nn.Module):
     """Patch embedding, CLS token, positions and blocks, without a final norm.
 
@@ -63,6 +88,10 @@ class VisionTransformer(nn.Module):
         drop_path_rate: rate of the last block; rates grow linearly from 0 in the first.
         with_mask_token: whether there is a mask token; `embed` needs it for a mask.
         with_cp: True or 'selective' saves memory in training, see `Block`.
+        window_size: side of windows in patches, see `WindowAttention`; None attends to the whole
+            image in every block. With windows no token is CLS; its parameter stays for checkpoints
+            and gets no gradient.
+        global_blocks: blocks, counted from 0, that attend to the whole image all the same.
     """
 
     def __init__(
@@ -81,12 +110,11 @@ class VisionTransformer(nn.Module):
         drop_rate: float = 0.0,
         with_mask_token: bool = False,
         with_cp: WithCp = False,
+        window_size: int | None = None,
+        global_blocks: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if position not in ('shared', 'layerwise', 'absolute'):
-            raise ValueError(
-                f"position is 'shared', 'layerwise' or 'absolute', but {position!r} was given."
-            )
+        _check(position, window_size, global_blocks, num_layers)
         self.patch_size = to_pair(patch_size)
         self.grid = patch_grid(img_size, patch_size)
         self.in_channels = in_channels
@@ -99,7 +127,9 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(
             to_pair(img_size), self.patch_size, in_channels, embed_dims, strict_img_size=False
         )
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
+        self.num_prefix = int(window_size is None)  # tokens before those of the patches
+        # unread beside windows, and distributed training asks for a gradient of every parameter
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims), window_size is None)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims)) if with_mask_token else None
         self.pos_embed: nn.Parameter | None = None
         self.rel_pos_bias: RelativePositionBias | None = None
@@ -120,8 +150,9 @@ class VisionTransformer(nn.Module):
                 attn_drop_rate,
                 drop_rate,
                 with_cp,
+                window_size=0 if window_size and i in global_blocks else window_size,
             )
-            for drop_path in self.drop_path_rates
+            for i, drop_path in enumerate(self.drop_path_rates)
         )
 
     def embed(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
@@ -132,7 +163,7 @@ class VisionTransformer(nn.Module):
             mask: (B, rows, columns) or (B, N) bool, True where the mask token replaces the patch.
 
         Returns:
-            Tokens (B, 1 + N, D), CLS first, and (rows, columns).
+            Tokens (B, 1 + N, D), CLS first, or (B, N, D) with windows, and (rows, columns).
         """
         if image.ndim != 4 or image.shape[1] != self.in_channels:
             raise ValueError(
@@ -151,6 +182,8 @@ class VisionTransformer(nn.Module):
                     f'but {tuple(mask.shape)} was given.'
                 )
             x = torch.where(mask.flatten(1).unsqueeze(-1), self.mask_token, x)
+        if not self.num_prefix:
+            return self.pos_drop(x.float()), grid
         # Under autocast, x is half precision here; the fp32 CLS token makes the result fp32.
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         if self.pos_embed is not None:

@@ -31,6 +31,15 @@ class Features(NamedTuple):
     bias: Tensor | None  # (heads, 1 + N, 1 + N), shared by all blocks
 
 
+def _check_out_type(out_type: OutType, window_size: int | None) -> None:
+    if out_type not in QUERIES_BY_OUT_TYPE:
+        raise ValueError(
+            f'out_type is one of {list(QUERIES_BY_OUT_TYPE)}, but {out_type!r} was given.'
+        )
+    if window_size is not None and out_type == 'cls_token':
+        raise ValueError("With windows there is no CLS token: set out_type='featmap'.")
+
+
 def _checked_indices(out_indices: int | Sequence[int], num_layers: int) -> tuple[int, ...]:
     """Sorted indices from 0 without duplicates; negative ones count from the end."""
     indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
@@ -62,6 +71,9 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
             freezes the first k blocks; the number of blocks freezes everything.
         with_mask_token: whether there is a mask token; forward passes with a mask need it.
         with_cp: True or 'selective' saves memory in training, see `Block`.
+        window_size: side in patches of the windows in which the blocks attend, for large images;
+            None for attention to the whole image. With windows there is no CLS token.
+        global_blocks: blocks, counted from 0, that attend to the whole image all the same.
     """
 
     def __init__(
@@ -81,13 +93,12 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         frozen_stages: int = -1,
         with_mask_token: bool = False,
         with_cp: WithCp = False,
+        window_size: int | None = None,
+        global_blocks: Sequence[int] = (),
         init_cfg: InitCfg = None,
     ) -> None:
         size = get_arch(arch)
-        if out_type not in QUERIES_BY_OUT_TYPE:
-            raise ValueError(
-                f'out_type is one of {list(QUERIES_BY_OUT_TYPE)}, but {out_type!r} was given.'
-            )
+        _check_out_type(out_type, window_size)
         if layer_scale_init_value is None:
             layer_scale_init_value = size.layer_scale_init_value
         super().__init__(
@@ -105,6 +116,8 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
             drop_rate=drop_rate,
             with_mask_token=with_mask_token,
             with_cp=with_cp,
+            window_size=window_size,
+            global_blocks=global_blocks,
         )
         self.init_cfg = copy.deepcopy(init_cfg)
         self.arch = size
@@ -151,7 +164,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """One output for each of ``out_indices``; arguments as in `forward_features`."""
-        queries = QUERIES_BY_OUT_TYPE[self.out_type]
+        queries = self._queries(self.out_type)
         *inner, last = (index + 1 for index in self.out_indices)
         features = self.forward_features(image, mask, queries, inner, depth=last)
         outputs = [select_tokens(features.layers[i], queries) for i in inner]
@@ -159,6 +172,9 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
         if last == self.num_layers and self.norm is not None:
             tokens = self.norm(tokens)
         return tuple(self._format(x, features.grid) for x in (*outputs, tokens))
+
+    def _queries(self, out_type: OutType) -> Queries:
+        return QUERIES_BY_OUT_TYPE[out_type] if self.num_prefix else None  # else all are patches
 
     def _format(self, x: Tensor, grid: Grid) -> Tensor:
         """Brings the selected tokens into the form of ``out_type``."""
@@ -173,7 +189,7 @@ class BEiTV2Backbone(VisionTransformer, PretrainedModule):
 
         (B, N, D), or (B, M, D) for only the ``patches`` (B, M).
         """
-        queries = slice(1, None) if patches is None else patches + 1
+        queries = self._queries('featmap') if patches is None else patches + self.num_prefix
         tokens = self.forward_features(image, queries=queries).tokens
         norm = self.fc_norm if self.fc_norm is not None else self.norm
         return tokens if norm is None else norm(tokens)

@@ -38,7 +38,10 @@ TOKENIZER = ROOT / 'tests/support/vqkd_config.py'
 # Programs that are there or not, without arguments of ours.
 OTHERS = ('.', 'apt-get', 'git', 'mim', 'pre-commit', 'pytest', 'ruff', 'sphinx-build')
 # Own tests run these; here they would download, or train for minutes.
-LONG = ('quickstart', 'prepare_ade20k', 'prepare_cifar10', 'prepare_composites', 'benchmark')
+LONG = (
+    'quickstart', 'prepare_ade20k', 'prepare_cifar10', 'prepare_coco', 'prepare_composites',
+    'benchmark',
+)  # fmt: skip
 
 
 class ParsedError(Exception):

@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from beitv2_mm.registry import type_name
+from support.shrink_detection import shrink_detection
 from support.shrink_segmentation import shrink_segmentation
 from support.tiny import CIFAR, NUM_CODES, TEACHER_DIMS, teacher_config
 
@@ -35,6 +36,8 @@ def shrink(cfg: Config, folder: Path, iterations: int = 2) -> Config:
             _shrink_loader(loader, iterations if name == 'train' else 1)
     if 'decode_head' in cfg.model:
         shrink_segmentation(cfg, folder, SIZE, WIDTH)
+    if 'rpn_head' in cfg.model:
+        shrink_detection(cfg, folder, WIDTH, PATCH)
     _shrink_run(cfg, iterations)
     cfg.work_dir = str(folder / 'work')
     return cfg

@@ -1,6 +1,7 @@
 """Composites: real Fashion-MNIST items on real CIFAR-10 pictures -> images and exact masks.
 
-``out/{images,masks}/{train,val,test}/<index>.png``. These are not photographs of scenes: call
+``out/{images,masks}/{train,val,test}/<index>.png``, or scenes of several items, see
+`beitv2_mm.datasets.prepare.scenes`. These are not photographs of scenes: call
 them composites wherever you report results on them.
 """
 
@@ -20,6 +21,7 @@ from torchvision.datasets import FashionMNIST
 from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.compat.download import timeouts
 from beitv2_mm.datasets.prepare import progress
+from beitv2_mm.datasets.prepare.scenes import MAX_ITEMS, Annotations, compose_scene
 from beitv2_mm.datasets.reading import read_image
 
 CLASSES = (
@@ -30,7 +32,13 @@ COUNTS = {'train': 60000, 'test': 10000}
 DEBIAN_PACKAGE = 'dataset-fashion-mnist'
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # where that package puts the files
 MARKER = 'composites.json'
-OWN = ('images', 'masks', 'classes.txt', '.fashion')  # left by an interrupted preparation
+OWN = (
+    'images',
+    'masks',
+    'annotations',
+    'classes.txt',
+    '.fashion',
+)  # left by an interrupted preparation
 ITEM = 28  # pixels
 VISIBLE = 16  # grey values from which a pixel belongs to the item: below is the scan's noise
 
@@ -106,6 +114,7 @@ def prepare(
     fashion: str | Path = 'auto',
     counts: tuple[int, int, int] = (4000, 500, 1000),
     seed: int = 0,
+    scenes: bool = False,
 ) -> None:
     """Writes the composites; a finished set with the same settings is left as it is.
 
@@ -117,6 +126,7 @@ def prepare(
             the Debian package dataset-fashion-mnist puts them, else torchvision's download, else
             that package, fetched and unpacked here.
         counts: of train, val and test.
+        scenes: several items a picture, with boxes and masks in COCO's layout.
 
     Raises:
         FileNotFoundError, ValueError: a source is missing or damaged, or has too few images.
@@ -124,7 +134,8 @@ def prepare(
     out = Path(out).expanduser()
     if min(counts) < 0 or seed < 0:
         raise ValueError(f'counts are {counts} and seed is {seed}; expected numbers from 0.')
-    record = json.dumps(dict(counts=list(counts), seed=seed)).encode()
+    kind = dict(scenes=True) if scenes else {}
+    record = json.dumps(dict(counts=list(counts), seed=seed) | kind).encode()
     marker = out / MARKER
     if marker.is_file() and marker.read_bytes() == record:
         print_log(f'{out} is complete: nothing to do', logger='current')
@@ -142,7 +153,8 @@ def prepare(
         ('test', {'test': num_test}),
     ):
         items = read_items(fashion, source)
-        _write_parts(out, Path(cifar, source), items, parts, random)
+        write = _write_scenes if scenes else _write_parts
+        write(out, Path(cifar, source), items, parts, random)
     (out / 'classes.txt').write_text('\n'.join(CLASSES) + '\n')
     write_atomic(marker, record)
     print_log(f'{sum(counts)} composites in {out}', logger='current')
@@ -152,25 +164,53 @@ def _write_parts(
     out: Path, folder: Path, items: Items, parts: dict[str, int], random: np.random.Generator
 ) -> None:
     """Composes the parts of one source; no two of them share a picture or an item."""
-    pictures = sorted(folder.glob('*/*.png'))
-    total = sum(parts.values())
-    if len(pictures) < total or len(items.labels) < total:
-        raise ValueError(
-            f'{total} composites were asked for; there are {len(pictures)} pictures in '
-            f'{folder} and {len(items.labels)} items.'
-        )
-    chosen = zip(
-        random.permutation(len(pictures)), random.permutation(len(items.labels)), strict=False
-    )
+    pictures, chosen_items = _shuffled(folder, items, sum(parts.values()), 1, random)
+    chosen = zip(pictures, chosen_items, strict=False)
     for split, count in parts.items():
         for kind in ('images', 'masks'):
             _empty(out / kind / split)
         for index in progress(range(count), f'{split}: compose '):
             picture, item = next(chosen)
-            background, label = read_image(pictures[picture]), int(items.labels[item]) + 1
+            background, label = read_image(picture), int(items.labels[item]) + 1
             image, mask = compose(background, items.images[item], label, random)
             Image.fromarray(image).save(out / f'images/{split}/{index:05d}.png')
             Image.fromarray(mask).save(out / f'masks/{split}/{index:05d}.png')
+
+
+def _shuffled(
+    folder: Path, items: Items, count: int, items_each: int, random: np.random.Generator
+) -> tuple[list[Path], np.ndarray]:
+    """Paths of pictures and numbers of items, both in random order, enough for ``count``."""
+    pictures = sorted(folder.glob('*/*.png'))
+    if len(pictures) < count or len(items.labels) < count * items_each:
+        raise ValueError(
+            f'{count} composites were asked for, with {items_each} items each; there are '
+            f'{len(pictures)} pictures in {folder} and {len(items.labels)} items.'
+        )
+    order = random.permutation(len(pictures))
+    return [pictures[i] for i in order], random.permutation(len(items.labels))
+
+
+def _write_scenes(
+    out: Path, folder: Path, items: Items, parts: dict[str, int], random: np.random.Generator
+) -> None:
+    """Composes scenes of one to `MAX_ITEMS` items; no two share a picture or an item."""
+    pictures, order = _shuffled(folder, items, sum(parts.values()), MAX_ITEMS, random)
+    chosen = zip(
+        pictures, order[: len(order) // MAX_ITEMS * MAX_ITEMS].reshape(-1, MAX_ITEMS), strict=False
+    )
+    for split, count in parts.items():
+        _empty(out / 'images' / split)
+        annotations = Annotations(CLASSES[1:])
+        for index in progress(range(count), f'{split}: compose '):
+            picture, numbers = next(chosen)
+            numbers = numbers[: random.integers(1, MAX_ITEMS + 1)]
+            labels = [int(label) + 1 for label in items.labels[numbers]]
+            scene = compose_scene(read_image(picture), list(items.images[numbers]), labels, random)
+            name = f'{index:05d}.png'
+            Image.fromarray(scene.image).save(out / 'images' / split / name)
+            annotations.add(name, scene)
+        annotations.write(out / f'annotations/{split}.json')
 
 
 def _find_items(source: str, cache: Path) -> Path:

@@ -1,6 +1,8 @@
 """Composites: exact masks, disjoint splits, errors of their sources."""
 
 import gzip
+import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,24 @@ def test_files(tmp_path: Path, sources: tuple[Path, Path]) -> None:
     assert (out / 'images/train/00000.png').stat().st_mtime_ns == before
     prepare(out, cifar, fashion, (4, 2, 3))
     assert len(list((out / 'images/train').iterdir())) == 4
+
+
+def test_scenes(tmp_path: Path, sources: tuple[Path, Path]) -> None:
+    """One to four items each, none of them twice; the second run finds them finished."""
+    fashion, cifar = sources
+    out = tmp_path / 'out'
+    prepare(out, cifar, fashion, (2, 1, 3), scenes=True)
+    for split, number in (('train', 2), ('val', 1), ('test', 3)):
+        content = json.loads((out / f'annotations/{split}.json').read_text())
+        assert len(content['images']) == number == len(list((out / f'images/{split}').iterdir()))
+        boxes = Counter(box['image_id'] for box in content['annotations'])
+        assert set(boxes) == set(range(1, number + 1)) and max(boxes.values()) <= 4
+        assert [c['name'] for c in content['categories']] == list(CLASSES[1:])
+    before = (out / 'composites.json').stat().st_mtime_ns
+    prepare(out, cifar, fashion, (2, 1, 3), scenes=True)
+    assert (out / 'composites.json').stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match='4 composites were asked for, with 4 items each'):
+        prepare(out, cifar, fashion, (3, 1, 1), scenes=True)
 
 
 def test_bad_sources(tmp_path: Path, sources: tuple[Path, Path]) -> None:
