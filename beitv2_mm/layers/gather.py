@@ -76,10 +76,14 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 def gather_columns(table: Tensor, index: Tensor) -> Tensor:
     """``table[:, index]``; in the precision of autocast where it has more than `LARGE_BIAS`
     elements."""
+    if torch.compiler.is_compiling():  # a compiler casts as it gathers
+        return (
+            select_columns(table, index)
+            if needs_grad_on_cpu(table)
+            else table.index_select(1, index)
+        )
     dtype = autocast_dtype(table.device)
     if dtype is not None and len(table) * index.numel() > LARGE_BIAS:
         bias: Tensor = _GatherInHalf.apply(table, index, dtype)
         return bias
-    if torch.compiler.is_compiling() and needs_grad_on_cpu(table):
-        return select_columns(table, index)
     return table.index_select(1, index)
