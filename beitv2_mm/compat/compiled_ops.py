@@ -4,8 +4,6 @@ They have the names and arguments of ``mmcv._ext`` and write into the tensors th
 functions hand to them, so that its layers, and all heads built on them, run unchanged.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 import torchvision  # noqa: F401  it registers torch.ops.torchvision
@@ -181,9 +179,9 @@ def ms_deform_attn_backward(
     im2col_step: int,
 ) -> None:
     """Computes the attention again, and from it the gradients."""
-    inputs: list[Any] = [value, sampling_locations, attention_weights]
+    inputs = [x.detach().requires_grad_() for x in (value, sampling_locations, attention_weights)]
+    value, locations, weights = inputs
     with torch.enable_grad():
-        value, locations, weights = inputs = [x.detach().requires_grad_() for x in inputs]
         output = ms_deform_attn_forward(
             value, value_spatial_shapes, value_level_start_index, locations, weights, im2col_step
         )

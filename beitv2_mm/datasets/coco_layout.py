@@ -61,6 +61,11 @@ def read_coco(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def category_names(content: dict[str, Any]) -> dict[Any, str]:
+    """The name of each category id, in the order of the ids."""
+    return {c['id']: c['name'] for c in sorted(content['categories'], key=lambda c: c['id'])}
+
+
 def check_coco(content: dict[str, Any], path: str | Path, folder: str | Path) -> Survey:
     """Checks that images, boxes and categories belong together, and counts them.
 
@@ -74,7 +79,7 @@ def check_coco(content: dict[str, Any], path: str | Path, folder: str | Path) ->
             mask is coded for another size than its image.
     """
     folder, images = Path(folder), {image['id']: image for image in content['images']}
-    categories = {c['id']: c['name'] for c in sorted(content['categories'], key=lambda c: c['id'])}
+    categories = category_names(content)
     if len(set(categories.values())) < len(categories):
         name = Counter(categories.values()).most_common(1)[0][0]
         raise CocoError(f'{path}: two categories have the name {name!r}.')

@@ -7,7 +7,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
 
-from beitv2_mm.datasets.coco_layout import check_coco, read_coco
+from beitv2_mm.datasets.coco_layout import category_names, check_coco, read_coco
 from beitv2_mm.datasets.pixel_rules import PixelRules
 from beitv2_mm.registry import DATASETS
 
@@ -41,7 +41,7 @@ class CocoFolder(PixelRules, CocoDataset):
         folder = self.data_prefix.get('img', '')
         content = read_coco(self.ann_file)
         found = check_coco(content, self.ann_file, folder)
-        names = {c['id']: c['name'] for c in sorted(content['categories'], key=lambda c: c['id'])}
+        names = category_names(content)
         if self.given_classes is not None:
             unknown = [name for name in self.given_classes if name not in names.values()]
             if unknown:

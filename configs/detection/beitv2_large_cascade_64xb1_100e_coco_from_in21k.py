@@ -10,18 +10,13 @@ Hardware: 64 GPUs, one image each. Published: no figure of BEiT v2; MAE with thi
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.cascade_detector import *
+    from .beitv2_large_cascade_64xb1_100e_coco import *
 
 model.update(
     backbone=dict(
-        arch='large',
-        drop_path_rate=0.4,
-        global_blocks=(5, 11, 17, 23),
         init_cfg=dict(
             checkpoint='https://github.com/addf400/files/releases/download/BEiT-v2/'
             'beitv2_large_patch16_224_pt1k_ft21k.pth'
-        ),
-    ),
-    neck=dict(in_channels=1024),
+        )
+    )
 )
-optim_wrapper.update(paramwise_cfg=dict(layer_decay_rate=0.8))

@@ -21,7 +21,7 @@ from torchvision.datasets import FashionMNIST
 from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.compat.download import timeouts
 from beitv2_mm.datasets.prepare import progress
-from beitv2_mm.datasets.prepare.scenes import MAX_ITEMS, Annotations, compose_scene
+from beitv2_mm.datasets.prepare.scenes import MAX_ITEMS, VISIBLE, Annotations, compose_scene
 from beitv2_mm.datasets.reading import read_image
 
 CLASSES = (
@@ -40,7 +40,6 @@ OWN = (
     '.fashion',
 )  # left by an interrupted preparation
 ITEM = 28  # pixels
-VISIBLE = 16  # grey values from which a pixel belongs to the item: below is the scan's noise
 
 
 class Items(NamedTuple):
