@@ -1,5 +1,5 @@
-"""Models and images in one line: the model zoo, inferencers for classes, features and masks, the
-codes of image files, and attention."""
+"""Models and images in one line: the model zoo, inferencers for classes, features, masks and
+boxes, the codes of image files, and attention."""
 
 from beitv2_mm import config_root
 from beitv2_mm.apis.attention import (
@@ -8,6 +8,7 @@ from beitv2_mm.apis.attention import (
     visualize_attention,
 )
 from beitv2_mm.apis.codes import build_pretrainer, visualize_codes
+from beitv2_mm.apis.detector import DetectionInferencer, detect_images
 from beitv2_mm.apis.files import find_images
 from beitv2_mm.apis.inferencers import ClassificationInferencer, FeatureInferencer
 from beitv2_mm.apis.segmenter import SegmentationInferencer, segment_images
@@ -17,6 +18,7 @@ from beitv2_mm.apis.zoo import ModelInfo, get_model, list_models
 __all__ = [
     'AttentionModel',
     'ClassificationInferencer',
+    'DetectionInferencer',
     'FeatureInferencer',
     'ModelInfo',
     'SegmentationInferencer',
@@ -24,6 +26,7 @@ __all__ = [
     'build_pretrainer',
     'build_tokenizer',
     'config_root',
+    'detect_images',
     'find_images',
     'get_model',
     'list_models',

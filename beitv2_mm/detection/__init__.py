@@ -6,10 +6,11 @@ error that says what to install.
 
 from typing import NoReturn
 
-__all__ = ['CocoFolder']
+__all__ = ['CocoFolder', 'MaskTTAModel']
 
 try:
     from beitv2_mm.detection.dataset import CocoFolder
+    from beitv2_mm.detection.multi_scale import MaskTTAModel
 except (ImportError, AssertionError) as error:  # mmdet asserts the version of mmcv
     _reason = error
 

@@ -4,6 +4,7 @@ from beitv2_mm.engine.hooks.adapt import AdaptCheckpointHook
 from beitv2_mm.engine.hooks.checkpoint import AtomicCheckpointHook
 from beitv2_mm.engine.hooks.codebook import CodebookHook
 from beitv2_mm.engine.hooks.compile import CompileHook
+from beitv2_mm.engine.hooks.detection_pictures import DetectionPicturesHook
 from beitv2_mm.engine.hooks.divergence import DivergenceGuardHook
 from beitv2_mm.engine.hooks.pictures import (
     AttentionPicturesHook,
@@ -36,6 +37,7 @@ __all__ = [
     'CodePicturesHook',
     'CodebookHook',
     'CompileHook',
+    'DetectionPicturesHook',
     'DivergenceGuardHook',
     'EpochSeedHook',
     'KNNHook',

@@ -41,6 +41,7 @@ CAPTIONS = {
         'Real patches of other images stand for the codes. The numbers say how many are right.',
     ),
     'segmentation': ('Segmentation', 'True classes where known, and predicted ones.'),
+    'detection': ('Detection', 'Annotated objects where known, and detected ones.'),
     'attention': (
         'Attention',
         'From the middle patch to all patches. Bright is more; each map spans its own range.',
@@ -120,9 +121,14 @@ def _panels(scalars: Scalars) -> list[Panel]:
         usage = title == 'Codebook in use'
         panels.append(Panel(title, curves, percent=any(map(is_percent, chosen)), whole=usage))
     axis = validation_axis(scalars)
+    groups: dict[str, dict[str, str]] = {}  # title -> label -> name
     for name in _validation(scalars):
-        title = f'Validation: {name_of(name)}'
-        panels.append(Panel(title, {name: scalars[name]}, axis, percent=is_percent(name)))
+        title, _, label = name_of(name).partition(', ')  # 'AP of boxes, small objects'
+        groups.setdefault(title, {})[label or 'all'] = name
+    for title, names in groups.items():
+        curves = {label: scalars[name] for label, name in names.items()}
+        percent = any(map(is_percent, names.values()))
+        panels.append(Panel(f'Validation: {title}', curves, axis, percent=percent))
     return panels
 
 

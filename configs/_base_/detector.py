@@ -1,18 +1,7 @@
 """Mask R-CNN on the base network at 1024 px by ViTDet's recipe: 100 epochs of COCO in batches of
 64, large-scale jitter, most blocks in windows."""
 
-from mmcv.transforms import RandomResize
-from mmdet.datasets.transforms import (
-    FilterAnnotations,
-    LoadAnnotations,
-    PackDetInputs,
-    Pad,
-    RandomCrop,
-    RandomFlip,
-    Resize,
-)
 from mmdet.engine import DetVisualizationHook
-from mmdet.evaluation import CocoMetric
 from mmdet.models import (
     CrossEntropyLoss,
     DetDataPreprocessor,
@@ -32,38 +21,23 @@ from mmdet.models.task_modules import (
 )
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import read_base
-from mmengine.dataset import InfiniteSampler, pseudo_collate
-from mmengine.hooks import LoggerHook
 from mmengine.optim import LinearLR, MultiStepLR
-from mmengine.runner import TestLoop, ValLoop
 from mmengine.visualization import LocalVisBackend
 from timm.layers import LayerNorm2d
 from torch.optim import AdamW
 
-from beitv2_mm.datasets import LoadImageFromFile
-from beitv2_mm.detection import CocoFolder
 from beitv2_mm.engine import (
-    AtomicCheckpointHook,
+    DetectionPicturesHook,
     LayerDecayOptimWrapperConstructor,
-    ResumableIterBasedTrainLoop,
     mixed_precision,
 )
 from beitv2_mm.models import BEiTV2Backbone, BEiTV2FeaturePyramid
 
 with read_base():
-    from .default_runtime import *
-    from .loaders import *
+    from .coco_data import *
+    from .iteration_runtime import *
 
-size = (1024, 1024)
 norm_cfg = dict(type=LayerNorm2d, eps=1e-6)
-region_assigner = dict(
-    type=MaxIoUAssigner,
-    pos_iou_thr=0.7,
-    neg_iou_thr=0.3,
-    min_pos_iou=0.3,
-    match_low_quality=True,
-    ignore_iof_thr=-1,
-)
 box_assigner = dict(
     type=MaxIoUAssigner,
     pos_iou_thr=0.5,
@@ -72,6 +46,7 @@ box_assigner = dict(
     match_low_quality=True,
     ignore_iof_thr=-1,
 )
+region_assigner = dict(box_assigner, pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3)
 
 model = dict(
     type=MaskRCNN,
@@ -205,70 +180,7 @@ model = dict(
     ),
 )
 
-train_pipeline = [
-    dict(type=LoadImageFromFile),
-    dict(type=LoadAnnotations, with_bbox=True, with_mask=True),
-    dict(type=RandomFlip, prob=0.5),
-    dict(
-        type=RandomResize, resize_type=Resize, scale=size, ratio_range=(0.1, 2.0), keep_ratio=True
-    ),
-    dict(
-        type=RandomCrop,
-        crop_type='absolute',
-        crop_size=size,
-        recompute_bbox=True,
-        allow_negative_crop=True,
-    ),
-    dict(type=FilterAnnotations, min_gt_bbox_wh=(1e-2, 1e-2)),
-    dict(type=Pad, size=size),
-    dict(type=PackDetInputs),
-]
-test_pipeline = [
-    dict(type=LoadImageFromFile),
-    dict(type=Resize, scale=size, keep_ratio=True),
-    dict(type=LoadAnnotations, with_bbox=True, with_mask=True),
-    dict(
-        type=PackDetInputs,
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
-]
-
-train_dataloader.update(
-    batch_size=1,
-    sampler=dict(type=InfiniteSampler),
-    collate_fn=dict(type=pseudo_collate),
-    dataset=dict(
-        type=CocoFolder,
-        data_root='data/coco/',
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader.update(
-    batch_size=1,
-    collate_fn=dict(type=pseudo_collate),
-    dataset=dict(
-        type=CocoFolder,
-        data_root='data/coco/',
-        ann_file='annotations/instances_val2017.json',
-        data_prefix=dict(img='val2017/'),
-        pipeline=test_pipeline,
-        test_mode=True,
-    ),
-)
-test_dataloader = val_dataloader
-val_evaluator = dict(
-    type=CocoMetric,
-    ann_file='data/coco/annotations/instances_val2017.json',
-    metric=['bbox', 'segm'],
-)
-test_evaluator = val_evaluator
-
-train_cfg = dict(type=ResumableIterBasedTrainLoop, max_iters=184375, val_interval=5000)
-val_cfg = dict(type=ValLoop)
-test_cfg = dict(type=TestLoop)
+train_cfg.update(max_iters=184375, val_interval=5000)
 optim_wrapper = dict(
     type=mixed_precision,
     optimizer=dict(type=AdamW, lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1, fused=True),
@@ -281,12 +193,6 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=64)
 
-default_hooks.update(
-    logger=dict(type=LoggerHook, interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(
-        type=AtomicCheckpointHook, by_epoch=False, interval=5000, max_keep_ckpts=3, minutes=30
-    ),
-    visualization=dict(type=DetVisualizationHook),
-)
-log_processor = dict(by_epoch=False)
+default_hooks.update(checkpoint=dict(interval=5000), visualization=dict(type=DetVisualizationHook))
 visualizer = dict(type=DetLocalVisualizer, vis_backends=[dict(type=LocalVisBackend)])
+custom_hooks = custom_hooks + [dict(type=DetectionPicturesHook)]

@@ -1,8 +1,6 @@
 """UPerNet on the base network at 512 px: 160k iterations, layer-wise learning-rate decay."""
 
 from mmengine.config import read_base
-from mmengine.hooks import LoggerHook
-from mmengine.runner import TestLoop, ValLoop
 from mmengine.visualization import LocalVisBackend
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from mmseg.engine import SegVisualizationHook
@@ -10,8 +8,6 @@ from mmseg.models import CrossEntropyLoss, SegDataPreProcessor
 from torch.optim import AdamW
 
 from beitv2_mm.engine import (
-    AtomicCheckpointHook,
-    ResumableIterBasedTrainLoop,
     SegmentationPicturesHook,
     WarmupLinearLR,
     mixed_precision,
@@ -25,7 +21,7 @@ from beitv2_mm.segmentation import (
 )
 
 with read_base():
-    from .default_runtime import *
+    from .iteration_runtime import *
 
 norm_cfg = dict(type='BN', requires_grad=True)
 sync_bn = 'torch'  # the runner's switch: SyncBN on several GPUs, BN on one
@@ -88,9 +84,7 @@ model = dict(
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341), windows_per_batch=8),
 )
 
-train_cfg = dict(type=ResumableIterBasedTrainLoop, max_iters=160000, val_interval=16000)
-val_cfg = dict(type=ValLoop)
-test_cfg = dict(type=TestLoop)
+train_cfg.update(max_iters=160000, val_interval=16000)
 optim_wrapper = dict(
     type=mixed_precision,
     optimizer=dict(type=AdamW, lr=5e-5, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
@@ -108,12 +102,8 @@ param_scheduler = dict(
 auto_scale_lr = dict(base_batch_size=16)
 
 default_hooks.update(
-    logger=dict(type=LoggerHook, interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(
-        type=AtomicCheckpointHook, by_epoch=False, interval=16000, max_keep_ckpts=3, minutes=30
-    ),
+    checkpoint=dict(interval=16000),
     visualization=dict(type=SegVisualizationHook),
 )
-log_processor = dict(by_epoch=False)
 visualizer = dict(type=SegLocalVisualizer, vis_backends=[dict(type=LocalVisBackend)])
 custom_hooks = custom_hooks + [dict(type=SegmentationPicturesHook)]

@@ -25,6 +25,15 @@ train_pipeline[3].update(scale=size)
 train_pipeline[4].update(crop_size=size)
 train_pipeline[6].update(size=size)
 test_pipeline[1].update(scale=size)
+tta_pipeline[1].update(
+    transforms=[
+        [
+            dict(type=Resize, scale=(int(size[0] * r), int(size[1] * r)), keep_ratio=True)
+            for r in tta_ratios
+        ],
+        *tta_pipeline[1]['transforms'][1:],
+    ]
+)
 train_dataloader.update(
     batch_size=4,
     dataset=dict(

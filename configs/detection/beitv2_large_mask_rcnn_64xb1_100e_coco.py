@@ -11,17 +11,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .._base_.detector import *
+    from .._base_.detector_large import *
 
-model.update(
-    backbone=dict(
-        arch='large',
-        drop_path_rate=0.4,
-        global_blocks=(5, 11, 17, 23),
-        init_cfg=dict(
-            checkpoint='https://github.com/addf400/files/releases/download/BEiT-v2/'
-            'beitv2_large_patch16_224_pt1k.pth'
-        ),
-    ),
-    neck=dict(in_channels=1024),
-)
-optim_wrapper.update(paramwise_cfg=dict(layer_decay_rate=0.8))
+model.update(large)
+optim_wrapper.update(paramwise_cfg=dict(layer_decay_rate=layer_decay_rate))

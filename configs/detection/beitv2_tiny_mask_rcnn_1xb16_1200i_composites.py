@@ -66,11 +66,14 @@ test_pipeline = [
     dict(type=LoadImageFromFile),
     dict(type=Resize, scale_factor=1.0),  # mmdet's heads want the factor of a Resize
     dict(type=LoadAnnotations, with_bbox=True, with_mask=True),
-    dict(
-        type=PackDetInputs,
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
+    dict(type=PackDetInputs, meta_keys=test_keys),
 ]
+tta_pipeline[1].update(
+    transforms=[
+        [dict(type=Resize, scale_factor=r) for r in tta_ratios],
+        *tta_pipeline[1]['transforms'][1:],
+    ]
+)
 train_dataloader.update(
     batch_size=16,
     num_workers=1,

@@ -21,8 +21,6 @@ from mmcv.ops.multi_scale_deform_attn import (
 )
 from torchvision.ops import box_iou
 
-pytestmark = pytest.mark.not_pretended(reason='torchvision has no kernels for that device')
-
 
 def boxes(count: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)

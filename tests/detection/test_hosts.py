@@ -12,8 +12,6 @@ from support.tools import run_tool
 
 pytest.importorskip('mmdet')
 
-pytestmark = pytest.mark.not_pretended(reason='torchvision has no kernels for that device')
-
 MMDET = Path(find_spec('mmdet').origin).parent / '.mim/tools'
 BACKBONE = """
 backbone = dict(

@@ -14,8 +14,6 @@ from support.tools import run_tool
 
 pytest.importorskip('mmdet')
 
-pytestmark = pytest.mark.not_pretended(reason='torchvision has no kernels for that device')
-
 ROOT = Path(__file__).parents[2]
 # the others differ from one of these in weights alone, see tests/test_recipes_detection.py
 FILES = sorted(

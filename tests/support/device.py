@@ -109,10 +109,12 @@ def on_device(name: str) -> Iterator[None]:
         if name == 'pretend':
             from support.pretend_amp import mixed_precision
             from support.pretend_device import PretendDevice
+            from support.pretend_instances import indexable
 
             stack.enter_context(PretendDevice())
             stack.enter_context(patch.object(torch, 'compile', _no_compiler))
             stack.enter_context(mixed_precision())
+            stack.enter_context(indexable())
         if name != 'cpu':
             mode = stack.enter_context(MadeByTests(name))
             constructor = mode.constructor(BaseDataPreprocessor.__init__)
