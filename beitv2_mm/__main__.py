@@ -4,6 +4,7 @@
     python -m beitv2_mm pretrain photos/ --out pretrained             # no labels needed
     python -m beitv2_mm finetune classes/ --from pretrained --out classifier
     python -m beitv2_mm segment-train pairs/ --from pretrained --out segmentor
+    python -m beitv2_mm detect-train boxes/ --from pretrained --out detector
     python -m beitv2_mm predict new/ --from classifier --out predictions
 
 --from takes the folder of another training, a file of weights, or the name of a published model.
@@ -39,7 +40,12 @@ def parse_args() -> argparse.Namespace:
             add_segment,
             'train a segmentor from trained weights, on images and masks',
         ),
-        ('predict', add_predict, 'classes, masks or features of images, by a training'),
+        (
+            'detect-train',
+            add_detect,
+            "train a detector from trained weights, on images and a json in COCO's layout",
+        ),
+        ('predict', add_predict, 'classes, masks, boxes or features of images, by a training'),
     ):
         about = f'{text[0].upper()}{text[1:]}.'
         add_arguments(commands.add_parser(name, help=text, description=about))
@@ -88,6 +94,11 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
     add_source(parser, WEIGHTS)
 
 
+def add_detect(parser: argparse.ArgumentParser) -> None:
+    add_training(parser, "images/ and a json in COCO's layout, or train and val of both")
+    add_source(parser, WEIGHTS)
+
+
 def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', nargs='+', metavar='IMAGES', help='files, or folders of images')
     add_source(parser, 'folder of a training; for --features any weights')
@@ -95,7 +106,13 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         '--out', type=Path, default=Path('predictions'), metavar='DIR', help='(%(default)s)'
     )
     parser.add_argument(
-        '--features', action='store_true', help='features.npz instead of classes or masks'
+        '--features', action='store_true', help='features.npz instead of classes, masks or boxes'
+    )
+    parser.add_argument(
+        '--threshold',
+        type=share,
+        metavar='SCORE',
+        help='least score of a detected object, 0 to 1 (0.3)',
     )
     add_device(parser)
 
@@ -129,6 +146,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'a number from 0 to 1 was expected, not {text!r}')
+    return value
+
+
 def main() -> None:
     arguments = vars(parse_args())
     command = arguments.pop('command')
@@ -147,6 +175,8 @@ def main() -> None:
             return jobs.finetune(jobs.FinetuneOptions(**arguments), logger)
         if command == 'segment-train':
             return jobs.segment_train(jobs.SegmentOptions(**arguments), logger)
+        if command == 'detect-train':
+            return jobs.detect_train(jobs.DetectOptions(**arguments), logger)
         return jobs.predict(**arguments, logger=logger)
 
     run_job(command, job, outcome='result' if command == 'predict' else 'report')

@@ -33,6 +33,8 @@ PLANS = {
     ('finetune', 'gpu'): Plan(1_000_000, 20, 100, 128),
     ('segment', 'cpu'): Plan(8_000, 4, 100, 16),
     ('segment', 'gpu'): Plan(160_000, 20, 400, 16),
+    ('detect', 'cpu'): Plan(8_000, 4, 100, 16),
+    ('detect', 'gpu'): Plan(160_000, 12, 400, 8),
 }
 SHORT = 10_000  # steps below which the quickstart's settings are taken instead of the paper's
 
@@ -155,6 +157,7 @@ class Schedule:
             'pretrain': (5e-4, 128) if small else (1.5e-3, 2048),
             'finetune': (5e-4, 1024),
             'segment': (5e-5 if width <= 768 else 3e-5, 16),
+            'detect': (1e-4, 64),
         }[self.task]
         if self.short:
             rate, batch, reference_width = {
@@ -162,6 +165,7 @@ class Schedule:
                 'pretrain': (3e-3, 32, 128),
                 'finetune': (1e-3, 32, 96),  # lower than the quickstart's: wide weights need less
                 'segment': (1e-3, 32, 96),
+                'detect': (1e-3, 16, 128),
             }[self.task]
             rate = rate * reference_width / width
         return float(f'{rate * math.sqrt(self.images / batch):.2g}')

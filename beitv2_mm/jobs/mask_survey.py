@@ -2,7 +2,6 @@
 
 import logging
 import os
-import random
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from beitv2_mm.datasets.image_folder import EXTENSIONS
 from beitv2_mm.datasets.listing import walk
 from beitv2_mm.datasets.reading import UnreadableImageError, read_image, read_labels
 from beitv2_mm.datasets.sampling import sample
-from beitv2_mm.jobs.survey import FolderError, median_side
+from beitv2_mm.jobs.survey import FolderError, held_out, median_side
 from beitv2_mm.segmentation.load_mask import IGNORE
 
 SUBSETS = {'train': ('train', 'training'), 'val': ('val', 'validation')}
@@ -88,8 +87,8 @@ def _split(names: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     parts = [tuple(n for n in names if first[n] in words) for words in SUBSETS.values()]
     if all(parts):
         return parts[0], parts[1]
-    held_out = set(random.Random(0).sample(names, max(1, min(500, len(names) // 10))))
-    return tuple(n for n in names if n not in held_out), tuple(sorted(held_out))
+    val = held_out(names)
+    return tuple(n for n in names if n not in val), tuple(sorted(val))
 
 
 def _readable(names: tuple[str, ...], files: dict[str, Path], masks: Path) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from beitv2_mm.jobs.survey import FolderError
 
 RECORD = 'run.json'
 LISTS = {'train': 'train.txt', 'val': 'val.txt'}  # files that list the images of a segmentor
+JSONS = ('train.json', 'val.json')  # of a detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,15 @@ class SegmentOptions(Options):
     source: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetectOptions(Options):
+    """The options of `detect-train`."""
+
+    command = 'detect-train'
+
+    source: str
+
+
 def is_new(options: Options, files: Iterable[Path]) -> bool:
     """Whether the configs have to be written. Those of the same command stay, edited or not.
 
@@ -86,6 +96,7 @@ def is_new(options: Options, files: Iterable[Path]) -> bool:
     elif options.out.exists() and {p.name for p in options.out.iterdir()} - {
         TEACHER_FILE,
         *LISTS.values(),
+        *JSONS,
     }:
         raise FolderError(f'{options.out} is not empty, and not of this program: change --out.')
     return not all(path.is_file() for path in files)

@@ -1,4 +1,4 @@
-"""`python -m beitv2_mm predict`: classes, masks or features of new images."""
+"""`python -m beitv2_mm predict`: classes, masks, boxes or features of new images."""
 
 import csv
 import logging
@@ -13,8 +13,10 @@ from PIL import Image, ImageOps
 
 from beitv2_mm.apis import (
     ClassificationInferencer,
+    DetectionInferencer,
     FeatureInferencer,
     SegmentationInferencer,
+    detect_images,
     find_images,
     segment_images,
 )
@@ -37,19 +39,19 @@ THUMBNAIL = 160  # pixels
 class Job(NamedTuple):
     """A finished training in a folder."""
 
-    task: str  # 'segment' or 'finetune'
+    task: str  # 'segment', 'detect' or 'finetune'
     config: Path
     checkpoint: str
 
 
 def find_job(source: Path) -> Job:
-    """The segmentor or classifier in a folder.
+    """The segmentor, detector or classifier in a folder.
 
     Raises:
         FolderError: there is no finished one.
     """
     task = finished(source)
-    if task in ('segment', 'finetune'):
+    if task is not None and task != 'pretrain':
         return Job(task, source / f'{task}.py', str(artifact(source / task)))
     if task == 'pretrain':
         raise FolderError(
@@ -57,8 +59,8 @@ def find_job(source: Path) -> Job:
             f'(python -m beitv2_mm finetune CLASSES --from {source} --out OUT).'
         )
     raise FolderError(
-        f'{source} holds no finished training to predict with: --from takes the --out of finetune '
-        'or segment-train. With --features it takes any weights.'
+        f'{source} holds no finished training to predict with: --from takes the --out of finetune, '
+        'segment-train or detect-train. With --features it takes any weights.'
     )
 
 
@@ -67,21 +69,26 @@ def predict(
     source: str,
     out: Path,
     features: bool = False,
+    threshold: float | None = None,
     device: str | None = None,
     logger: logging.Logger | None = None,
 ) -> Path:
-    """Writes classes as ``predictions.csv`` and pictures, masks as PNGs and overlays, or features
-    as ``features.npz`` with 'files' and 'features' (n, D). Unreadable images are listed in
+    """Writes classes as ``predictions.csv`` and pictures, masks as PNGs and overlays, detected
+    objects as ``detections.csv``, ``detections.json`` and pictures, or features as ``features.npz`` with 'files' and 'features' (n, D). Unreadable images are listed in
     ``unreadable.csv``. Returns the file or folder to look at.
 
     Args:
         source: the folder of a finished job; for features any weights, see `find_weights`.
+        threshold: score from which a detected object counts; None for `THRESHOLD` of the detector.
 
     Raises:
-        FolderError: there is no such job, or it only gives features, or no image can be read.
+        FolderError: there is no such job, or it only gives features, or no image can be read; or
+            there is a threshold and no detector.
         FileNotFoundError: there are no images.
     """
     job = None if features else find_job(Path(source))
+    if threshold is not None and (job is None or job.task != 'detect'):
+        raise FolderError('--threshold is for the --out of detect-train.')
     weights = find_weights(source) if features else None
     files = find_images(images)
     out.mkdir(parents=True, exist_ok=True)
@@ -95,6 +102,11 @@ def predict(
         inferencer = SegmentationInferencer(job.config, job.checkpoint, device)
         unreadable = segment_images(files, inferencer, out, progress=bar.update)
         result = out / 'overlays'
+    elif job and job.task == 'detect':
+        inferencer = DetectionInferencer(job.config, job.checkpoint, device)
+        inferencer.threshold = inferencer.threshold if threshold is None else threshold
+        unreadable = detect_images(files, inferencer, out, progress=bar.update)
+        result = out / 'pictures'
     else:
         assert job
         inferencer = ClassificationInferencer(job.config, job.checkpoint, device)

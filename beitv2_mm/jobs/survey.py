@@ -1,6 +1,7 @@
 """A survey of a folder of images: their number, size, kind and classes."""
 
 import dataclasses
+import random
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -129,6 +130,11 @@ def median_side(paths: Sequence[str], folder: str, channels: int = COLOURS) -> i
             f'Not one of {len(reasons)} images in {folder} can be read, e.g. {reasons[0]}'
         )
     return round(statistics.median(sides))
+
+
+def held_out(names: Sequence[str]) -> set[str]:
+    """The tenth of some images, 500 at most, on which a segmentor or detector is validated."""
+    return set(random.Random(0).sample(names, max(1, min(500, len(names) // 10))))
 
 
 def _classes(data: ImageFolder, files: list[str]) -> dict[str, int]:

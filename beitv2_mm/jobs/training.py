@@ -38,6 +38,8 @@ METRICS = {  # of the validation of each task
     'pretrain': ('accuracy_main', 'accuracy_aggregation', 'accuracy_constant'),
     'finetune': ('accuracy/top1',),
     'segment': ('mIoU', 'mAcc', 'aAcc'),
+    'detect': ('coco/bbox_mAP', 'coco/bbox_mAP_50'),
+    'detect with masks': ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/segm_mAP'),
 }
 
 

@@ -18,7 +18,7 @@ from beitv2_mm.jobs.stages import artifact
 from beitv2_mm.jobs.survey import FolderError
 
 # Trainings of a job, in the order in which their weights are preferred.
-TRAININGS = ('segment', 'finetune', 'pretrain')
+TRAININGS = ('segment', 'detect', 'finetune', 'pretrain')
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.tar')
 
 

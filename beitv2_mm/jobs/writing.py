@@ -21,6 +21,7 @@ VARIABLES: tuple[tuple[str, Sequence[str]], ...] = (
     ('classes', [f'{loader}.dataset.classes' for loader in LOADERS]),
     ('num_classes', ['model.head.num_classes', 'model.data_preprocessor.num_classes']),
     ('num_classes', ['model.decode_head.num_classes', 'model.auxiliary_head.num_classes']),
+    ('num_classes', [f'model.roi_head.{head}_head.num_classes' for head in ('bbox', 'mask')]),
     ('max_epochs', ['train_cfg.max_epochs']),
     ('max_iters', ['train_cfg.max_iters']),
     ('warmup', ['param_scheduler.warmup']),
@@ -74,6 +75,7 @@ def _about(path: Path, task: str, folder: Path, plan: Schedule) -> str:
         'linear': 'Linear classifier of frozen features',
         'knn': 'Weighted k-NN of frozen features',
         'segment': 'Segmentor',
+        'detect': 'Detector',
     }[task]
     machine, size = plan.machine, plan.size
     memory = f'a GPU of {machine.gpu_memory / 2**30:.0f} GiB' if machine.gpu_memory else 'CPU'

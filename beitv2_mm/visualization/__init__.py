@@ -4,6 +4,7 @@ from beitv2_mm.visualization.curves import Panel, Scalars, last_values, plot_cur
 from beitv2_mm.visualization.outcomes import (
     ClassifierReport,
     ComparisonReport,
+    DetectorReport,
     PretrainingReport,
     SegmentorReport,
 )
@@ -21,6 +22,7 @@ __all__ = [
     'Accuracy',
     'ClassifierReport',
     'ComparisonReport',
+    'DetectorReport',
     'Panel',
     'Picture',
     'PretrainingReport',

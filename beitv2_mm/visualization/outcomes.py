@@ -9,6 +9,7 @@ from beitv2_mm.visualization.verdict import (
     SMOKE,
     Finding,
     judge_classifier,
+    judge_detector,
     judge_gain,
     judge_pretraining,
     judge_segmentor,
@@ -226,6 +227,39 @@ class SegmentorReport(Report):
                 ('', percent(base), guess.label),
             )
         ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorReport(Report):
+    """Figures of one detector, on images held out: average precision by COCO's rules."""
+
+    box_ap: float  # mean over overlaps of 0.5 to 0.95
+    box_ap50: float  # at an overlap of 0.5
+    mask_ap: float | None  # None where objects have no masks
+    num_images: int
+    num_classes: int
+
+    def verdict(self) -> list[Finding]:
+        return [judge_detector(self.box_ap50)]
+
+    def headline(self) -> list[Figure]:
+        masks = [] if self.mask_ap is None else [('', f'{self.mask_ap:.1f}', 'AP of masks')]
+        return [
+            ('', f'{self.box_ap:.1f}', 'AP of boxes on images held out'),
+            ('', f'{self.box_ap50:.1f}', 'AP of boxes at an overlap of a half'),
+            *masks,
+            ('', str(self.num_classes), 'classes'),
+        ]
+
+    def rows(self) -> list[Row]:
+        images = f'{self.num_images} images held out'
+        rows = [
+            ('AP of boxes', f'{self.box_ap:.1f}', f'overlaps of 0.5 to 0.95; {images}'),
+            ('', f'{self.box_ap50:.1f}', 'an overlap of 0.5'),
+        ]
+        if self.mask_ap is not None:
+            rows.append(('AP of masks', f'{self.mask_ap:.1f}', 'overlaps of 0.5 to 0.95'))
+        return rows
 
 
 def _note(name: str, value: float | None) -> str:

@@ -9,6 +9,7 @@ from beitv2_mm.visualization.accuracy import Accuracy, percent
 GAP = 0.1  # of a tokenizer: share of the way from the best constant output to a cosine of 1
 FACTOR = 1.5  # of a network: multiple of the score of guessing
 ERRORS = 2.3  # of a classifier: standard errors above chance; luck reaches them in 1 of 100 cases
+PRECISION = 5.0  # of a detector: AP at an overlap of a half, in per cent
 SPREADS = 2  # of one training against another: standard deviations of the difference of two seeds
 
 
@@ -96,6 +97,13 @@ def judge_segmentor(miou: float, constant: float) -> Finding:
     )
     advice = 'See docs/guides/segmentation.md.'
     return _learnt(miou >= FACTOR * constant, 'segmentor', figures, advice)
+
+
+def judge_detector(precision: float) -> Finding:
+    """The AP of boxes at an overlap of a half; that of a detector that knows nothing is near 0."""
+    figures = f'its average precision at an overlap of a half is {percent(precision)}'
+    advice = 'Train it for longer, or see docs/guides/detection.md.'
+    return _learnt(precision >= PRECISION, 'detector', figures, advice)
 
 
 def _learnt(enough: bool, name: str, figures: str, advice: str, source: str = '') -> Finding:
