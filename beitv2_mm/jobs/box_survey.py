@@ -1,4 +1,4 @@
-"""A survey of a folder of images with a json in COCO's layout: classes, and the split to validate."""
+"""A survey of a folder of images and a json in COCO's layout: classes, split for validation."""
 
 import json
 import logging
@@ -72,7 +72,8 @@ def survey_boxes(folder: Path) -> BoxSurvey:
         train, val = parts
         if category_names(train) != category_names(val):
             raise FolderError(
-                f'The jsons to train and to validate on in {folder} name other classes.'
+                f'The two jsons in {folder} differ in their categories, ids or names: the labels '
+                'of one would mean other classes in the other.'
             )
     val = _readable(folder, val)
     annotated = [box for box in train['annotations'] if not box.get('iscrowd')]

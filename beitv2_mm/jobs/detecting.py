@@ -178,9 +178,8 @@ def _found(config: Path, checkpoint: Path, dataset: list) -> Picture:
         (result,) = inferencer(sample.img_path)
         annotated = Instances.of(sample.gt_instances)
         names = inferencer.classes, inferencer.palette
-        rows.append(
-            beside([draw_instances(result.image, annotated, *names), inferencer.draw(result)])
-        )
+        truth = draw_instances(result.image, annotated, *names)
+        rows.append(beside([truth, inferencer.draw(result)]))
     return Picture(
         'detection',
         'What the detector finds',

@@ -73,9 +73,11 @@ def predict(
     device: str | None = None,
     logger: logging.Logger | None = None,
 ) -> Path:
-    """Writes classes as ``predictions.csv`` and pictures, masks as PNGs and overlays, detected
-    objects as ``detections.csv``, ``detections.json`` and pictures, or features as ``features.npz`` with 'files' and 'features' (n, D). Unreadable images are listed in
-    ``unreadable.csv``. Returns the file or folder to look at.
+    """Predicts, and returns the file or folder to look at.
+
+    A classifier writes ``predictions.csv`` and pictures, a segmentor masks as PNGs and overlays, a
+    detector ``detections.csv``, ``detections.json`` and pictures; features are in ``features.npz``,
+    with 'files' and 'features' (n, D). Unreadable images are listed in ``unreadable.csv``.
 
     Args:
         source: the folder of a finished job; for features any weights, see `find_weights`.
