@@ -123,8 +123,7 @@ def get_model(
         _clear_arch(config.model, kwargs)
         config.merge_from_dict({'model': kwargs})
     _forget_pretraining(config.model)
-    scope = config.get('default_scope') or 'mmpretrain'  # of text configs
-    with DefaultScope.overwrite_default_scope(scope):
+    with DefaultScope.overwrite_default_scope(_scope(config)):
         built: BaseModel = MODELS.build(config.model)
     with _quiet():  # mmengine lists every parameter that it initialises
         for part in _parts(built):
@@ -136,6 +135,14 @@ def get_model(
     built._pixel_rules = {key: meta[key] for key in ('white', 'channels') if key in meta}
     built._dataset_meta = {'classes': _classes(built, meta)}
     return built.to(device or 'cpu').eval()
+
+
+def _scope(config: Config) -> str:
+    """The scope in which a model looks up what it names: that of text configs, or its package."""
+    kind = config.model.type
+    package = (kind if isinstance(kind, str) else kind.__module__).split('.')[0]
+    known = package if package in ('mmdet', 'mmseg') else 'mmpretrain'
+    return config.get('default_scope') or known
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.font_manager import findfont
 from PIL import Image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
@@ -61,6 +62,14 @@ def draw_instances(
     ]
     boxes = torch.from_numpy(found.boxes * factor)
     picture = draw_bounding_boxes(
-        picture, boxes, texts, colours, width=2, label_colors='white', fill_labels=True
+        picture,
+        boxes,
+        texts,
+        colours,
+        width=max(2, min(large.size) // 300),
+        font=findfont('DejaVu Sans'),
+        font_size=max(11, min(large.size) // 45),
+        label_colors='white',
+        fill_labels=True,
     )
     return Image.fromarray(picture.permute(1, 2, 0).numpy())

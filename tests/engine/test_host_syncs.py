@@ -1,15 +1,13 @@
 """How often the host waits for the device in a training step: each wait leaves the device idle."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
 from beitv2_mm.engine.launch import build_runner
 from support.shrink import shrink, take_ten_classes
+from support.waits import Waits, counted_syncs
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 # Blocking copies of the input are those of mmpretrain's preprocessor and, for each of the four
@@ -23,32 +21,11 @@ RECIPES = [
 ]
 
 
-class Waits(Hook):
-    """Counts the waits from the start of each iteration to the start of the next."""
-
-    priority = 0
-
-    def __init__(self, counter: Counter) -> None:
-        self.counter = counter
-        self.seen: list[Counter] = []
-
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
-        self.seen.append(self.counter.copy())
-
-    @property
-    def steps(self) -> list[Counter]:
-        return [after - before for before, after in zip(self.seen, self.seen[1:], strict=False)]
-
-
 @pytest.mark.parametrize(('recipe', 'dtype', 'copies'), RECIPES)
 def test_waits_of_a_step(recipe: str, dtype: str, copies: int, tmp_path: Path, device: str) -> None:
     """One wait with the hooks of the recipe, except for iterations that write a log line."""
     if device != 'pretend':
         pytest.skip('the pretended device is the one that counts')
-    from support.waits import counted_syncs
-
     cfg = shrink(Config.fromfile(CONFIGS / f'{recipe}.py'), tmp_path, iterations=4)
     take_ten_classes(cfg)
     cfg.optim_wrapper.dtype = dtype

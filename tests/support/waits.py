@@ -10,6 +10,8 @@ from types import FrameType
 from typing import Any
 
 import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 NAME = 'pretend'
 aten = torch.ops.aten
@@ -80,3 +82,22 @@ def count(kind: str | None) -> None:
         place = '/'.join(frame.f_code.co_filename.split('/')[-3:])
         for counter in counters:
             counter[f'{kind} at {place}:{frame.f_lineno}'] += 1
+
+
+class Waits(Hook):
+    """Counts the waits from the start of each iteration to the start of the next."""
+
+    priority = 0
+
+    def __init__(self, counter: Counter) -> None:
+        self.counter = counter
+        self.seen: list[Counter] = []
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        self.seen.append(self.counter.copy())
+
+    @property
+    def steps(self) -> list[Counter]:
+        return [after - before for before, after in zip(self.seen, self.seen[1:], strict=False)]
