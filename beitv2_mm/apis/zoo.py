@@ -41,6 +41,8 @@ def _models() -> dict[str, ModelInfo]:
     models = {}
     for metafile in yaml.safe_load((root / 'model-index.yml').read_bytes())['Import']:
         for entry in yaml.safe_load((root / metafile).read_bytes())['Models']:
+            if 'Weights' not in entry:  # a recipe that nobody has published weights of
+                continue
             tasks = tuple(result['Task'] for result in entry.get('Results') or ())
             models[entry['Name']] = ModelInfo(
                 entry['Name'],

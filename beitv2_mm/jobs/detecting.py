@@ -25,7 +25,7 @@ from beitv2_mm.visualization.report import Picture
 from beitv2_mm.visualization.report_page import publish
 
 LARGE = 'configs/detection/beitv2_base_mask_rcnn_1xb4_10k_folder.py'
-SMALL = 'configs/detection/beitv2_tiny_mask_rcnn_1xb16_300i_composites.py'
+SMALL = 'configs/detection/beitv2_tiny_mask_rcnn_1xb16_400i_composites.py'
 SMALL_IMAGES = 256  # pixels below which the heads are those of `SMALL`
 
 

@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a config, the weights that a step gave it, and its images."""
     folder = tmp_path_factory.mktemp('detector')
     cfg = shrink(
-        Config.fromfile(RECIPES / 'beitv2_tiny_mask_rcnn_1xb16_300i_composites.py'), folder, 1
+        Config.fromfile(RECIPES / 'beitv2_tiny_mask_rcnn_1xb16_400i_composites.py'), folder, 1
     )
     cfg.model.test_cfg.rcnn.score_thr = 0.0
     cfg.dump(folder / 'small.py')

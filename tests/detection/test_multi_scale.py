@@ -69,7 +69,7 @@ def test_scales_and_flips_and_soft_suppression(
     script: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    file = ROOT / 'configs/detection/beitv2_tiny_mask_rcnn_1xb16_300i_composites.py'
+    file = ROOT / 'configs/detection/beitv2_tiny_mask_rcnn_1xb16_400i_composites.py'
     cfg = shrink(Config.fromfile(file), tmp_path, iterations=1)
     cfg.model.test_cfg.rcnn.score_thr = 0.0
     cfg.dump('small.py')

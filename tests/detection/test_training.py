@@ -21,7 +21,7 @@ if not find_spec('mmdet'):
     pytest.skip('needs mmdet', allow_module_level=True)
 
 ROOT = Path(__file__).parents[2]
-FILE = ROOT / 'configs/detection/beitv2_tiny_mask_rcnn_1xb16_300i_composites.py'
+FILE = ROOT / 'configs/detection/beitv2_tiny_mask_rcnn_1xb16_400i_composites.py'
 
 
 def small(folder: Path, iterations: int) -> Config:

@@ -2,7 +2,7 @@
 
 Command: python tools/prepare_composites.py --scenes --cifar data/cifar10 --out data/scenes \
     --counts 2000 300 500
-    python tools/train.py configs/detection/beitv2_tiny_mask_rcnn_1xb16_300i_composites.py \
+    python tools/train.py configs/detection/beitv2_tiny_mask_rcnn_1xb16_400i_composites.py \
     --cfg-options model.backbone.init_cfg.1.checkpoint=PRETRAINED.pth
     (from scratch: model.backbone.init_cfg.1.checkpoint=None)
 Hardware: two CPU cores. Published: nothing. Measured here: nothing yet.
@@ -109,11 +109,11 @@ val_evaluator = dict(
 )
 test_evaluator = dict(val_evaluator, ann_file='data/scenes/annotations/test.json')
 
-train_cfg.update(max_iters=300, val_interval=300)
+train_cfg.update(max_iters=400, val_interval=400)
 optim_wrapper.update(
     optimizer=dict(lr=1e-3, weight_decay=0.05, fused=False),
     paramwise_cfg=dict(layer_decay_rate=0.9),
 )
-param_scheduler = dict(type=WarmupLinearLR, warmup=30, start_lr=1e-5, min_lr=0.0, by_epoch=False)
+param_scheduler = dict(type=WarmupLinearLR, warmup=40, start_lr=1e-5, min_lr=0.0, by_epoch=False)
 auto_scale_lr = dict(base_batch_size=16)
-default_hooks.update(checkpoint=dict(interval=300))
+default_hooks.update(checkpoint=dict(interval=400))
