@@ -4,7 +4,8 @@ import ctypes
 import logging
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from beitv2_mm.engine.quiet import quiet_terminal
 
 # Tools print only the message of these errors, because a traceback would not help the user.
 USER_ERRORS = (TrainingError, CheckpointError)
+EXTRAS = {'mmdet': 'det', 'mmseg': 'seg'}  # packages that configs name, and what installs them
 
 
 def load_config(
@@ -52,6 +54,21 @@ def load_config(
     return cfg
 
 
+@contextmanager
+def _extra_is_named() -> Iterator[None]:
+    """A config imports the classes that it names when the runner is built."""
+    try:
+        yield
+    except ImportError as error:
+        for package, extra in EXTRAS.items():
+            if package in str(error):
+                raise LaunchError(
+                    f'The config needs {package}, which cannot be imported ({error}): '
+                    f'pip install "beitv2_mm[{extra}]"'
+                ) from error
+        raise
+
+
 def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Runner:
     """Builds the Runner of a config, or the runner that its ``runner_type`` names.
 
@@ -61,6 +78,7 @@ def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Ru
 
     Raises:
         ConfigError: parts of the config give different numbers of classes.
+        LaunchError: a package that the config names is not installed.
     """
     if cfg.get('launcher') == 'mpi':  # mmengine needs LOCAL_RANK, which mpirun does not set
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
@@ -68,7 +86,7 @@ def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Ru
         keep_freed_memory()
     _unset_static_graph(cfg)
     check_classes(cfg)
-    with nullcontext() if verbose else quiet_terminal():
+    with nullcontext() if verbose else quiet_terminal(), _extra_is_named():
         runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if not any(isinstance(hook, AdaptCheckpointHook) for hook in runner.hooks):
         runner.register_hook(AdaptCheckpointHook())

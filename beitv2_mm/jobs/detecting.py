@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from beitv2_mm.apis import DetectionInferencer
+from beitv2_mm.detection import CocoFolder  # raises here, with advice, where mmdet is missing
 from beitv2_mm.jobs import pictures
 from beitv2_mm.jobs.box_survey import BoxSurvey, survey_boxes
 from beitv2_mm.jobs.choices import Machine, Schedule, Size, schedule, this_machine
@@ -170,7 +171,7 @@ def detecting_report(results: Results, config: Path, folder: Path) -> DetectorRe
     )
 
 
-def _found(config: Path, checkpoint: Path, dataset: list) -> Picture:
+def _found(config: Path, checkpoint: Path, dataset: CocoFolder) -> Picture:
     """Annotated objects and detected ones, of a few images."""
     inferencer, rows = DetectionInferencer(config, str(checkpoint)), []
     for index in spread(len(dataset), 4):

@@ -40,6 +40,7 @@ def test_every_config_trains_and_evaluates(file: Path, tmp_path: Path) -> None:
     cfg.dump(tmp_path / 'small.py')
     run_tool('train', 'small.py', '--work-dir', 'work')
     assert Path('work/iter_1.pth').is_file()
+    assert 'Annotated objects where known' in Path('work/run.html').read_text()
     run_tool('test', 'small.py', 'work/iter_1.pth', '--work-dir', 'test')
 
 
