@@ -31,9 +31,20 @@ def main(argv: list[str] | None = None) -> None:
         help='default: %(default)s',
     )
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument(
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        '--captions',
+        dest='kind',
+        action='store_const',
+        const='captions',
+        help='for image and text: what each shows in OUT/captions/{train,val,test}.csv, and 20 of '
+        '100 combinations kept from training',
+    )
+    kind.add_argument(
         '--scenes',
-        action='store_true',
+        dest='kind',
+        action='store_const',
+        const='scenes',
         help='for detection: 64-pixel pictures with one to four overlapping items, their boxes and '
         'masks in OUT/annotations/{train,val,test}.json (COCO)',
     )
@@ -44,7 +55,8 @@ def main(argv: list[str] | None = None) -> None:
 
     MMLogger.get_instance('beitv2_mm')
     try:
-        prepare(args.out, args.cifar, args.fashion, tuple(args.counts), args.seed, args.scenes)
+        kind = args.kind or 'masks'
+        prepare(args.out, args.cifar, args.fashion, tuple(args.counts), args.seed, kind)
     except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f'error: {error}') from error
 

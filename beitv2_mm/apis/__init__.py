@@ -12,6 +12,7 @@ from beitv2_mm.apis.detector import DetectionInferencer, detect_images
 from beitv2_mm.apis.files import find_images
 from beitv2_mm.apis.inferencers import ClassificationInferencer, FeatureInferencer
 from beitv2_mm.apis.segmenter import SegmentationInferencer, segment_images
+from beitv2_mm.apis.tags import Tagger, Tags, tag_images
 from beitv2_mm.apis.tokenize import build_tokenizer, tokenize_images
 from beitv2_mm.apis.zoo import ModelInfo, get_model, list_models
 
@@ -22,6 +23,8 @@ __all__ = [
     'FeatureInferencer',
     'ModelInfo',
     'SegmentationInferencer',
+    'Tagger',
+    'Tags',
     'build_attention_model',
     'build_pretrainer',
     'build_tokenizer',
@@ -31,6 +34,7 @@ __all__ = [
     'get_model',
     'list_models',
     'segment_images',
+    'tag_images',
     'tokenize_images',
     'visualize_attention',
     'visualize_codes',

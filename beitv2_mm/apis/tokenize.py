@@ -29,14 +29,18 @@ from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.models import ARCHS, VQKDTokenizer
 from beitv2_mm.registry import MODELS
 
+TEACHERS = {  # of the published tokenizers, by the width of their features
+    512: 'vit_base_patch16_clip_quickgelu_224.openai',
+    768: 'vit_base_patch16_224.dino',
+}
 PART_SIZE = 2048  # images whose codes are stored in one file until all are done
 
 
 def build_tokenizer(source: Source, config: str | PathLike | Config | None = None) -> BaseModel:
     """A frozen tokenizer in eval mode, without a teacher.
 
-    Its attribute ``white`` is the white level of the 16-bit images that it was trained on, or None
-    where the file does not state one.
+    Its attributes say what it was trained with, where that is known: ``white`` is the white level
+    of 16-bit images, or None, and ``teacher_name`` the timm name of the teacher, or ''.
 
     Args:
         source: file, URL or state dict of any layout. From a pretraining checkpoint of mmpretrain
@@ -58,6 +62,7 @@ def build_tokenizer(source: Source, config: str | PathLike | Config | None = Non
         found = config if isinstance(config, Config) else Config.fromfile(config)
         settings = found.model.to_dict()
         settings = settings.get('tokenizer', settings)
+    teacher = settings.get('teacher') or {}
     settings = {'type': VQKDTokenizer, **settings, 'teacher': None, 'init_cfg': None}
     tokenizer: BaseModel = MODELS.build(settings)
     report = load(tokenizer, weights)
@@ -72,6 +77,7 @@ def build_tokenizer(source: Source, config: str | PathLike | Config | None = Non
         )
     meta = dataset_meta(source) if isinstance(source, str | PathLike) else {}
     tokenizer.white = meta.get('white')
+    tokenizer.teacher_name = teacher.get('model', '')
     return tokenizer.requires_grad_(False).eval()
 
 
@@ -107,6 +113,7 @@ def published_settings(weights: Mapping[str, Tensor], where: str) -> dict[str, A
         decoder=dict(arch=decoder._asdict()),
         quantizer=dict(num_codes=8192, dim=32),
         target_dims=target_dims,
+        teacher=dict(model=TEACHERS[target_dims]),
     )
 
 

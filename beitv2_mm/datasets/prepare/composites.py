@@ -11,7 +11,7 @@ import subprocess
 import zlib
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from mmengine.logging import print_log
@@ -21,6 +21,7 @@ from torchvision.datasets import FashionMNIST
 from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.compat.download import timeouts
 from beitv2_mm.datasets.prepare import progress
+from beitv2_mm.datasets.prepare.captions import caption_of, is_held_out, write_captions
 from beitv2_mm.datasets.prepare.scenes import MAX_ITEMS, VISIBLE, Annotations, compose_scene
 from beitv2_mm.datasets.reading import read_image
 
@@ -36,10 +37,12 @@ OWN = (
     'images',
     'masks',
     'annotations',
+    'captions',
     'classes.txt',
     '.fashion',
 )  # left by an interrupted preparation
 ITEM = 28  # pixels
+Kind = Literal['masks', 'scenes', 'captions']
 
 
 class Items(NamedTuple):
@@ -113,7 +116,7 @@ def prepare(
     fashion: str | Path = 'auto',
     counts: tuple[int, int, int] = (4000, 500, 1000),
     seed: int = 0,
-    scenes: bool = False,
+    kind: Kind = 'masks',
 ) -> None:
     """Writes the composites; a finished set with the same settings is left as it is.
 
@@ -125,7 +128,8 @@ def prepare(
             the Debian package dataset-fashion-mnist puts them, else torchvision's download, else
             that package, fetched and unpacked here.
         counts: of train, val and test.
-        scenes: several items a picture, with boxes and masks in COCO's layout.
+        kind: 'masks'; 'scenes', several items a picture with boxes and masks in COCO's layout; or
+            'captions', see `beitv2_mm.datasets.prepare.captions`.
 
     Raises:
         FileNotFoundError, ValueError: a source is missing or damaged, or has too few images.
@@ -133,8 +137,8 @@ def prepare(
     out = Path(out).expanduser()
     if min(counts) < 0 or seed < 0:
         raise ValueError(f'counts are {counts} and seed is {seed}; expected numbers from 0.')
-    kind = dict(scenes=True) if scenes else {}
-    record = json.dumps(dict(counts=list(counts), seed=seed) | kind).encode()
+    other = {} if kind == 'masks' else {kind: True}
+    record = json.dumps(dict(counts=list(counts), seed=seed) | other).encode()
     marker = out / MARKER
     if marker.is_file() and marker.read_bytes() == record:
         print_log(f'{out} is complete: nothing to do', logger='current')
@@ -152,8 +156,8 @@ def prepare(
         ('test', {'test': num_test}),
     ):
         items = read_items(fashion, source)
-        write = _write_scenes if scenes else _write_parts
-        write(out, Path(cifar, source), items, parts, random)
+        write = dict(masks=_write_parts, scenes=_write_scenes, captions=_write_captions)
+        write[kind](out, Path(cifar, source), items, parts, random)
     (out / 'classes.txt').write_text('\n'.join(CLASSES) + '\n')
     write_atomic(marker, record)
     print_log(f'{sum(counts)} composites in {out}', logger='current')
@@ -210,6 +214,32 @@ def _write_scenes(
             Image.fromarray(scene.image).save(out / 'images' / split / name)
             annotations.add(name, scene)
         annotations.write(out / f'annotations/{split}.json')
+
+
+def _write_captions(
+    out: Path, folder: Path, items: Items, parts: dict[str, int], random: np.random.Generator
+) -> None:
+    """Composes one item on a picture and writes what it shows; combinations that are held out are
+    not in 'train'."""
+    pictures, chosen = _shuffled(folder, items, sum(parts.values()), 1, random)
+    pairs = list(zip(pictures, chosen, strict=False))
+    for split, count in parts.items():
+        _empty(out / 'images' / split)
+        rows = []
+        for index in progress(range(count), f'{split}: compose '):
+            while True:
+                if not pairs:
+                    raise ValueError(f'There are not enough pictures and items for {split}.')
+                picture, item = pairs.pop()
+                kinds = CLASSES[items.labels[item] + 1], picture.parent.name
+                held_out = is_held_out(int(items.labels[item]), kinds[1])
+                if not (held_out and split == 'train'):
+                    break
+            image, _ = compose(read_image(picture), items.images[item], 1, random)
+            name = f'{index:05d}.png'
+            Image.fromarray(image).save(out / 'images' / split / name)
+            rows.append((name, caption_of(*kinds), 'held_out' if held_out else 'seen'))
+        write_captions(out / f'captions/{split}.csv', rows)
 
 
 def _find_items(source: str, cache: Path) -> Path:

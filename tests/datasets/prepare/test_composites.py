@@ -78,7 +78,7 @@ def test_scenes(tmp_path: Path, sources: tuple[Path, Path]) -> None:
     """One to four items each, none of them twice; the second run finds them finished."""
     fashion, cifar = sources
     out = tmp_path / 'out'
-    prepare(out, cifar, fashion, (2, 1, 3), scenes=True)
+    prepare(out, cifar, fashion, (2, 1, 3), kind='scenes')
     for split, number in (('train', 2), ('val', 1), ('test', 3)):
         content = json.loads((out / f'annotations/{split}.json').read_text())
         assert len(content['images']) == number == len(list((out / f'images/{split}').iterdir()))
@@ -86,10 +86,10 @@ def test_scenes(tmp_path: Path, sources: tuple[Path, Path]) -> None:
         assert set(boxes) == set(range(1, number + 1)) and max(boxes.values()) <= 4
         assert [c['name'] for c in content['categories']] == list(CLASSES[1:])
     before = (out / 'composites.json').stat().st_mtime_ns
-    prepare(out, cifar, fashion, (2, 1, 3), scenes=True)
+    prepare(out, cifar, fashion, (2, 1, 3), kind='scenes')
     assert (out / 'composites.json').stat().st_mtime_ns == before
     with pytest.raises(ValueError, match='4 composites were asked for, with 4 items each'):
-        prepare(out, cifar, fashion, (3, 1, 1), scenes=True)
+        prepare(out, cifar, fashion, (3, 1, 1), kind='scenes')
 
 
 def test_bad_sources(tmp_path: Path, sources: tuple[Path, Path]) -> None:

@@ -1,0 +1,24 @@
+"""Images and text: contrastive training, retrieval, words in the space of a tokenizer's teacher."""
+
+from beitv2_mm.multimodal.captions import ImageCaptions, TokenizeCaption
+from beitv2_mm.multimodal.contrastive import ImageTextModel, ImageTextPreprocessor, contrastive_loss
+from beitv2_mm.multimodal.retrieval import RetrievalMetric
+from beitv2_mm.multimodal.text_encoder import TextEncoder, TextTokenizer, sentence_encoder
+from beitv2_mm.multimodal.words import Words, WordsError, fit_map, read_words, through_map
+
+__all__ = [
+    'ImageCaptions',
+    'ImageTextModel',
+    'ImageTextPreprocessor',
+    'RetrievalMetric',
+    'TextEncoder',
+    'TextTokenizer',
+    'TokenizeCaption',
+    'Words',
+    'WordsError',
+    'contrastive_loss',
+    'fit_map',
+    'read_words',
+    'sentence_encoder',
+    'through_map',
+]
