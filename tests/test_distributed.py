@@ -88,6 +88,17 @@ def test_knn_of_two_ranks_is_that_of_one(runs: tuple[States, States, States]) ->
         torch.testing.assert_close(value, single[name])
 
 
+@pytest.mark.parametrize('kind', ['sigmoid', 'softmax'])
+def test_image_and_text_of_two_ranks_is_that_of_one(
+    runs: tuple[States, States, States], kind: str
+) -> None:
+    """Each pair is compared with the pairs of the other rank, too, and an equal text is right."""
+    first, second, single = (states[kind] for states in runs)
+    assert_same_bits(first, second)
+    for name, value in first.items():
+        torch.testing.assert_close(value, single[name], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize('kind', ['pretrain', 'pretrain_compiled'])
 def test_masked_image_modelling_of_two_ranks_is_that_of_one(
     runs: tuple[States, States, States], kind: str

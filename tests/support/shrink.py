@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from beitv2_mm.registry import type_name
 from support.shrink_detection import shrink_detection
 from support.shrink_segmentation import shrink_segmentation
+from support.shrink_text import shrink_text
 from support.tiny import CIFAR, NUM_CODES, TEACHER_DIMS, teacher_config
 
 SIZE, PATCH, BATCH = 32, 8, 4
@@ -38,6 +39,8 @@ def shrink(cfg: Config, folder: Path, iterations: int = 2) -> Config:
         shrink_segmentation(cfg, folder, SIZE, WIDTH)
     if 'rpn_head' in cfg.model:
         shrink_detection(cfg, folder, WIDTH, PATCH)
+    if 'text' in cfg.model:
+        shrink_text(cfg, folder)
     _shrink_run(cfg, iterations)
     cfg.work_dir = str(folder / 'work')
     return cfg

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from beitv2_mm.engine.hooks.compile import compile_parts
 from beitv2_mm.layers import Standardize, VectorQuantizer
+from beitv2_mm.models import BEiTV2Backbone
+from beitv2_mm.multimodal import ImageTextModel, TextEncoder
 from support import knn_case
 from support.tiny import (
+    ARCH,
     NUM_CODES,
     build_pretrainer,
     build_tokenizer,
@@ -116,6 +119,33 @@ def pretrain(rank: int, ranks: int, compiled: bool = False) -> State:
     return model.state_dict()
 
 
+def image_text(rank: int, ranks: int, loss: str) -> State:
+    """5 steps of contrastive training; two of the four captions are equal."""
+    torch.manual_seed(0)
+    model = ImageTextModel(
+        backbone=dict(
+            type=BEiTV2Backbone, arch=ARCH, img_size=32, patch_size=8, out_type='avg_featmap'
+        ),
+        text=dict(type=TextEncoder, vocabulary=20, embed_dims=16, num_layers=1, num_heads=2),
+        dims=8,
+        loss=loss,
+    )
+    model.init_weights()
+    net = MMDistributedDataParallel(model, broadcast_buffers=False) if ranks > 1 else model
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+    images = list((cifar_images(4) * 255).split(1))
+    texts = [
+        torch.tensor(text) for text in ([2, 3, 4, 0], [5, 6, 0, 0], [2, 3, 4, 0], [7, 8, 9, 2])
+    ]
+    for _ in range(5):
+        batch = dict(
+            inputs=[image[0] for image in images[rank::ranks]],
+            data_samples=[BaseDataElement(text_ids=ids) for ids in texts[rank::ranks]],
+        )
+        net.train_step(batch, optimizer)
+    return model.state_dict()
+
+
 def everything(rank: int, ranks: int, folder: Path) -> dict[str, State]:
     return {
         'kmeans': kmeans(rank, ranks),
@@ -125,6 +155,8 @@ def everything(rank: int, ranks: int, folder: Path) -> dict[str, State]:
         'pretrain': pretrain(rank, ranks),
         'pretrain_compiled': pretrain(rank, ranks, compiled=True),
         'knn': knn_case.evaluate(19),  # an odd number: one rank gets a sample twice
+        'sigmoid': image_text(rank, ranks, 'sigmoid'),
+        'softmax': image_text(rank, ranks, 'softmax'),
         'revive': train(rank, ranks, folder, revive_after=1),
     }
 
