@@ -114,6 +114,12 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         metavar='SCORE',
         help='least score of a detected object, 0 to 1 (0.3)',
     )
+    parser.add_argument(
+        '--tags',
+        type=Path,
+        metavar='FILE',
+        help='a file of words, for images and patches; --from is then the --out of pretrain',
+    )
     add_device(parser)
 
 

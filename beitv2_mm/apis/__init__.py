@@ -12,7 +12,7 @@ from beitv2_mm.apis.detector import DetectionInferencer, detect_images
 from beitv2_mm.apis.files import find_images
 from beitv2_mm.apis.inferencers import ClassificationInferencer, FeatureInferencer
 from beitv2_mm.apis.segmenter import SegmentationInferencer, segment_images
-from beitv2_mm.apis.tags import Tagger, Tags, tag_images
+from beitv2_mm.apis.tags import Tagger, Tags, embed_through_labels, tag_images
 from beitv2_mm.apis.tokenize import build_tokenizer, tokenize_images
 from beitv2_mm.apis.zoo import ModelInfo, get_model, list_models
 
@@ -30,6 +30,7 @@ __all__ = [
     'build_tokenizer',
     'config_root',
     'detect_images',
+    'embed_through_labels',
     'find_images',
     'get_model',
     'list_models',

@@ -7,6 +7,7 @@ into every patch, and CLIP was never trained to tell patches apart.
 """
 
 import csv
+import logging
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,14 +16,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from PIL import Image
 from torch import Tensor
 
-from beitv2_mm.apis.files import load_image, result_names
+from beitv2_mm.apis.files import find_images, load_image, result_names
 from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.models import VQKDTokenizer
-from beitv2_mm.multimodal import Words, WordsError
+from beitv2_mm.multimodal import TextTokenizer, Words, WordsError, fit_map, sentence_encoder
+from beitv2_mm.multimodal.text_encoder import MINILM
+from beitv2_mm.multimodal.words import TEMPLATES
 from beitv2_mm.visualization.tags import draw_tags
 
 NOTHING = ''  # the tag of what no word fits
@@ -86,26 +90,21 @@ class Tagger:
         device = next(self.tokenizer.parameters()).device
         vectors = torch.from_numpy(words.embeddings).to(device)  # (K, T, D)
         norm = self.tokenizer.target_norm
-        if norm is None:
+        if norm is None or words.standardized:
             return F.normalize(F.normalize(vectors, dim=-1).mean(1), dim=-1)
         return F.normalize(norm(vectors.mean(1)), dim=-1)
 
-    @torch.no_grad()
     def scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines of whole images and of patches: (B, C, H, W) in [0, 1] or uint8 -> (B, K) and
         (B, K, rows, columns). That of an image is the mean over its patches."""
-        tokenizer = self.tokenizer
-        rows, columns = tokenizer.encoder.patch_size
-        grid = images.shape[-2] // rows, images.shape[-1] // columns
-        codes = tokenizer.get_codes(images.to(self.vectors.device))
-        features = tokenizer.decode(tokenizer.quantize.decode(codes), grid).float()  # (B, N, D)
-        patches = F.normalize(features, dim=-1) @ self.vectors.T  # (B, N, K)
+        height, width = self.tokenizer.encoder.patch_size
+        grid = images.shape[-2] // height, images.shape[-1] // width
+        patches = _outputs(self.tokenizer, images) @ self.vectors.T  # (B, N, K)
         return patches.mean(1), patches.transpose(1, 2).unflatten(2, grid)
 
     def tag(self, image: Image.Image) -> Tags:
         """The scores of an image of the tokenizer's size."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        whole, patches = self.scores(pixels)
+        whole, patches = self.scores(_pixels(image))
         return Tags(whole[0].cpu().numpy(), patches[0].cpu().numpy())
 
     def best(self, scores: np.ndarray) -> np.ndarray:
@@ -114,12 +113,72 @@ class Tagger:
         none = np.isin(index, self.nothing) | (scores.max(0) < self.threshold)
         return np.where(none, len(self.words), index)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images that the tokenizer takes."""
-        encoder = self.tokenizer.encoder
-        (rows, columns), (height, width) = encoder.grid, encoder.patch_size
-        return rows * height, columns * width
+
+def embed_through_labels(
+    names: Sequence[str],
+    folder: str | PathLike,
+    tokenizer: VQKDTokenizer,
+    source: str | PathLike = MINILM,
+    templates: Sequence[str] = TEMPLATES,
+) -> Words:
+    """Words by a sentence encoder, brought to the tokenizer's outputs by a linear map that images
+    with labels teach: ridge regression from the mean output of an image to its class's sentence.
+
+    Args:
+        names: the words, of the classes or not.
+        folder: a subfolder of images for each class, named by it.
+        source: of the sentence encoder, see `beitv2_mm.multimodal.sentence_encoder`.
+
+    Raises:
+        WordsError: there are fewer than two classes, or the sentence encoder is missing.
+    """
+    classes = sorted(path.name for path in Path(folder).iterdir() if path.is_dir())
+    if len(classes) < 2:
+        raise WordsError(
+            f'{folder} has {len(classes)} folders of classes; a map from sentences needs two.'
+        )
+    tokenize, encoder = TextTokenizer(source), sentence_encoder(source)
+
+    def sentences(words: Sequence[str]) -> np.ndarray:
+        texts = [template.format(word) for word in words for template in templates]
+        with torch.no_grad():
+            vectors = F.normalize(encoder(tokenize(texts)), dim=-1)
+        return vectors.unflatten(0, (len(words), -1)).mean(1).numpy()
+
+    features, labels = [], []
+    for label, name in enumerate(classes):
+        for file in find_images([Path(folder, name)]):
+            try:
+                image = load_image(file, _size(tokenizer), getattr(tokenizer, 'white', None))
+            except UnreadableImageError as error:
+                print_log(f'{error}: left out.', 'current', logging.WARNING)
+                continue
+            features.append(_outputs(tokenizer, _pixels(image)).mean(1)[0].cpu().numpy())
+            labels.append(label)
+    learnt = fit_map(np.stack(features), np.array(labels), sentences(classes))
+    vectors = sentences(names) @ learnt.T
+    teacher = getattr(tokenizer, 'teacher_name', '')
+    return Words(tuple(names), vectors[:, None].astype(np.float32), teacher, standardized=True)
+
+
+def _size(tokenizer: VQKDTokenizer) -> tuple[int, int]:
+    """Height and width of the images that a tokenizer takes."""
+    (rows, columns), (height, width) = tokenizer.encoder.grid, tokenizer.encoder.patch_size
+    return rows * height, columns * width
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+
+
+@torch.no_grad()
+def _outputs(tokenizer: VQKDTokenizer, images: Tensor) -> Tensor:
+    """What the decoder predicts from the codes of images, as unit vectors: (B, N, D)."""
+    height, width = tokenizer.encoder.patch_size
+    grid = images.shape[-2] // height, images.shape[-1] // width
+    device = next(tokenizer.parameters()).device
+    codes = tokenizer.get_codes(images.to(device))
+    return F.normalize(tokenizer.decode(tokenizer.quantize.decode(codes), grid).float(), dim=-1)
 
 
 def tag_images(
@@ -150,7 +209,7 @@ def tag_images(
         )
         for name, path in zip(files, result_names(files), strict=True):
             try:
-                image = load_image(name, tagger.size, white)
+                image = load_image(name, _size(tagger.tokenizer), white)
             except UnreadableImageError as error:
                 unreadable[name] = str(error)
             else:

@@ -16,9 +16,12 @@ from beitv2_mm.apis import (
     DetectionInferencer,
     FeatureInferencer,
     SegmentationInferencer,
+    Tagger,
+    build_tokenizer,
     detect_images,
     find_images,
     segment_images,
+    tag_images,
 )
 from beitv2_mm.apis.files import result_names
 from beitv2_mm.checkpoint.atomic import atomic
@@ -28,6 +31,8 @@ from beitv2_mm.jobs.recipes import CLASSIFIERS
 from beitv2_mm.jobs.stages import artifact
 from beitv2_mm.jobs.survey import FolderError
 from beitv2_mm.jobs.weights import Weights, find_weights, finished
+from beitv2_mm.models import VQKDTokenizer
+from beitv2_mm.multimodal import read_words
 from beitv2_mm.visualization.canvas import as_picture, beside, new_canvas, write
 
 BATCH = 16
@@ -70,14 +75,16 @@ def predict(
     out: Path,
     features: bool = False,
     threshold: float | None = None,
+    tags: Path | None = None,
     device: str | None = None,
     logger: logging.Logger | None = None,
 ) -> Path:
     """Predicts, and returns the file or folder to look at.
 
     A classifier writes ``predictions.csv`` and pictures, a segmentor masks as PNGs and overlays, a
-    detector ``detections.csv``, ``detections.json`` and pictures; features are in ``features.npz``,
-    with 'files' and 'features' (n, D). Unreadable images are listed in ``unreadable.csv``.
+    detector ``detections.csv``, ``detections.json`` and pictures, a pretraining's tokenizer, given
+    words, ``tags.csv`` and pictures; features are in ``features.npz``, with 'files' and 'features'
+    (n, D). Unreadable images are listed in ``unreadable.csv``.
 
     Args:
         source: the folder of a finished job; for features any weights, see `find_weights`.
@@ -88,16 +95,22 @@ def predict(
             there is a threshold and no detector.
         FileNotFoundError: there are no images.
     """
-    job = None if features else find_job(Path(source))
+    job = None if features or tags else find_job(Path(source))
     if threshold is not None and (job is None or job.task != 'detect'):
         raise FolderError('--threshold is for the --out of detect-train.')
+    if features and tags:
+        raise FolderError('Give --features or --tags, not both.')
     weights = find_weights(source) if features else None
     files = find_images(images)
     out.mkdir(parents=True, exist_ok=True)
     bar = ProgressBar(len(files))
     unreadable: dict[str, str] = {}
     inferencer: Any
-    if weights:
+    if tags:
+        tagger = Tagger(_tokenizer(Path(source), device), read_words(tags))
+        unreadable = tag_images(files, tagger, out, progress=bar.update)
+        result = out / 'pictures'
+    elif weights:
         inferencer = _feature_inferencer(weights, device)
         result = _write_features(_forward(files, inferencer, bar, unreadable), out)
     elif job and job.task == 'segment':
@@ -140,6 +153,18 @@ def _forward(
             outputs.update(zip(prepared, inferencer.forward(data), strict=True))
         bar.update(len(chunk))
     return outputs
+
+
+def _tokenizer(source: Path, device: str | None) -> VQKDTokenizer:
+    """The tokenizer of a pretraining."""
+    if finished(source, ('tokenizer',)) is None:
+        raise FolderError(
+            f'{source} holds no tokenizer: with --tags, --from takes the --out of pretrain. For '
+            'other tokenizers there is tools/tag_images.py.'
+        )
+    checkpoint = artifact(source / 'tokenizer')
+    tokenizer: VQKDTokenizer = build_tokenizer(checkpoint, source / 'tokenizer.py')
+    return tokenizer.to(device or 'cpu')
 
 
 def _feature_inferencer(weights: Weights, device: str | None) -> FeatureInferencer:

@@ -4,7 +4,7 @@ from beitv2_mm.multimodal.captions import ImageCaptions, TokenizeCaption
 from beitv2_mm.multimodal.contrastive import ImageTextModel, ImageTextPreprocessor, contrastive_loss
 from beitv2_mm.multimodal.retrieval import RetrievalMetric
 from beitv2_mm.multimodal.text_encoder import TextEncoder, TextTokenizer, sentence_encoder
-from beitv2_mm.multimodal.words import Words, WordsError, fit_map, read_words, through_map
+from beitv2_mm.multimodal.words import Words, WordsError, embed_with_clip, fit_map, read_words
 
 __all__ = [
     'ImageCaptions',
@@ -17,8 +17,8 @@ __all__ = [
     'Words',
     'WordsError',
     'contrastive_loss',
+    'embed_with_clip',
     'fit_map',
     'read_words',
     'sentence_encoder',
-    'through_map',
 ]

@@ -3,7 +3,7 @@
 A file is a .npz with 'words' (K,), 'embeddings' (K, D) or (K, T, D) for T templates of each word
 ("a photo of a dog", "a painting of a dog"), and where it is known 'teacher', the timm name of the
 network whose space it is; or a .safetensors with 'embeddings' and the other two as metadata, the
-words as a json list.
+words as a json list. 'standardized' says that the vectors belong to the tokenizer's own outputs.
 """
 
 import json
@@ -17,6 +17,13 @@ from safetensors import SafetensorError, safe_open
 
 from beitv2_mm.checkpoint.atomic import atomic
 
+TEMPLATES = ('a photo of a {}.', 'a picture of a {}.', 'a {}.')
+TEXT_TOWERS = {  # timm names of teachers -> open_clip's names of model and weights
+    'vit_base_patch16_clip_quickgelu_224.openai': ('ViT-B-16-quickgelu', 'openai'),
+    'vit_base_patch16_clip_224.openai': ('ViT-B-16-quickgelu', 'openai'),
+    'vit_large_patch14_clip_quickgelu_224.openai': ('ViT-L-14-quickgelu', 'openai'),
+    'vit_large_patch14_clip_224.openai': ('ViT-L-14-quickgelu', 'openai'),
+}
 LAYOUT = (
     "Expected is a .npz with 'words' (K,) and 'embeddings' (K, D) or (K, T, D), or a .safetensors "
     "with 'embeddings', and the words as a json list in its metadata."
@@ -33,11 +40,13 @@ class Words(NamedTuple):
     names: tuple[str, ...]  # K
     embeddings: np.ndarray  # (K, T, D) float32
     teacher: str = ''  # timm name; '' where the file does not say
+    standardized: bool = False  # of the space of a tokenizer's standardised outputs
 
     def write(self, path: str | PathLike) -> None:
         """Writes a .npz, completely or not at all."""
         with atomic(Path(path)) as temporary, temporary.open('wb') as file:
-            np.savez(file, words=list(self.names), embeddings=self.embeddings, teacher=self.teacher)
+            fields = self._asdict()
+            np.savez(file, words=list(fields.pop('names')), **fields)
 
 
 def read_words(path: str | PathLike) -> Words:
@@ -55,11 +64,12 @@ def read_words(path: str | PathLike) -> Words:
             with safe_open(path, 'numpy') as file:
                 meta = file.metadata() or {}
                 names, embeddings = json.loads(meta['words']), file.get_tensor('embeddings')
-            teacher = meta.get('teacher', '')
+            teacher, standardized = meta.get('teacher', ''), False
         else:
             with np.load(path, allow_pickle=False) as file:
                 names, embeddings = file['words'].tolist(), file['embeddings']
                 teacher = str(file['teacher']) if 'teacher' in file else ''
+                standardized = 'standardized' in file and bool(file['standardized'])
     except (KeyError, OSError, SafetensorError, ValueError, EOFError) as error:
         raise WordsError(f'{path} holds no words ({error}). {LAYOUT}') from error
     if embeddings.ndim == 2:
@@ -76,7 +86,7 @@ def read_words(path: str | PathLike) -> Words:
     if broken.any():
         word = names[int(np.flatnonzero(broken)[0])]
         raise WordsError(f'{path}: the vector of {word!r} is zero, or holds NaN or Inf.')
-    return Words(tuple(map(str, names)), embeddings, teacher)
+    return Words(tuple(map(str, names)), embeddings, teacher, standardized)
 
 
 def fit_map(
@@ -99,9 +109,37 @@ def fit_map(
     return np.linalg.solve(gram + penalty * np.eye(len(gram)), x.T @ y)
 
 
-def through_map(
-    names: Sequence[str], sentences: np.ndarray, learnt: np.ndarray, teacher: str
+def embed_with_clip(
+    names: Sequence[str], teacher: str, templates: Sequence[str] = TEMPLATES
 ) -> Words:
-    """Sentence vectors (K, E) or (K, T, E), brought to a teacher's space by `fit_map`'s map."""
-    vectors = sentences[:, None] if sentences.ndim == 2 else sentences
-    return Words(tuple(names), (vectors @ learnt.T).astype(np.float32), teacher)
+    """Words by the text tower of a CLIP network, which open_clip downloads once.
+
+    Args:
+        teacher: timm name of the tokenizer's teacher, e.g.
+            'vit_base_patch16_clip_quickgelu_224.openai'.
+
+    Raises:
+        ImportError: open_clip is not installed.
+        WordsError: no text tower belongs to the teacher.
+    """
+    if teacher not in TEXT_TOWERS:
+        raise WordsError(
+            f'No text tower belongs to {teacher or "a teacher that is not known"}: words need a '
+            f'tokenizer whose teacher is one of {", ".join(TEXT_TOWERS)}, or labelled images '
+            '(--labels).'
+        )
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ImportError(
+            f'The text tower of {teacher} needs open_clip ({error}): pip install open_clip_torch'
+        ) from error
+    import torch
+
+    name, weights = TEXT_TOWERS[teacher]
+    tower = open_clip.create_model(name, pretrained=weights).eval()
+    tokenize = open_clip.get_tokenizer(name)
+    texts = tokenize([template.format(name) for name in names for template in templates])
+    with torch.no_grad():
+        vectors = tower.encode_text(texts).float().numpy()
+    return Words(tuple(names), vectors.reshape(len(names), len(templates), -1), teacher)

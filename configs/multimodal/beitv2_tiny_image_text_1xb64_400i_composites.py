@@ -28,6 +28,7 @@ model.update(
     ),
     text=dict(vocabulary=64, embed_dims=128, num_layers=2, num_heads=4, max_length=16),
     dims=64,
+    loss='softmax',
 )
 words = dict(type=TokenizeCaption, source=tokenizer, length=16)
 train_pipeline = [

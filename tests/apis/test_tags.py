@@ -1,19 +1,28 @@
 """Words for images and patches from a tokenizer's codes."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from mmengine.config import Config
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
-from beitv2_mm.apis import Tagger, find_images, tag_images
+from beitv2_mm.apis import Tagger, embed_through_labels, find_images, tag_images
 from beitv2_mm.models import VQKDTokenizer
-from beitv2_mm.multimodal import Words, WordsError, fit_map, through_map
+from beitv2_mm.multimodal import Words, WordsError, embed_with_clip, fit_map, read_words
+from beitv2_mm.multimodal.text_encoder import train_tokenizer
+from beitv2_mm.registry import MODELS
+from support.bert import SIZES, bert_weights
 from support.nets import randomize
-from support.tiny import build_tokenizer, cifar_images
+from support.tiny import CIFAR, build_tokenizer, cifar_images
+from support.tools import run_tool
 
+VQKD = Path(__file__).parents[1] / 'support/vqkd_config.py'
 CLIP = 'vit_base_patch16_clip_quickgelu_224.openai'
 
 
@@ -116,7 +125,48 @@ def test_a_map_brings_sentences_into_the_teachers_space() -> None:
     features = sentences[labels] @ mixing + 0.1 * random.normal(size=(300, 20))
     learnt = fit_map(features, labels, sentences, ridge=0.01)
     unseen = sentences[[10, 11]] @ mixing - features.mean(0)
-    given = through_map(['a', 'b'], sentences[10:], learnt, CLIP)
-    assert given.embeddings.shape == (2, 1, 20) and given.teacher == CLIP
-    scores = unseen @ given.embeddings[:, 0].T
+    scores = unseen @ (sentences[10:] @ learnt.T).T
     assert scores.argmax(1).tolist() == [0, 1]
+
+
+def test_words_through_labels(tmp_path: Path) -> None:
+    """A sentence encoder with random weights; the words need not be classes."""
+    (tmp_path / 'config.json').write_text(json.dumps(SIZES | dict(max_position_embeddings=32)))
+    weights = bert_weights()
+    weights['embeddings.position_embeddings.weight'] = torch.zeros(32, 16)
+    save_file(weights, tmp_path / 'model.safetensors')
+    train_tokenizer(['a photo picture of dog cat frog deer .'], tmp_path / 'tokenizer.json')
+    model = tokenizer(standardize=True)
+    found = embed_through_labels(['dog', 'fox'], CIFAR, model, tmp_path)
+    assert found.names == ('dog', 'fox') and found.standardized
+    assert found.embeddings.shape == (2, 1, model.target_dims)
+    found.write(tmp_path / 'words.npz')
+    again = read_words(tmp_path / 'words.npz')
+    assert again.standardized
+    vectors = Tagger(model, again).vectors
+    expected = found.embeddings[:, 0] / np.linalg.norm(found.embeddings[:, 0], axis=1)[:, None]
+    np.testing.assert_allclose(vectors.cpu().numpy(), expected, rtol=1e-5)
+    (tmp_path / 'one/dog').mkdir(parents=True)
+    with pytest.raises(WordsError, match='has 1 folders of classes'):
+        embed_through_labels(['dog'], tmp_path / 'one', model, tmp_path)
+
+
+def test_a_teacher_without_a_text_tower() -> None:
+    with pytest.raises(WordsError, match=r'No text tower belongs to vit_base_patch16_224\.dino'):
+        embed_with_clip(['dog'], 'vit_base_patch16_224.dino')
+
+
+def test_the_tool_and_what_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = Config.fromfile(VQKD)
+    model = randomize(MODELS.build({**config.model.to_dict(), 'teacher': None}))
+    torch.save(model.state_dict(), 'tokenizer.pth')
+    words(model.target_dims).write('words.npz')
+    start = [CIFAR / 'dog', '--tokenizer', 'tokenizer.pth', '--config', VQKD]
+    run_tool('tag_images', *start, '--words', 'words.npz', '--nothing', 'sky')
+    assert len(Path('tags/tags.csv').read_text().splitlines()) == 3
+    words(7).write('others.npz')
+    with pytest.raises(SystemExit, match='have 7 numbers each'):
+        run_tool('tag_images', *start, '--words', 'others.npz')
+    with pytest.raises(SystemExit, match='No text tower belongs to'):
+        run_tool('embed_words', 'dog', '--tokenizer', 'tokenizer.pth', '--config', VQKD)
