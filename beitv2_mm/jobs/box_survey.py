@@ -77,8 +77,9 @@ def survey_boxes(folder: Path) -> BoxSurvey:
             )
     val = _readable(folder, val)
     annotated = [box for box in train['annotations'] if not box.get('iscrowd')]
-    if not annotated:
-        raise FolderError(f'There is not one box to train on in {folder}.')
+    for boxes, purpose in ((annotated, 'train'), (val['annotations'], 'validate')):
+        if not boxes:
+            raise FolderError(f'There is not one box to {purpose} on in {folder}.')
     masks = all(box.get('segmentation') for box in annotated)
     files = sample([str(folder / image['file_name']) for image in train['images']])
     side = median_side(files, str(folder))

@@ -9,7 +9,7 @@ from beitv2_mm.apis import DetectionInferencer
 from beitv2_mm.detection import CocoFolder  # raises here, with advice, where mmdet is missing
 from beitv2_mm.jobs import pictures
 from beitv2_mm.jobs.box_survey import BoxSurvey, survey_boxes
-from beitv2_mm.jobs.choices import Machine, Schedule, Size, schedule, this_machine
+from beitv2_mm.jobs.choices import Machine, Schedule, Size, exact_size, schedule, this_machine
 from beitv2_mm.jobs.options import JSONS, DetectOptions, is_new, record_command
 from beitv2_mm.jobs.recipe_parts import finish, shipped
 from beitv2_mm.jobs.stages import Results, Stages, artifact
@@ -51,7 +51,7 @@ def detect_train(options: DetectOptions, logger: logging.Logger) -> Path:
 def _write_config(options: DetectOptions, path: Path, logger: logging.Logger) -> None:
     machine, found = this_machine(options.gpus), survey_boxes(options.folder)
     logger.info(found.describe())
-    weights = find_weights(options.source, options.image_size)
+    weights = find_weights(options.source)
     size = crop_size(found, weights, machine, options.image_size)
     user = options.epochs, options.batch_size
     plan = schedule('detect', len(found.train['images']), weights.arch, size, machine, *user)
@@ -66,7 +66,7 @@ def crop_size(found: BoxSurvey, weights: Weights, on: Machine, chosen: int | Non
     """The images of the training: as large as those of the folder, up to 512 px on a GPU and 128 px
     on a CPU, but no smaller than those of ``weights``; or what the user has chosen."""
     if chosen:
-        return weights.size
+        return exact_size(chosen, weights.patch_size)
     pixels = max(min(found.short_side, 512 if on.gpu_memory else 128), weights.img_size)
     return Size(round(pixels / weights.patch_size) * weights.patch_size, weights.patch_size)
 

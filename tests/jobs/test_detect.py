@@ -108,7 +108,9 @@ def test_sizes_follow_images_weights_and_machine(scenes: Path, gpu: int, tmp_pat
     assert size == Size(224, 16)  # no smaller than what the weights know
     object.__setattr__(found, 'short_side', 480)
     assert crop_size(found, large, machine, None) == (Size(480, 16) if gpu else Size(224, 16))
-    assert crop_size(found, large, machine, 640) == large.size
+    assert crop_size(found, large, machine, 640) == Size(640, 16)
+    with pytest.raises(FolderError, match='give --image-size 640'):
+        crop_size(found, large, machine, 639)
     plan = schedule('detect', 5000, 'large', Size(480, 16), machine)
     cfg = detect(found, large, plan, tmp_path)
     assert cfg.model.backbone.window_size == 14
