@@ -3,12 +3,14 @@
 import csv
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 
+from beitv2_mm.datasets.image_folder import ImageFolder
 from beitv2_mm.datasets.pixel_rules import PixelRules
 from beitv2_mm.multimodal.text_encoder import TextTokenizer
 from beitv2_mm.multimodal.words import WordsError
@@ -66,6 +68,49 @@ class ImageCaptions(PixelRules, BaseDataset):
             )
             for item in items
         ]
+
+
+@DATASETS.register_module()
+class ClassCaptions(ImageFolder):
+    """A folder of images for each class, whose captions are made of the class names.
+
+    'image_to_text/r1' of `RetrievalMetric` is then the accuracy of a classifier that knows the
+    classes by their names alone: with ``only``, classes that the training was ``without``.
+
+    Args:
+        template: of the captions, with {} for the name.
+        only: names of the classes to take; None for all.
+        without: names of classes to leave out.
+        kwargs: see `ImageFolder`.
+
+    Raises:
+        ValueError: there is no class of a name.
+    """
+
+    def __init__(
+        self,
+        data_root: str = '',
+        template: str = 'a photo of a {}.',
+        only: Sequence[str] | None = None,
+        without: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        self.template = template
+        self.only = only
+        self.without = without
+        super().__init__(data_root, with_label=True, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """The items of `ImageFolder` with 'caption' and an empty 'group'."""
+        items = super().load_data_list()
+        names = list(self.CLASSES)
+        unknown = [name for name in (*(self.only or ()), *self.without) if name not in names]
+        if unknown:
+            raise ValueError(f'{self.data_root} has no class {unknown[0]!r}; it has {names}.')
+        taken = set(names if self.only is None else self.only) - set(self.without)
+        for item in items:
+            item.update(caption=self.template.format(names[item['gt_label']]), group='')
+        return [item for item in items if names[item['gt_label']] in taken]
 
 
 def _from_csv(path: Path) -> list[dict[str, str]]:

@@ -72,7 +72,8 @@ class ImageTextModel(BaseModel):
     Args:
         backbone: config of a `BEiTV2Backbone` with ``out_type='avg_featmap'``.
         text: config of a `TextEncoder`.
-        dims: width d of the common space.
+        dims: width d of the common space; None for that of the text encoder, whose vectors then are
+            not projected (locked text).
         loss: 'sigmoid' or 'softmax', see `contrastive_loss`.
         frozen: towers that are not trained, 'backbone' (locked-image tuning, Zhai et al., 2022) or
             'text'; their projections are.
@@ -82,7 +83,7 @@ class ImageTextModel(BaseModel):
         self,
         backbone: Config,
         text: Config,
-        dims: int = 256,
+        dims: int | None = 256,
         loss: LossKind = 'sigmoid',
         frozen: Sequence[Literal['backbone', 'text']] = (),
         data_preprocessor: Config | nn.Module | None = None,
@@ -93,8 +94,9 @@ class ImageTextModel(BaseModel):
             raise ValueError(f"loss is 'sigmoid' or 'softmax', but {loss!r} was given.")
         self.backbone = MODELS.build(backbone)
         self.text = MODELS.build(text)
-        self.image_projection = nn.Linear(self.backbone.embed_dims, dims, bias=False)
-        self.text_projection = nn.Linear(self.text.embed_dims, dims, bias=False)
+        width = self.text.embed_dims
+        self.image_projection = nn.Linear(self.backbone.embed_dims, dims or width, bias=False)
+        self.text_projection = nn.Linear(width, dims, bias=False) if dims else nn.Identity()
         sigmoid = loss == 'sigmoid'
         self.log_scale = nn.Parameter(torch.tensor(math.log(10 if sigmoid else 1 / 0.07)))
         self.bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None

@@ -154,7 +154,9 @@ class TextEncoder(BaseModule):
         self.encoder = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
 
     def init_weights(self) -> None:
-        """BERT's: normal with a standard deviation of 0.02, zero biases."""
+        """BERT's: normal with a standard deviation of 0.02, zero biases. Trained weights stay."""
+        if self._is_init:
+            return
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=0.02)
@@ -175,8 +177,10 @@ class TextEncoder(BaseModule):
         return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
+@MODELS.register_module(name='SentenceEncoder')
 def sentence_encoder(source: str | PathLike = MINILM) -> TextEncoder:
-    """A trained sentence encoder in eval mode, from the files of a BERT model.
+    """A trained sentence encoder in eval mode, from the files of a BERT model; configs call it
+    'SentenceEncoder'.
 
     Args:
         source: a folder or zip with config.json and model.safetensors, or 'minilm' for those in the
@@ -200,6 +204,7 @@ def sentence_encoder(source: str | PathLike = MINILM) -> TextEncoder:
         config['pad_token_id'],
     )
     encoder.load_state_dict(from_bert(load_safetensors(read_part(source, 'model.safetensors'))))
+    encoder._is_init = True  # a model that contains it initialises its other parts
     return encoder.eval()
 
 

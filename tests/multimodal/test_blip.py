@@ -19,7 +19,7 @@ pytestmark = [
     ),
     pytest.mark.not_pretended(reason="mmpretrain's tokenizers make tensors on a device by name"),
 ]
-WORDS = '[PAD] [UNK] [CLS] [SEP] [MASK] a picture of photo'.split()
+WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'picture', 'of', 'photo']
 EYE = dict(
     type='beitv2_mm.BEiTV2Backbone',
     arch=dict(embed_dims=48, num_layers=2, num_heads=4),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beitv2_mm.multimodal import ImageCaptions, TextTokenizer, WordsError
+from beitv2_mm.multimodal import ClassCaptions, ImageCaptions, TextTokenizer, WordsError
 from beitv2_mm.multimodal.captions import unknown_words
 from beitv2_mm.multimodal.text_encoder import train_tokenizer
 from support.shrink_text import write_captions
@@ -65,6 +65,17 @@ def test_bad_files(
         (tmp_path / name).write_text(content.replace('DOG', dog))
     with pytest.raises(kind, match=message):
         read(tmp_path / (name or 'a.csv'))
+
+
+def test_captions_of_classes() -> None:
+    """Those that a training is without are those that it is asked for."""
+    unseen = ('cat', 'dog')
+    seen, asked = ClassCaptions(str(CIFAR), without=unseen), ClassCaptions(str(CIFAR), only=unseen)
+    assert len(seen) == 16 and len(asked) == 4
+    captions = {asked.get_data_info(i)['caption'] for i in range(4)}
+    assert captions == {'a photo of a cat.', 'a photo of a dog.'}
+    with pytest.raises(ValueError, match=r"has no class 'fox'; it has \['airplane'"):
+        ClassCaptions(str(CIFAR), only=['fox'])
 
 
 def test_words_without_a_token(tmp_path: Path) -> None:

@@ -118,4 +118,5 @@ def test_every_config_trains_resumes_and_evaluates(
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
     run_tool('test', 'small.py', 'parts/iter_4.pth', '--out', 'metrics.json')
     found = mmengine.load('metrics.json')
-    assert {'retrieval/image_to_text/r1', 'retrieval/text_to_image/r5_odd'} <= found.keys()
+    assert 'retrieval/image_to_text/r1' in found
+    assert 'locked' in file.stem or 'retrieval/text_to_image/r5_odd' in found

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from beitv2_mm.multimodal.text_encoder import train_tokenizer
 from beitv2_mm.registry import type_name
@@ -28,11 +28,21 @@ def write_captions(folder: Path) -> Path:
 def shrink_text(cfg: Config, folder: Path) -> None:
     """Changes ``cfg`` in place and writes its data below ``folder``."""
     captions = write_captions(folder)
-    cfg.model.text.update(vocabulary=32, embed_dims=16, num_layers=1, num_heads=2, max_length=12)
-    cfg.model.dims = 8
+    cfg.model.text = ConfigDict(
+        type='beitv2_mm.TextEncoder',
+        vocabulary=32,
+        embed_dims=16,
+        num_layers=1,
+        num_heads=2,
+        max_length=12,
+    )
+    cfg.model.dims = cfg.model.dims and 8
     for name in ('train', 'val', 'test'):
         dataset = cfg[f'{name}_dataloader'].dataset
-        dataset.update(ann_file=str(captions), data_prefix=dict(img_path=''))
+        if type_name(dataset) == 'ImageCaptions':
+            dataset.update(ann_file=str(captions), data_prefix=dict(img_path=''))
+        else:
+            dataset.indices = None  # those of a class are few
         for step in dataset.pipeline:
             if type_name(step) == 'TokenizeCaption':
                 step.update(source=str(folder / 'tokenizer.json'), length=12)
