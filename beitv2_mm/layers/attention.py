@@ -86,7 +86,7 @@ class Attention(BiasTable):
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.attn_drop = attn_drop
-        self.with_cls = with_cls
+        self.gather = gather_bias if with_cls else gather_patch_bias
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(dim))
         self.v_bias = nn.Parameter(torch.zeros(dim))
@@ -97,13 +97,12 @@ class Attention(BiasTable):
         """The bias (heads, N, N) for a patch grid: from this block's own table, else ``bias``."""
         if self.grid is None:
             return bias
-        gather = gather_bias if self.with_cls else gather_patch_bias
         if self.num_heads * (1 + grid[0] * grid[1]) ** 2 <= MAX_CACHED_BIAS:
-            return self.derive(gather, grid)
+            return self.derive(self.gather, grid)
         # Only the small resized table is cached: at a high resolution, the biases of many blocks
         # would take gigabytes.
         resized = self.derive(resize_bias_table, grid)
-        return gather(resized, grid, grid)  # without resizing it again
+        return self.gather(resized, grid, grid)  # without resizing it again
 
     def project(self, x: Tensor, queries: Queries = None) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, N, D) -> queries (B, heads, M, d), keys and values (B, heads, N, d)."""

@@ -34,6 +34,13 @@ def relative_position_index(grid: Grid, device: torch.device | str = 'cpu') -> T
     return _index(grid, torch.device(device))
 
 
+@torch.compiler.assume_constant_result
+def _window_position_index(grid: Grid, device: torch.device) -> Tensor:
+    """The index of a window. In one compiled graph, torch 2.14 confuses constants that come from one
+    function, and windows are smaller than the image that other blocks see."""
+    return _index(grid, device)
+
+
 @lru_cache(maxsize=16)
 def _index(grid: Grid, device: torch.device) -> Tensor:
     rows, columns = grid
@@ -81,6 +88,12 @@ def _resize_matrices(source: Grid, target: Grid, device: torch.device) -> Tensor
     return _matrices(source, target, device)
 
 
+@torch.compiler.assume_constant_result
+def _window_resize_matrices(source: Grid, target: Grid, device: torch.device) -> Tensor:
+    """Those for the table of a window, see `_window_position_index`."""
+    return _matrices(source, target, device)
+
+
 @lru_cache(maxsize=64)
 def _matrices(source: Grid, target: Grid, device: torch.device) -> Tensor:
     axes = [_spline_matrix(*axis).ravel() for axis in zip(source, target, strict=True)]
@@ -104,12 +117,12 @@ def _spline_matrix(source: int, target: int) -> np.ndarray:
     return matrix
 
 
-def resize_bias_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
+def resize_bias_table(table: Tensor, source: Grid, target: Grid, window: bool = False) -> Tensor:
     """Resizes the bias table of one grid to another.
 
     (table_size(source), heads) -> (table_size(target), heads). The offsets are interpolated along
     each axis by a cubic spline with geometrically spaced knots; the CLS rows are kept. The result
-    is linear in ``table`` and differentiable.
+    is linear in ``table`` and differentiable. ``window`` says that the target is a window.
     """
     if len(table) != table_size(source):
         raise ValueError(
@@ -119,7 +132,8 @@ def resize_bias_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
     if source == target:
         return table
     shapes = [(2 * new - 1, 2 * old - 1) for old, new in zip(source, target, strict=True)]
-    matrices = _resize_matrices(source, target, table.device).to(table.dtype)
+    make = _window_resize_matrices if window else _resize_matrices
+    matrices = make(source, target, table.device).to(table.dtype)
     along_y, along_x = (
         matrix.view(shape)
         for matrix, shape in zip(matrices.split([t * u for t, u in shapes]), shapes, strict=True)
@@ -161,6 +175,12 @@ def gather_patch_bias(table: Tensor, source: Grid, target: Grid) -> Tensor:
     """The bias of `gather_bias` for patches alone, (heads, N, N)."""
     table = resize_bias_table(table, source, target)
     return _gather(table, relative_position_index(target, table.device)[1:, 1:])
+
+
+def gather_window_bias(table: Tensor, source: Grid, target: Grid) -> Tensor:
+    """`gather_patch_bias` for a window: ``target`` is its size in patches."""
+    table = resize_bias_table(table, source, target, window=True)
+    return _gather(table, _window_position_index(target, table.device)[1:, 1:])
 
 
 def _gather(table: Tensor, index: Tensor) -> Tensor:

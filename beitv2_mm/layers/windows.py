@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from beitv2_mm.layers.attention import Attention, Queries, select_tokens
-from beitv2_mm.layers.position import Grid
+from beitv2_mm.layers.position import Grid, gather_window_bias
 
 
 def split_windows(x: Tensor, grid: Grid, size: int) -> Tensor:
@@ -43,7 +43,7 @@ class WindowAttention(Attention):
     def __init__(self, window_size: int, *args: Any) -> None:
         super().__init__(*args)
         self.window_size = window_size
-        self.with_cls = False
+        self.gather = gather_window_bias
 
     def forward(
         self, x: Tensor, grid: Grid, bias: Tensor | None = None, queries: Queries = None

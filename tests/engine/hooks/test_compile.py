@@ -22,11 +22,12 @@ RECIPES = dict(
     tokenizer='pretrain/vqkd_base_clip_8xb64_100e_in1k',
     classifier='classification/beitv2_base_8xb128_100e_in1k',
     segmentor='segmentation/beitv2_base_8xb2_160k_ade20k_512',
+    detector='detection/beitv2_base_mask_rcnn_64xb1_100e_coco',
 )
 
 
-# the losses; encoder and decoder; backbone; backbone, decode head and auxiliary head
-PARTS = dict(mim=1, tokenizer=2, classifier=1, segmentor=3)
+# the losses; encoder and decoder; backbone; with decode head and auxiliary head; with the pyramid
+PARTS = dict(mim=1, tokenizer=2, classifier=1, segmentor=3, detector=2)
 
 
 def run(recipe, folder, batches=3, **compile_options):
