@@ -36,8 +36,11 @@ def relative_position_index(grid: Grid, device: torch.device | str = 'cpu') -> T
 
 @torch.compiler.assume_constant_result
 def _window_position_index(grid: Grid, device: torch.device) -> Tensor:
-    """The index of a window. In one compiled graph, torch 2.14 confuses constants that come from one
-    function, and windows are smaller than the image that other blocks see."""
+    """The index of a window.
+
+    Windows are smaller than the image that other blocks see, and in one compiled graph, torch 2.14
+    confuses constants that come from one function.
+    """
     return _index(grid, device)
 
 
