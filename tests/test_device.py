@@ -51,6 +51,7 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses(pretended: None) -> Non
             together(there, here)
     assert torch.equal((there * here.sum()).cpu(), here * 3)  # a number may come from the CPU
     assert not torch.equal(there.cpu().fill_(2), there.cpu())  # a copy, not the same memory
+    assert torch.equal(there.new_tensor(list(there)).cpu(), here)  # each number is fetched
 
 
 def test_mixed_precision_and_copies_on_the_pretended_device(pretended: None) -> None:

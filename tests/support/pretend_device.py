@@ -198,9 +198,15 @@ class _Backend(backend_registration._DummyBackendModule):
 
 def _register() -> torch.library.Library:
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
-    # C++ looks past the mode where it makes a tensor itself, of an index given as a list say.
+    # C++ looks past the mode where it makes a tensor itself, of an index given as a list say, or of
+    # the numbers in a list of tensors.
     library = torch.library.Library('aten', 'IMPL')
-    for op in (aten.empty_strided.default, aten.empty.memory_format, aten._copy_from.default):
+    for op in (
+        aten.empty_strided.default,
+        aten.empty.memory_format,
+        aten._copy_from.default,
+        aten._local_scalar_dense.default,
+    ):
         library.impl(op, partial(_kernel, op), 'PrivateUse1')
     return library
 
