@@ -9,10 +9,10 @@ from pathlib import Path
 
 import mmengine
 import pytest
-import torch
 from mmengine.config import Config
 
 from beitv2_mm.engine.launch import build_runner
+from support.resuming import assert_resumes_exactly
 from support.shrink import shrink
 from support.tools import run_tool
 from support.waits import Waits, counted_syncs
@@ -35,17 +35,7 @@ def test_resumed_in_the_middle_equals_uninterrupted(
 ) -> None:
     """Regions are sampled at random: the weights are equal bit for bit none the less."""
     monkeypatch.chdir(tmp_path)
-    small(tmp_path, 6).dump('small.py')
-    every = ['--cfg-options', 'default_hooks.checkpoint.interval=3']
-    run_tool('train', 'small.py', '--work-dir', 'whole', *every)
-    Path('parts').mkdir()
-    Path('whole/iter_3.pth').rename('parts/iter_3.pth')
-    run_tool('train', 'small.py', '--work-dir', 'parts', '--resume', 'parts/iter_3.pth')
-    whole, parts = (
-        torch.load(f'{name}/iter_6.pth', weights_only=True)['state_dict']
-        for name in ('whole', 'parts')
-    )
-    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+    assert_resumes_exactly(small(tmp_path, 6), 6)
 
 
 @pytest.mark.cpu_only(reason='two processes over gloo')
