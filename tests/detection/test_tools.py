@@ -37,6 +37,7 @@ def metrics(folder: Path) -> dict[str, float]:
 @pytest.mark.parametrize('file', recipe_files(FILES))
 def test_every_config_trains_and_evaluates(file: Path, tmp_path: Path) -> None:
     cfg = shrink(Config.fromfile(file), tmp_path, iterations=1)
+    cfg.experiment_name = file.stem  # runs of one name and second share mmengine's visualizer
     cfg.dump(tmp_path / 'small.py')
     run_tool('train', 'small.py', '--work-dir', 'work')
     assert Path('work/iter_1.pth').is_file()
