@@ -21,12 +21,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('words', nargs='+', metavar='WORD', help='words, or phrases in quotes')
-    parser.add_argument(
-        '--tokenizer', required=True, metavar='CKPT', help='file or URL: own, official, mmpretrain'
-    )
-    parser.add_argument(
-        '--config', help="the tokenizer's config; not needed for published tokenizers"
-    )
+    options.add_tokenizer(parser)
     parser.add_argument(
         '--labels', type=Path, metavar='DIR', help='a folder of images for each class'
     )

@@ -18,12 +18,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('images', nargs='+', metavar='IMAGES', help='files, or folders of images')
-    parser.add_argument(
-        '--tokenizer', required=True, metavar='CKPT', help='file or URL: own, official, mmpretrain'
-    )
-    parser.add_argument(
-        '--config', help="the tokenizer's config; not needed for published tokenizers"
-    )
+    options.add_tokenizer(parser)
     parser.add_argument(
         '--words', required=True, metavar='FILE', help='.npz or .safetensors of words'
     )

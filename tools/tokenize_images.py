@@ -18,13 +18,8 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('images', nargs='+', metavar='IMAGES', help='files, or folders of images')
-    parser.add_argument(
-        '--tokenizer', required=True, metavar='CKPT', help='file or URL: own, official, mmpretrain'
-    )
+    options.add_tokenizer(parser)
     parser.add_argument('--out', required=True, metavar='FILE.npz', help='where the codes go')
-    parser.add_argument(
-        '--config', help="the tokenizer's config; not needed for published tokenizers"
-    )
     parser.add_argument('--batch-size', type=int, default=64, help='images at once (%(default)s)')
     parser.add_argument(
         '--num-workers',

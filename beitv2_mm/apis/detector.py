@@ -85,7 +85,7 @@ def detect_images(
     with atomic(out / 'detections.csv') as part, part.open('w', newline='', encoding='utf-8') as f:
         table = csv.writer(f)
         table.writerow(HEAD)
-        for file, name, result in infer_files(files, inferencer, unreadable, progress):
+        for file, name, result in infer_files(files, inferencer._infer, unreadable, progress):
             for label, score, box in zip(result.labels, result.scores, result.boxes, strict=True):
                 sides = (f'{side:.1f}' for side in box)
                 table.writerow([file, inferencer.classes[label], f'{score:.4f}', *sides])

@@ -106,7 +106,7 @@ class PipelineInferencer(Generic[Result]):
 
 def infer_files(
     files: Sequence[str],
-    inferencer: PipelineInferencer[Result],
+    infer: Callable[[str], Result],
     unreadable: dict[str, str],
     progress: Callable[[int], None] = lambda count: None,
     advice: str = 'try a smaller image',
@@ -114,6 +114,7 @@ def infer_files(
     """Yields each file, the relative name of its results, and its result.
 
     Args:
+        infer: the result of a file, or a ValueError that says why it cannot be read.
         unreadable: files that cannot be read, or that the memory is too small for, are added here,
             with the reason.
         progress: called with the number of images finished since the last call.
@@ -121,7 +122,7 @@ def infer_files(
     """
     for file, name in zip(files, result_names(files), strict=True):
         try:
-            result = inferencer(file)[0]
+            result = infer(file)
         except ValueError as error:
             unreadable[file] = str(error)
         except RuntimeError as error:

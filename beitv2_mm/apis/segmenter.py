@@ -115,7 +115,7 @@ def segment_images(
     """
     unreadable: dict[str, str] = {}
     advice = 'try --windows-per-batch 1 or a smaller image'
-    for _, name, result in infer_files(files, inferencer, unreadable, progress, advice):
+    for _, name, result in infer_files(files, inferencer._infer, unreadable, progress, advice):
         labels = Image.fromarray(result.labels)
         labels.putpalette(inferencer.palette.tobytes())
         pictures = dict(labels=labels, overlays=inferencer.draw(result, opacity))

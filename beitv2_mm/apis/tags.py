@@ -20,7 +20,8 @@ from mmengine.logging import print_log
 from PIL import Image
 from torch import Tensor
 
-from beitv2_mm.apis.files import find_images, load_image, result_names
+from beitv2_mm.apis.files import find_images, load_image
+from beitv2_mm.apis.pipeline import infer_files, save_picture
 from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.models import VQKDTokenizer
@@ -198,29 +199,26 @@ def tag_images(
         Files that cannot be read, and the reasons.
     """
     out, unreadable = Path(out), dict[str, str]()
-    (out / 'pictures').mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     count = min(TOP, len(tagger.words))
     white = getattr(tagger.tokenizer, 'white', None)
-    with atomic(out / 'tags.csv') as part, part.open('w', newline='', encoding='utf-8') as file:
-        table = csv.writer(file)
+
+    def infer(file: str) -> tuple[Image.Image, Tags]:
+        image = load_image(file, _size(tagger.tokenizer), white)
+        return image, tagger.tag(image)
+
+    with atomic(out / 'tags.csv') as part, part.open('w', newline='', encoding='utf-8') as f:
+        table = csv.writer(f)
         ranks = range(1, count + 1)
         table.writerow(
             ['file', 'tag', *(f'{word}{i}' for i in ranks for word in ('word', 'score'))]
         )
-        for name, path in zip(files, result_names(files), strict=True):
-            try:
-                image = load_image(name, _size(tagger.tokenizer), white)
-            except UnreadableImageError as error:
-                unreadable[name] = str(error)
-            else:
-                tags = tagger.tag(image)
-                best = int(tagger.best(tags.image))
-                order = np.argsort(-tags.image, kind='stable')[:count]
-                cells = (c for k in order for c in (tagger.words[k], f'{tags.image[k]:.4f}'))
-                table.writerow([name, [*tagger.words, NOTHING][best], *cells])
-                picture = out / 'pictures' / f'{path}.png'
-                picture.parent.mkdir(parents=True, exist_ok=True)
-                word_map = tagger.best(tags.patches)
-                draw_tags(np.array(image), word_map, tags.patches, tagger.words).save(picture)
-            progress(1)
+        for file, name, (image, tags) in infer_files(files, infer, unreadable, progress):
+            best = int(tagger.best(tags.image))
+            order = np.argsort(-tags.image, kind='stable')[:count]
+            cells = (c for k in order for c in (tagger.words[k], f'{tags.image[k]:.4f}'))
+            table.writerow([file, [*tagger.words, NOTHING][best], *cells])
+            word_map = tagger.best(tags.patches)
+            picture = draw_tags(np.array(image), word_map, tags.patches, tagger.words)
+            save_picture(picture, out / 'pictures' / f'{name}.png')
     return unreadable

@@ -102,6 +102,16 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def add_tokenizer(parser: ArgumentParser) -> None:
+    """Adds ``--tokenizer`` and ``--config``, see `beitv2_mm.apis.build_tokenizer`."""
+    parser.add_argument(
+        '--tokenizer', required=True, metavar='CKPT', help='file or URL: own, official, mmpretrain'
+    )
+    parser.add_argument(
+        '--config', help="the tokenizer's config; not needed for published tokenizers"
+    )
+
+
 def add_device(parser: ArgumentParser) -> None:
     """Adds ``--device``; the default is the accelerator that mmengine would train on."""
     parser.add_argument(
