@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beitv2_mm.datasets.prepare import composites
-from beitv2_mm.datasets.prepare.composites import CLASSES, compose, prepare, read_items
+from beitv2_mm.datasets.prepare import composites, fashion_mnist
+from beitv2_mm.datasets.prepare.composites import CLASSES, compose, prepare
+from beitv2_mm.datasets.prepare.fashion_mnist import read_items
 from support.tiny import CIFAR
 
 pytestmark = pytest.mark.cpu_only(reason='images are read and prepared on the CPU')
@@ -37,7 +38,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     cifar.mkdir()
     for split in ('train', 'test'):
         (cifar / split).symlink_to(CIFAR)
-    monkeypatch.setattr(composites, 'COUNTS', {'train': ITEMS, 'test': ITEMS})
+    monkeypatch.setattr(fashion_mnist, 'COUNTS', {'train': ITEMS, 'test': ITEMS})
     return fashion, cifar
 
 
@@ -115,12 +116,12 @@ def test_auto_takes_what_is_installed_and_says_what_to_fetch_by_hand(
     tmp_path: Path, sources: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fashion, cifar = sources
-    monkeypatch.setattr(composites, 'DEBIAN', fashion)
+    monkeypatch.setattr(fashion_mnist, 'DEBIAN', fashion)
     prepare(tmp_path / 'installed', cifar, counts=(2, 1, 1))
     assert (tmp_path / 'installed' / composites.MARKER).is_file()
 
-    monkeypatch.setattr(composites, 'DEBIAN', tmp_path / 'nowhere')
-    monkeypatch.setattr(composites.FashionMNIST, 'mirrors', ['http://127.0.0.1:9/'])
+    monkeypatch.setattr(fashion_mnist, 'DEBIAN', tmp_path / 'nowhere')
+    monkeypatch.setattr(fashion_mnist.FashionMNIST, 'mirrors', ['http://127.0.0.1:9/'])
     monkeypatch.setenv('PATH', str(tmp_path))  # no apt-get
     for _ in range(2):  # what the first attempt leaves does not stop the second
         with pytest.raises(FileNotFoundError, match='by hand'):
