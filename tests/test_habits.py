@@ -71,5 +71,11 @@ def test_the_tour_of_the_code_names_what_is_there() -> None:
     assert checked >= 6
 
 
+def test_ci_runs_tests_that_are_there() -> None:
+    names = re.findall(r'\btests/[\w/.]+', (ROOT / '.ci/versions').read_text())
+    missing = [name for name in names if not list(ROOT.glob(f'{name}*'))]
+    assert len(names) > 4 and not missing
+
+
 def test_types_are_shipped() -> None:
     assert (ROOT / 'beitv2_mm/py.typed').exists()

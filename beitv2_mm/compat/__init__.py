@@ -29,6 +29,7 @@ def apply() -> list[str]:
         mmengine_.refuse_code,
         mmcv_ops.missing_compiled_ops,
         mmpretrain_.mmpretrain_without_multimodal,
+        mmpretrain_.isin_for_in1d,
         mmengine_.launch_without_gpu,
         mmengine_.explain_setuptools,
         mmengine_.format_config_once,

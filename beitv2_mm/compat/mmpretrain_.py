@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any, NoReturn
 
+import numpy
 from mmengine.registry import Registry
 from mmengine.utils import digit_version
 
@@ -53,11 +54,27 @@ def mmpretrain_without_multimodal() -> bool:
 def _refused_model(name: str, found: str) -> Callable[..., NoReturn]:
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         raise ImportError(
-            f'{name} of mmpretrain needs transformers >= 4.28 and < 4.52, here is {found}: '
-            'pip install "transformers<4.52"'
+            f'{name} of mmpretrain needs transformers < 4.52, here is {found}: '
+            'pip install "transformers>=4.49,<4.52"'
         )
 
     return refuse
+
+
+def isin_for_in1d() -> bool:
+    """Let mmpretrain's recall, which calls numpy.in1d, run beside NumPy >= 2.4.
+
+    Why: NumPy has removed it in favour of numpy.isin, which gives the same for one dimension.
+    Until: an mmpretrain (> 1.2.0) that calls numpy.isin.
+    """
+    if hasattr(numpy, 'in1d'):
+        return False
+
+    def give(module: ModuleType) -> None:
+        vars(numpy)['in1d'] = numpy.isin
+
+    after_import('mmpretrain.evaluation.metrics.retrieval', give)
+    return True
 
 
 def list_our_models(module: ModuleType) -> None:

@@ -25,7 +25,8 @@ from beitv2_mm.engine.quiet import quiet_terminal
 
 # Tools print only the message of these errors, because a traceback would not help the user.
 USER_ERRORS = (TrainingError, CheckpointError)
-EXTRAS = {'mmdet': 'det', 'mmseg': 'seg'}  # packages that configs name, and what installs them
+# What errors of imports name, and the extra that installs it.
+EXTRAS = {'mmdet': 'det', 'mmseg': 'seg', 'transformers': 'vl', 'multi-modal': 'vl'}
 
 
 def load_config(
@@ -42,6 +43,7 @@ def load_config(
     if not Path(path).is_file():
         raise LaunchError(f'no such config file: {path}')
     cfg = Config.fromfile(path)
+    _set_collate_fn(cfg)
     if options:
         for warning in misspelt(cfg, options):
             print_log(warning, 'current', logging.WARNING)
@@ -54,6 +56,15 @@ def load_config(
     return cfg
 
 
+def _set_collate_fn(cfg: Config) -> None:
+    """Batches for configs of mmpretrain, as its own tools make them: its multimodal models would
+    take mmengine's lists of images for the frames of a video."""
+    if cfg.get('default_scope') == 'mmpretrain':
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if cfg.get(name):
+                cfg[name].setdefault('collate_fn', dict(type='default_collate'))
+
+
 @contextmanager
 def _extra_is_named() -> Iterator[None]:
     """A config imports the classes that it names when the runner is built."""
@@ -63,7 +74,7 @@ def _extra_is_named() -> Iterator[None]:
         for package, extra in EXTRAS.items():
             if package in str(error):
                 raise LaunchError(
-                    f'The config needs {package}, which cannot be imported ({error}): '
+                    f'The config needs what "beitv2_mm[{extra}]" installs ({error}): '
                     f'pip install "beitv2_mm[{extra}]"'
                 ) from error
         raise

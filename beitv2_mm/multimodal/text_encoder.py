@@ -49,7 +49,7 @@ class TextTokenizer:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise ImportError(
-                f'Texts need the package tokenizers ({error}): pip install "beitv2_mm[vl]"'
+                f'Texts need the package tokenizers ({error}): pip install tokenizers'
             ) from error
         text = read_part(source, 'tokenizer.json').decode()
         try:

@@ -19,6 +19,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from mmpretrain.utils.dependency import WITH_MULTIMODAL
 from torch.distributed.run import get_args_parser
 
 import beitv2_mm
@@ -28,6 +29,7 @@ from beitv2_mm.models import BEiTV2Backbone
 from support.markdown import ROOT, Command, commands
 from support.option_keys import is_known
 from support.shrink import shrink, take_ten_classes
+from support.shrink_mmpretrain import shrink_mmpretrain
 from support.tiny import CIFAR
 from support.tools import run_tool
 
@@ -224,12 +226,19 @@ def run_config(
         if tool == 'train':
             args.config = 'configs/classification/beitv2_tiny_1xb32_8e_cifar10.py'
     cfg = launch.load_config(str(ROOT / args.config), options=args.cfg_options)
-    shrink(cfg, folder, iterations=1)
+    if cfg.default_scope == 'mmpretrain':
+        if not WITH_MULTIMODAL:
+            pytest.skip('needs a transformers that mmpretrain knows')
+        shrink_mmpretrain(cfg, folder)
+    else:
+        shrink(cfg, folder, iterations=1)
     for i, step in enumerate(cfg['tta_pipeline'][1].transforms[0] if 'tta_pipeline' in cfg else ()):
         step.scale = (32 + 16 * i, 16 + 8 * i)
     if tool == 'train':
         take_ten_classes(cfg)
-    if cfg.default_hooks.compile.enabled:  # Inductor would take a minute for its C++
+    if (
+        'compile' in cfg.default_hooks and cfg.default_hooks.compile.enabled
+    ):  # Inductor would take a minute for its C++
         cfg.default_hooks.compile.update(backend='aot_eager', strict=True)
     cfg.dump(folder / 'small.py')
     flags = [w for w in ('--resume', '--auto-scale-lr', '--tta') if w in words]
