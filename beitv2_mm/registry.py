@@ -20,12 +20,12 @@ def _child(parent: Registry, *folders: str) -> Registry:
     )
 
 
-MODELS = _child(root.MODELS, 'models', 'segmentation', 'detection', 'multimodal')
+MODELS = _child(root.MODELS, 'models', 'segmentation', 'detection', 'multimodal', 'generation')
 DATASETS = _child(root.DATASETS, 'datasets', 'segmentation', 'detection', 'multimodal')
 TRANSFORMS = _child(root.TRANSFORMS, 'datasets', 'segmentation', 'multimodal')
 HOOKS = _child(root.HOOKS, 'engine')
 LOOPS = _child(root.LOOPS, 'engine')
-METRICS = _child(root.METRICS, 'engine', 'multimodal')
+METRICS = _child(root.METRICS, 'engine', 'multimodal', 'generation')
 RUNNERS = _child(root.RUNNERS, 'engine')
 STRATEGIES = _child(root.STRATEGIES, 'engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'engine')

@@ -25,7 +25,7 @@ from support.tiny import CIFAR
 ROOT = Path(__file__).parents[1]
 FILES = sorted(
     file
-    for folder in ('pretrain', 'classification', 'segmentation')
+    for folder in ('pretrain', 'classification', 'segmentation', 'generation')
     for file in (ROOT / 'configs' / folder).glob('*.py')
 )
 
@@ -124,12 +124,20 @@ def last_weights(cfg: Config, name: str, hooks: tuple[Hook, ...] = ()) -> dict[s
     return runner.model.state_dict()
 
 
-@pytest.mark.parametrize('name', ['vqkd_tiny_1xb64_cifar10', 'beitv2_tiny_1xb32_cifar10'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'pretrain/vqkd_tiny_1xb64_cifar10',
+        'pretrain/beitv2_tiny_1xb32_cifar10',
+        'generation/pixel_decoder_small_1xb32_100e_folder',
+        'generation/maskgit_tiny_1xb64_5e_cifar10',
+    ],
+)
 def test_interrupted_and_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
     """Bit for bit, with workers, crops, masks, drop path, revived codes and the optimizer."""
 
     def recipe() -> Config:
-        cfg = small(ROOT / f'configs/pretrain/{name}.py', tmp_path)
+        cfg = small(ROOT / f'configs/{name}.py', tmp_path)
         cfg.train_cfg.max_epochs = 2
         cfg.train_dataloader.update(num_workers=1)
         for part in ('backbone', 'neck', 'encoder', 'decoder'):

@@ -47,7 +47,8 @@ def main() -> None:
         runner = launch.build_runner(cfg, testing=True, verbose=args.verbose)
         if args.out and args.out.endswith('.pkl'):
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-        metrics = runner.test()
+        with launch.extra_is_named():  # metrics are built when the test starts
+            metrics = runner.test()
     except launch.USER_ERRORS as error:
         sys.exit(f'test.py: {error}')
     if args.out and args.out.endswith('.json') and is_main_process():

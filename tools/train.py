@@ -40,7 +40,8 @@ def main() -> None:
             switches.set_auto_scale_lr(cfg)
         if args.resume:
             switches.set_resume(cfg, args.resume)
-        launch.build_runner(cfg, verbose=args.verbose).train()
+        with launch.extra_is_named():  # metrics are built when training starts
+            launch.build_runner(cfg, verbose=args.verbose).train()
         launch.end_processes()
     except launch.USER_ERRORS as error:
         sys.exit(f'train.py: {error}')

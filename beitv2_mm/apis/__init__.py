@@ -10,6 +10,13 @@ from beitv2_mm.apis.attention import (
 from beitv2_mm.apis.codes import build_pretrainer, visualize_codes
 from beitv2_mm.apis.detector import DetectionInferencer, detect_images
 from beitv2_mm.apis.files import find_images
+from beitv2_mm.apis.generated_files import (
+    build_pixel_decoder,
+    read_hole,
+    reconstruct_images,
+    write_samples,
+)
+from beitv2_mm.apis.generation import GenerationError, ImageGenerator
 from beitv2_mm.apis.inferencers import ClassificationInferencer, FeatureInferencer
 from beitv2_mm.apis.segmenter import SegmentationInferencer, segment_images
 from beitv2_mm.apis.tags import Tagger, Tags, embed_through_labels, tag_images
@@ -21,11 +28,14 @@ __all__ = [
     'ClassificationInferencer',
     'DetectionInferencer',
     'FeatureInferencer',
+    'GenerationError',
+    'ImageGenerator',
     'ModelInfo',
     'SegmentationInferencer',
     'Tagger',
     'Tags',
     'build_attention_model',
+    'build_pixel_decoder',
     'build_pretrainer',
     'build_tokenizer',
     'config_root',
@@ -34,9 +44,12 @@ __all__ = [
     'find_images',
     'get_model',
     'list_models',
+    'read_hole',
+    'reconstruct_images',
     'segment_images',
     'tag_images',
     'tokenize_images',
     'visualize_attention',
     'visualize_codes',
+    'write_samples',
 ]

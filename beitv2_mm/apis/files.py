@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from beitv2_mm.datasets.image_folder import EXTENSIONS
 from beitv2_mm.datasets.reading import read_image
+from beitv2_mm.models import VQKDTokenizer
 
 
 def find_images(inputs: Iterable[str | PathLike]) -> list[str]:
@@ -52,6 +53,12 @@ def load_image(
         UnreadableImageError: a ValueError that names the file.
     """
     return ImageOps.fit(Image.fromarray(read_image(file, white)), (size[1], size[0]))
+
+
+def image_size(tokenizer: VQKDTokenizer) -> tuple[int, int]:
+    """Height and width in pixels of the images that a tokenizer was trained on."""
+    (rows, columns), (height, width) = tokenizer.encoder.grid, tokenizer.encoder.patch_size
+    return rows * height, columns * width
 
 
 def result_names(files: Sequence[str]) -> list[Path]:

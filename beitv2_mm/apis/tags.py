@@ -20,7 +20,7 @@ from mmengine.logging import print_log
 from PIL import Image
 from torch import Tensor
 
-from beitv2_mm.apis.files import find_images, load_image
+from beitv2_mm.apis.files import find_images, image_size, load_image
 from beitv2_mm.apis.pipeline import infer_files, save_picture
 from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.reading import UnreadableImageError
@@ -150,7 +150,7 @@ def embed_through_labels(
     for label, name in enumerate(classes):
         for file in find_images([Path(folder, name)]):
             try:
-                image = load_image(file, _size(tokenizer), getattr(tokenizer, 'white', None))
+                image = load_image(file, image_size(tokenizer), getattr(tokenizer, 'white', None))
             except UnreadableImageError as error:
                 print_log(f'{error}: left out.', 'current', logging.WARNING)
                 continue
@@ -160,12 +160,6 @@ def embed_through_labels(
     vectors = sentences(names) @ learnt.T
     teacher = getattr(tokenizer, 'teacher_name', '')
     return Words(tuple(names), vectors[:, None].astype(np.float32), teacher, standardized=True)
-
-
-def _size(tokenizer: VQKDTokenizer) -> tuple[int, int]:
-    """Height and width of the images that a tokenizer takes."""
-    (rows, columns), (height, width) = tokenizer.encoder.grid, tokenizer.encoder.patch_size
-    return rows * height, columns * width
 
 
 def _pixels(image: Image.Image) -> Tensor:
@@ -204,7 +198,7 @@ def tag_images(
     white = getattr(tagger.tokenizer, 'white', None)
 
     def infer(file: str) -> tuple[Image.Image, Tags]:
-        image = load_image(file, _size(tagger.tokenizer), white)
+        image = load_image(file, image_size(tagger.tokenizer), white)
         return image, tagger.tag(image)
 
     with atomic(out / 'tags.csv') as part, part.open('w', newline='', encoding='utf-8') as f:

@@ -21,6 +21,7 @@ from torch import nn
 
 from beitv2_mm import config_root
 from beitv2_mm.checkpoint import dataset_meta, load
+from beitv2_mm.generation import MaskedGenerator
 from beitv2_mm.models import BEiTV2Pretrainer
 from beitv2_mm.registry import MODELS
 
@@ -168,13 +169,15 @@ def _clear_arch(config: dict, settings: Mapping[str, Any]) -> None:
 
 
 def _forget_pretraining(config: dict) -> None:
-    """Remove the weights from which training would start; tokenizers and teachers keep theirs."""
+    """Remove the weights from which training would start; frozen networks keep theirs."""
     for key, value in list(config.items()):
         if key == 'init_cfg':
             found = value if isinstance(value, list) else [value]
             kept = [c for c in found if c and c['type'] not in ('Pretrained', PretrainedInit)]
             config[key] = kept or None
-        elif isinstance(value, dict) and key not in ('tokenizer', 'teacher'):
+        elif key == 'start_from':
+            config[key] = None
+        elif isinstance(value, dict) and key not in ('tokenizer', 'teacher', 'pixel_decoder'):
             _forget_pretraining(value)
 
 
@@ -186,7 +189,8 @@ def _parts(model: nn.Module) -> list[Any]:
 
 def _classes(model: nn.Module, meta: Mapping[str, Any]) -> list[str] | None:
     """Class names: those in a checkpoint's ``meta``, or else ImageNet's for 1000 classes."""
-    num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
+    holder = model if isinstance(model, MaskedGenerator) else getattr(model, 'head', None)
+    num_classes = getattr(holder, 'num_classes', None)
     if num_classes is None:
         return None
     names: list[str] = meta.get('classes', [])

@@ -6,6 +6,7 @@ from beitv2_mm.engine.hooks.codebook import CodebookHook
 from beitv2_mm.engine.hooks.compile import CompileHook
 from beitv2_mm.engine.hooks.detection_pictures import DetectionPicturesHook
 from beitv2_mm.engine.hooks.divergence import DivergenceGuardHook
+from beitv2_mm.engine.hooks.generated_pictures import GeneratedPicturesHook
 from beitv2_mm.engine.hooks.pictures import (
     AttentionPicturesHook,
     CodePicturesHook,
@@ -40,6 +41,7 @@ __all__ = [
     'DetectionPicturesHook',
     'DivergenceGuardHook',
     'EpochSeedHook',
+    'GeneratedPicturesHook',
     'KNNHook',
     'KNNMetric',
     'LayerDecayOptimWrapperConstructor',

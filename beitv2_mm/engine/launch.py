@@ -26,7 +26,13 @@ from beitv2_mm.engine.quiet import quiet_terminal
 # Tools print only the message of these errors, because a traceback would not help the user.
 USER_ERRORS = (TrainingError, CheckpointError)
 # What errors of imports name, and the extra that installs it.
-EXTRAS = {'mmdet': 'det', 'mmseg': 'seg', 'transformers': 'vl', 'multi-modal': 'vl'}
+EXTRAS = {
+    'mmdet': 'det',
+    'mmseg': 'seg',
+    'transformers': 'vl',
+    'multi-modal': 'vl',
+    'torchmetrics': 'gen',
+}
 
 
 def load_config(
@@ -66,7 +72,7 @@ def _set_collate_fn(cfg: Config) -> None:
 
 
 @contextmanager
-def _extra_is_named() -> Iterator[None]:
+def extra_is_named() -> Iterator[None]:
     """A config imports the classes that it names when the runner is built."""
     try:
         yield
@@ -97,7 +103,7 @@ def build_runner(cfg: Config, testing: bool = False, verbose: bool = True) -> Ru
         keep_freed_memory()
     _unset_static_graph(cfg)
     check_classes(cfg)
-    with nullcontext() if verbose else quiet_terminal(), _extra_is_named():
+    with nullcontext() if verbose else quiet_terminal(), extra_is_named():
         runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if not any(isinstance(hook, AdaptCheckpointHook) for hook in runner.hooks):
         runner.register_hook(AdaptCheckpointHook())

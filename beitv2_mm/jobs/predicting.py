@@ -17,9 +17,11 @@ from beitv2_mm.apis import (
     FeatureInferencer,
     SegmentationInferencer,
     Tagger,
+    build_pixel_decoder,
     build_tokenizer,
     detect_images,
     find_images,
+    reconstruct_images,
     segment_images,
     tag_images,
 )
@@ -28,7 +30,7 @@ from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.jobs.recipe_parts import resize, shipped
 from beitv2_mm.jobs.recipes import CLASSIFIERS
-from beitv2_mm.jobs.stages import artifact
+from beitv2_mm.jobs.stages import artifact, last_checkpoint
 from beitv2_mm.jobs.survey import FolderError
 from beitv2_mm.jobs.weights import Weights, find_weights, finished
 from beitv2_mm.models import VQKDTokenizer
@@ -76,6 +78,7 @@ def predict(
     features: bool = False,
     threshold: float | None = None,
     tags: Path | None = None,
+    reconstruct: bool = False,
     device: str | None = None,
     logger: logging.Logger | None = None,
 ) -> Path:
@@ -83,7 +86,8 @@ def predict(
 
     A classifier writes ``predictions.csv`` and pictures, a segmentor masks as PNGs and overlays, a
     detector ``detections.csv``, ``detections.json`` and pictures, a pretraining's tokenizer, given
-    words, ``tags.csv`` and pictures; features are in ``features.npz``, with 'files' and 'features'
+    words, ``tags.csv`` and pictures, a pixel decoder ``reconstructions.csv`` and pictures; features
+    are in ``features.npz``, with 'files' and 'features'
     (n, D). Unreadable images are listed in ``unreadable.csv``.
 
     Args:
@@ -95,11 +99,12 @@ def predict(
             there is a threshold and no detector.
         FileNotFoundError: there are no images.
     """
-    job = None if features or tags else find_job(Path(source))
+    others = [features, tags is not None, reconstruct]
+    job = None if any(others) else find_job(Path(source))
     if threshold is not None and (job is None or job.task != 'detect'):
         raise FolderError('--threshold is for the --out of detect-train.')
-    if features and tags:
-        raise FolderError('Give --features or --tags, not both.')
+    if sum(others) > 1:
+        raise FolderError('Give one of --features, --tags and --reconstruct.')
     weights = find_weights(source) if features else None
     files = find_images(images)
     out.mkdir(parents=True, exist_ok=True)
@@ -109,6 +114,10 @@ def predict(
     if tags:
         tagger = Tagger(_tokenizer(Path(source), device), read_words(tags))
         unreadable = tag_images(files, tagger, out, progress=bar.update)
+        result = out / 'pictures'
+    elif reconstruct:
+        decoder = build_pixel_decoder(*_run(Path(source)), device)
+        unreadable = reconstruct_images(files, decoder, out, progress=bar.update)
         result = out / 'pictures'
     elif weights:
         inferencer = _feature_inferencer(weights, device)
@@ -153,6 +162,17 @@ def _forward(
             outputs.update(zip(prepared, inferencer.forward(data), strict=True))
         bar.update(len(chunk))
     return outputs
+
+
+def _run(folder: Path) -> tuple[Path, Path]:
+    """The config and the last checkpoint in the work directory of a training."""
+    configs, checkpoint = sorted(folder.glob('*.py')), last_checkpoint(folder)
+    if len(configs) != 1 or checkpoint is None:
+        raise FolderError(
+            f'{folder} is no work directory of a training, with its config and a checkpoint: with '
+            '--reconstruct, --from takes that of a pixel decoder (configs/generation).'
+        )
+    return configs[0], checkpoint
 
 
 def _tokenizer(source: Path, device: str | None) -> VQKDTokenizer:

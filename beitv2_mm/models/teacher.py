@@ -108,7 +108,13 @@ class TimmTeacher(BaseModule):
 
     @torch.no_grad()
     def forward(self, image: Tensor, grid: Grid) -> Tensor:
+        """`features`, without a gradient."""
+        return self.features(image, grid)
+
+    def features(self, image: Tensor, grid: Grid) -> Tensor:
         """Features for a token grid (rows, columns): (B, rows * columns, Dt).
+
+        The gradient reaches the image.
 
         Raises:
             ValueError: the teacher's grid differs and ``resample`` is off, or the number of

@@ -1,0 +1,275 @@
+"""Masked generation (Chang et al., MaskGIT, 2022): codes and a mask -> logits (B, N, K)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from beitv2_mm.checkpoint import load, read
+from beitv2_mm.generation.codebook import OnCodes
+from beitv2_mm.generation.pixel_decoder import PixelDecoder
+from beitv2_mm.generation.sampling import checked_labels, checked_mask, sample_codes, uniform_noise
+from beitv2_mm.layers.vision_transformer import patch_grid
+from beitv2_mm.models import BEiTV2Backbone, MIMHead
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
+from beitv2_mm.models.data_preprocessor import UnitRGBPreprocessor
+from beitv2_mm.models.frozen import Frozen
+from beitv2_mm.models.tokenizer import unit_float
+from beitv2_mm.registry import MODELS
+
+
+def _build_decoder(config: Config) -> nn.Module:
+    decoder = MODELS.build({'type': PixelDecoder, **config})
+    decoder.init_weights()
+    return decoder
+
+
+@MODELS.register_module()
+class MaskedGenerator(OnCodes, PretrainedModule, BaseModel):
+    """A bidirectional transformer that predicts masked codes of an image from the others.
+
+    Its input are the vectors of the codebook and, added to the CLS token, one of the class. Trained
+    with any share of masked codes, it paints images from nothing, or what is missing of an image.
+
+    Args:
+        tokenizer: config of a `VQKDTokenizer`, whose ``init_cfg`` names the trained weights.
+        backbone: config of a `BEiTV2Backbone` that runs on the grid of codes, with shared positions
+            unless it says otherwise.
+        num_classes: 0 for images without classes.
+        pixel_decoder: config of a `PixelDecoder`, whose ``init_cfg`` names the trained weights, for
+            pictures and for their quality; without ``tokenizer``, which is this one.
+        drop_class: share of the images that are trained without their class, for guidance (Ho and
+            Salimans, 2022).
+        label_smoothing: of the cross entropy.
+        steps, guidance, temperature: of `sample` unless it is told others.
+        start_from: weights of a `BEiTV2Pretrainer` on the same codes: its blocks, positions and
+            head. Its patch embedding is of pixels and is left out.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Config,
+        backbone: Config,
+        num_classes: int = 0,
+        pixel_decoder: Config | None = None,
+        drop_class: float = 0.1,
+        label_smoothing: float = 0.1,
+        steps: int = 8,
+        guidance: float = 1.0,
+        temperature: float = 4.5,
+        start_from: str | None = None,
+        data_preprocessor: Config | nn.Module | None = None,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        encoder, quantizer = tokenizer['encoder'], tokenizer.get('quantizer', {})
+        usual = dict(type=UnitRGBPreprocessor, channels=encoder.get('in_channels', 3))
+        super().__init__(data_preprocessor or usual, init_cfg)
+        plain = dict(
+            type=BEiTV2Backbone,
+            img_size=patch_grid(encoder.get('img_size', 224), encoder.get('patch_size', 16)),
+            position='shared',
+            out_type='raw',
+            with_mask_token=True,
+        )
+        fixed = dict(patch_size=1, in_channels=quantizer.get('dim', 32))
+        self.backbone = MODELS.build({**plain, **backbone, **fixed})
+        self.num_classes = num_classes
+        self.class_embed = None
+        if num_classes:  # the last row is for no class
+            self.class_embed = nn.Embedding(num_classes + 1, self.backbone.embed_dims)
+        self.head = MIMHead(self.backbone.embed_dims, quantizer.get('num_codes', 8192))
+        self._decoder = None
+        if pixel_decoder is not None:
+            self._decoder = Frozen(
+                partial(_build_decoder, {**pixel_decoder, 'tokenizer': tokenizer})
+            )
+        self.drop_class = drop_class
+        self.label_smoothing = label_smoothing
+        self.steps, self.guidance, self.temperature = steps, guidance, temperature
+        self.start_from = start_from
+        self.watch_codebook(tokenizer)
+
+    def reset_parameters(self) -> None:
+        self.backbone.init_weights()
+        self.head.init_weights()
+        if self.class_embed is not None:
+            nn.init.trunc_normal_(self.class_embed.weight, std=0.02)
+        self.mark_codebook()
+        if self.start_from is not None:
+            given = read(self.start_from)
+            load(self, {k: v for k, v in given.items() if 'patch_embed' not in k})
+
+    @property
+    def pixel_decoder(self) -> PixelDecoder:
+        """The frozen pixel decoder; it is built on first use.
+
+        Raises:
+            ValueError: the config names none.
+        """
+        if self._decoder is None:
+            raise ValueError(
+                'This generator has no pixel decoder, so it gives codes but no images. Set '
+                'pixel_decoder=dict(...) with the config and the weights of a PixelDecoder.'
+            )
+        decoder: PixelDecoder = self._decoder.like(next(self.parameters()))
+        decoder._tokenizer = self._tokenizer
+        return decoder
+
+    def logits(
+        self, codes: Tensor, mask: Tensor, labels: Tensor | None, grid: tuple[int, int]
+    ) -> Tensor:
+        """What may stand at each position: (B, N, K).
+
+        Args:
+            codes: (B, N).
+            mask: (B, N) bool; the codes of masked positions are not seen.
+            labels: (B,), ``num_classes`` for no class; None for a generator without classes.
+        """
+        vectors = self.tokenizer.quantize.decode(codes).transpose(1, 2).unflatten(2, grid)
+        x, grid = self.backbone.embed(vectors, mask)  # (B, 1 + N, D)
+        if self.class_embed is not None:
+            x = x + F.pad(self.class_embed(labels)[:, None], (0, 0, 0, mask.shape[1]))
+        bias = self.backbone.shared_bias(grid)
+        *_, x = self.backbone.iterate_blocks(x, grid, bias, slice(1, None))
+        return self.head.lm_head(self.backbone.norm(x))
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[Any] = ()) -> dict[str, Tensor]:
+        """Cross entropy at the masked positions, and the accuracy there in percent.
+
+        The share of masked codes of each image is cos(pi r / 2) with a uniform r, at least one
+        code (section 3.1).
+        """
+        codes, grid = self._codes(inputs)
+        labels = self._labels(data_samples, codes)
+        if labels is not None and self.drop_class:
+            dropped = torch.rand(len(codes), device=codes.device) < self.drop_class
+            labels = labels.masked_fill(dropped, self.num_classes)
+        share = torch.cos(torch.pi / 2 * torch.rand(len(codes), 1, device=codes.device))
+        ranks = torch.rand(codes.shape, device=codes.device).argsort(1).argsort(1)
+        mask = ranks < (share * codes.shape[1]).ceil().clamp(min=1)
+        return self._losses(codes, mask, labels, grid)
+
+    def _losses(
+        self, codes: Tensor, mask: Tensor, labels: Tensor | None, grid: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        logits = self.logits(codes, mask, labels, grid).float()
+        each = F.cross_entropy(
+            logits.transpose(1, 2), codes, reduction='none', label_smoothing=self.label_smoothing
+        )
+        count = mask.sum()
+        right = (logits.detach().argmax(-1) == codes) & mask
+        return dict(loss=(each * mask).sum() / count, accuracy=100 * right.sum() / count)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        labels: Sequence[int] | Tensor | None = None,
+        seeds: Sequence[int] = (0,),
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        codes: Tensor | None = None,
+        mask: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Draws codes (B, rows, columns), one image for each seed.
+
+        Args:
+            labels: (B,) classes, ``num_classes`` for no class; None for no classes at all.
+            seeds: of each image; the same seed draws the same image, in any batch.
+            guidance: how much further the class counts than it would by itself; 1 is no guidance
+                and costs half as much.
+            temperature: see `sample_codes`.
+            codes: (B, rows, columns), of which those where ``mask``, of the same shape, is True
+                are drawn; None draws all.
+            grid: (rows, columns) without ``codes``, by default those of training.
+
+        Raises:
+            ValueError: there is no such class, or a number or shape does not fit.
+        """
+        device = next(self.parameters()).device
+        steps = self.steps if steps is None else steps
+        guidance = self.guidance if guidance is None else guidance
+        temperature = self.temperature if temperature is None else temperature
+        known = checked_labels(labels, self.num_classes, len(seeds))
+        known = None if known is None else known.to(device)
+        if codes is None:
+            grid = grid or self.backbone.grid
+            codes = torch.zeros(len(seeds), *grid, dtype=torch.long, device=device)
+            mask = torch.ones_like(codes, dtype=torch.bool)
+        mask = checked_mask(codes, mask, len(seeds))
+        grid = codes.shape[1], codes.shape[2]
+        if guidance != 1 and not self.num_classes:
+            raise ValueError(f'guidance={guidance} needs classes, and this generator has none.')
+
+        def predict(codes: Tensor, mask: Tensor) -> Tensor:
+            if guidance == 1 or known is None:
+                return self.logits(codes, mask, known, grid)
+            both = torch.cat([known, torch.full_like(known, self.num_classes)])
+            logits = self.logits(codes.repeat(2, 1), mask.repeat(2, 1), both, grid)
+            with_class, without = logits.float().chunk(2)
+            return without + guidance * (with_class - without)
+
+        noise = uniform_noise(list(seeds), max(steps, 0), codes[0].numel())
+        found = sample_codes(predict, codes.flatten(1), mask.flatten(1), noise, temperature)
+        return found.unflatten(1, grid)
+
+    def _codes(self, inputs: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        tokenizer = self.tokenizer
+        height, width = tokenizer.encoder.patch_size
+        codes = tokenizer.get_codes(unit_float(inputs))
+        return codes, (inputs.shape[-2] // height, inputs.shape[-1] // width)
+
+    def _labels(self, data_samples: Sequence[Any], like: Tensor) -> Tensor | None:
+        if not self.num_classes:
+            return None
+        if not data_samples or 'gt_label' not in data_samples[0]:
+            raise ValueError(
+                f'The generator has {self.num_classes} classes, but the images have none: set '
+                'with_label=True in the data set, or num_classes=0 in the model.'
+            )
+        labels = torch.cat([sample.gt_label.view(1) for sample in data_samples])
+        return labels.to(like.device, non_blocking=True)
+
+    def predict(self, inputs: Tensor, data_samples: list[Any]) -> list[Any]:
+        """Writes into each data sample ``accuracy``, in percent, at every second patch, predicted
+        from the others; with a pixel decoder, ``image``, ``decoded`` (from its codes) and
+        ``generated``, an image of its class by the seed ``sample_idx``: (C, H, W) in [0, 1]."""
+        codes, grid = self._codes(inputs)
+        labels = self._labels(data_samples, codes)
+        checks = torch.arange(grid[0])[:, None] + torch.arange(grid[1])
+        mask = (checks % 2 == 0).flatten().to(codes.device).expand_as(codes)
+        right = (self.logits(codes, mask, labels, grid).argmax(-1) == codes) & mask
+        fields = dict(accuracy=100 * right.sum(1) / mask.sum(1))
+        if self._decoder is not None:
+            seeds = [int(sample.get('sample_idx', i)) for i, sample in enumerate(data_samples)]
+            known = None if labels is None else [int(s.gt_label) for s in data_samples]
+            fields['image'] = unit_float(inputs)
+            fields['decoded'] = self.paint(codes.unflatten(1, grid))
+            fields['generated'] = self.paint(self.sample(known, seeds, grid=grid))
+        for i, sample in enumerate(data_samples):
+            for name, values in fields.items():
+                sample.set_field(values[i], name)
+        return data_samples
+
+    @torch.no_grad()
+    def paint(self, codes: Tensor) -> Tensor:
+        """Codes (B, rows, columns) -> images (B, C, H, W) in [0, 1], by the pixel decoder."""
+        return self.pixel_decoder.decode(codes).float().clamp(0, 1)
+
+    def forward(
+        self, inputs: Tensor, data_samples: list[Any] | None = None, mode: str = 'tensor'
+    ) -> dict[str, Tensor] | list[Any] | Tensor:
+        """Mode 'tensor' returns the images' codes (B, N); 'loss' and 'predict' call the method of
+        that name."""
+        if mode == 'tensor':
+            return self._codes(inputs)[0]
+        if mode == 'loss':
+            return self.loss(inputs, data_samples or ())
+        if mode == 'predict':
+            return self.predict(inputs, data_samples or [])
+        raise ValueError(f"mode is 'tensor', 'loss' or 'predict', but {mode!r} was given.")

@@ -1,0 +1,39 @@
+"""Generated images in a grid, and decoded ones beside their originals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from beitv2_mm.visualization.canvas import beside, enlarge, labelled
+
+TILE = 96  # pixels of the longer side of an image
+
+
+def draw_samples(images: np.ndarray, names: Sequence[str] = (), columns: int = 10) -> Image.Image:
+    """uint8 (M, H, W, 3) -> a grid; images with a name stand below it, sorted by it."""
+    tiles = [_tile(image) for image in images]
+    if any(names):
+        order = sorted(range(len(tiles)), key=lambda i: names[i])
+        tiles = [labelled(tiles[i], names[i]) for i in order]
+    return beside(tiles, columns=columns)
+
+
+def draw_reconstructions(images: np.ndarray, decoded: np.ndarray) -> Image.Image:
+    """A row for each pair of uint8 (M, H, W, 3): image, decoded from its codes, and the absolute
+    difference, of which white is 255."""
+    rows: list[Image.Image] = []
+    for image, made in zip(images, decoded, strict=True):
+        difference = np.abs(image.astype(np.int16) - made).astype(np.uint8)
+        tiles = [_tile(pixels) for pixels in (image, made, difference)]
+        titles = ('image', 'from its codes', 'difference') if not rows else ('', '', '')
+        rows.append(
+            beside([labelled(t, n) if n else t for t, n in zip(tiles, titles, strict=True)])
+        )
+    return beside(rows, columns=2 if len(rows) > 4 else 1)
+
+
+def _tile(image: np.ndarray) -> Image.Image:
+    factor = TILE / max(image.shape[:2])
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return enlarge(image, height, width)
