@@ -137,6 +137,7 @@ def adapt(
             report.dropped[name] = shape, expected
         else:
             wrong.append(f'{name}: {shape}, expected {expected}')
+    _leave_out_other_networks(adapted, own, report)
     report.loaded = list(adapted)
     if wrong:
         raise CheckpointError(
@@ -156,6 +157,19 @@ def adapt(
         )
     check_structure(source, wanted, module)
     return adapted, report
+
+
+def _leave_out_other_networks(adapted: StateDict, own: StateDict, report: Report) -> None:
+    """Drops what another network in the place of a transformer of the module has under equal names,
+    such as the class token of the ViT in published weights of BLIP: the rest of it went nowhere."""
+    first = 'blocks.0.attn.qkv.weight'
+    for prefix in [name.removesuffix(first) for name in own if name.endswith(f'.{first}')]:
+        given = [name for name in adapted if name.startswith(prefix)]
+        if given and prefix + first not in adapted:
+            for name in given:
+                del adapted[name]
+            report.missing += given
+            report.notes.append(f'{prefix[:-1]} keeps its weights: the file has another network')
 
 
 def _matches(

@@ -180,3 +180,16 @@ def test_bad_files(tmp_path: Path, name: str, content: object, message: str) -> 
     assert '\n' not in str(error.value)
     with pytest.raises(CheckpointError, match='cannot be read'):
         read(tmp_path)  # a folder
+
+
+def test_a_part_of_another_network_is_left_out() -> None:
+    """A class token of a ViT in the place of a backbone has the same name and shape; a head, which
+    has no attention, is no such part."""
+    model = nets.pretrainer()
+    own = model.state_dict()
+    vit = {'backbone.cls_token': own['backbone.cls_token'] + 1}
+    head = {name: value + 1 for name, value in own.items() if name.startswith('head.')}
+    adapted, report = adapt(vit | head, model)
+    assert adapted.keys() == head.keys()
+    assert 'backbone keeps its weights' in str(report)
+    assert adapt(own, model)[0].keys() == own.keys()

@@ -86,7 +86,7 @@ class AdaptCheckpointHook(Hook):
                 f'the checkpoint has no head for this model ({"; ".join(shapes) or heads[0]}), '
                 'so there is nothing to evaluate: fine-tune first, or set num_classes to its own'
             )
-        checkpoint['state_dict'] = _without_other_networks(adapted, model)
+        checkpoint['state_dict'] = adapted
         print_log(f'checkpoint adapted: {report}', logger='current')
 
 
@@ -103,20 +103,6 @@ def _keep_implementation(runner: Runner, checkpoint: dict[str, Any]) -> None:
 
 def _has_our_module(model: nn.Module) -> bool:
     return any(isinstance(module, PretrainedModule) for module in model.modules())
-
-
-def _without_other_networks(weights: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Drops what another network in the place of one of ours has under equal names, such as the
-    class token of the ViT in published weights of BLIP: its other weights went nowhere."""
-    for prefix, module in model.named_modules():
-        if prefix and isinstance(module, PretrainedModule):
-            given = [name for name in weights if name.startswith(f'{prefix}.')]
-            if given and not any('.qkv.' in name for name in given):
-                print_log(
-                    f'{prefix} keeps its weights: those given are of another network', 'current'
-                )
-                weights = {name: value for name, value in weights.items() if name not in given}
-    return weights
 
 
 def _fits(checkpoint: dict[str, Any], model: nn.Module) -> bool:
