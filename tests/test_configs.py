@@ -130,7 +130,7 @@ def last_weights(cfg: Config, name: str, hooks: tuple[Hook, ...] = ()) -> dict[s
         'pretrain/vqkd_tiny_1xb64_cifar10',
         'pretrain/beitv2_tiny_1xb32_cifar10',
         'generation/pixel_decoder_small_1xb32_100e_folder',
-        'generation/maskgit_tiny_1xb64_5e_cifar10',
+        'generation/maskgit_tiny_1xb64_4e_cifar10',
     ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:

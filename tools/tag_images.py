@@ -3,7 +3,7 @@
     python tools/tag_images.py photos/ --tokenizer vqkd_...-d5036aa7.pth --words words.npz
 
 words.npz holds `words` and `embeddings` in the space of the tokenizer's teacher; see
-docs/guides/tags.md on how to make it.
+docs/guides/image_text.md on how to make it.
 """
 
 import argparse

@@ -3,9 +3,8 @@
 DetectionInferencer('detector.py', 'detector.pth')('street.jpg')[0].boxes
 """
 
-import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +14,10 @@ import torch
 from mmengine.dataset import pseudo_collate
 from PIL import Image
 
+from beitv2_mm.apis.files import write_table
 from beitv2_mm.apis.inferencers import Image as ImageInput
 from beitv2_mm.apis.pipeline import PipelineInferencer, infer_files, save_picture
-from beitv2_mm.checkpoint.atomic import atomic, write_atomic
+from beitv2_mm.checkpoint.atomic import write_atomic
 from beitv2_mm.visualization.canvas import as_picture
 from beitv2_mm.visualization.instances import Instances, draw_instances
 
@@ -82,15 +82,16 @@ def detect_images(
     out.mkdir(parents=True, exist_ok=True)
     names = [dict(id=k + 1, name=name) for k, name in enumerate(inferencer.classes)]
     coco: dict[str, list] = dict(images=[], annotations=[], categories=names)
-    with atomic(out / 'detections.csv') as part, part.open('w', newline='', encoding='utf-8') as f:
-        table = csv.writer(f)
-        table.writerow(HEAD)
+
+    def rows() -> Iterator[list[str]]:
         for file, name, result in infer_files(files, inferencer._infer, unreadable, progress):
             for label, score, box in zip(result.labels, result.scores, result.boxes, strict=True):
                 sides = (f'{side:.1f}' for side in box)
-                table.writerow([file, inferencer.classes[label], f'{score:.4f}', *sides])
+                yield [file, inferencer.classes[label], f'{score:.4f}', *sides]
             _add(coco, file, result)
             save_picture(inferencer.draw(result), out / 'pictures' / f'{name}.png')
+
+    write_table(out / 'detections.csv', HEAD, rows())
     write_atomic(out / 'detections.json', json.dumps(coco).encode())
     return unreadable
 

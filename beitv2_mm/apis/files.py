@@ -1,5 +1,6 @@
 """The image files that people give: finding, reading and naming them."""
 
+import csv
 import os
 from collections.abc import Iterable, Sequence
 from os import PathLike
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.image_folder import EXTENSIONS
 from beitv2_mm.datasets.reading import read_image
 from beitv2_mm.models import VQKDTokenizer
@@ -74,3 +76,11 @@ def result_names(files: Sequence[str]) -> list[Path]:
     return [
         path if stems.count(stem) > 1 else stem for path, stem in zip(relative, stems, strict=True)
     ]
+
+
+def write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV file, which is there once all rows are."""
+    with atomic(path) as part, part.open('w', newline='', encoding='utf-8') as file:
+        table = csv.writer(file)
+        table.writerow(head)
+        table.writerows(rows)

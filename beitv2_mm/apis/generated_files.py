@@ -1,8 +1,7 @@
 """Files of images from codes: reconstructions, samples, and images with a hole."""
 
-import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -10,15 +9,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from beitv2_mm.apis.files import image_size, load_image
-from beitv2_mm.apis.generation import GenerationError, from_bytes, to_bytes
+from beitv2_mm.apis.files import image_size, load_image, write_table
+from beitv2_mm.apis.generation import GenerationError, channels_first
 from beitv2_mm.apis.pipeline import infer_files, save_picture
 from beitv2_mm.apis.zoo import get_model
-from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.reading import read_image
 from beitv2_mm.generation import PixelDecoder
 from beitv2_mm.models import VQKDTokenizer
-from beitv2_mm.visualization.generated import draw_reconstructions, draw_samples
+from beitv2_mm.visualization.generated import draw_reconstructions, draw_samples, to_bytes
 
 
 def build_pixel_decoder(
@@ -74,20 +72,17 @@ def reconstruct_images(
     def infer(file: str) -> tuple[np.ndarray, np.ndarray]:
         image = np.array(load_image(file, image_size(decoder.tokenizer)))
         with torch.no_grad():
-            decoded = decoder(from_bytes(image[None]).to(device))
+            decoded = decoder(channels_first(image[None]).to(device))
         return image, to_bytes(decoded)[0]
 
-    with (
-        atomic(out / 'reconstructions.csv') as part,
-        part.open('w', newline='', encoding='utf-8') as f,
-    ):
-        table = csv.writer(f)
-        table.writerow(['file', 'psnr'])
+    def rows() -> Iterator[list[str]]:
         for file, name, (image, decoded) in infer_files(files, infer, unreadable, progress):
             error = np.square(image.astype(float) - decoded).mean() / 255**2
-            table.writerow([file, f'{-10 * math.log10(max(error, 1e-10)):.2f}'])
             picture: Image.Image = draw_reconstructions(image[None], decoded[None])
             save_picture(picture, out / 'pictures' / f'{name}.png')
+            yield [file, f'{-10 * math.log10(max(error, 1e-10)):.2f}']
+
+    write_table(out / 'reconstructions.csv', ['file', 'psnr'], rows())
     return unreadable
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.generation import MaskedGenerator
-from beitv2_mm.visualization.canvas import as_colours
+from beitv2_mm.visualization.generated import to_bytes
 
 BATCH = 16
 
@@ -124,21 +124,15 @@ class ImageGenerator:
         seen = image[~hole]
         filled[hole] = seen.mean(0).round() if len(seen) else 128  # what the codes may know of it
         device = next(self.model.parameters()).device
-        codes, grid = self.model._codes(from_bytes(filled[None]).to(device))
+        codes = self.model.codes(channels_first(filled[None]).to(device))
         pixels = torch.from_numpy(hole[None, None].astype(np.float32))
         mask = F.max_pool2d(pixels, (height, width))[0] > 0  # (1, rows, columns)
         count = len(seeds)
-        codes, mask = codes.unflatten(1, grid).repeat(count, 1, 1), mask.repeat(count, 1, 1)
+        codes, mask = codes.repeat(count, 1, 1), mask.repeat(count, 1, 1)
         found = self.model.sample(labels, seeds, codes=codes, mask=mask.to(device), **sampling)  # type: ignore[arg-type]
         return to_bytes(self.model.paint(found))
 
 
-def from_bytes(images: np.ndarray) -> Tensor:
-    """(M, H, W, C) uint8 -> (M, C, H, W) in [0, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-
-
-def to_bytes(images: Tensor) -> np.ndarray:
-    """(M, C, H, W) in [0, 1] -> (M, H, W, 3) uint8."""
-    pixels = (images.float() * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-    return as_colours(pixels.cpu().numpy())
+def channels_first(images: np.ndarray) -> Tensor:
+    """(M, H, W, C) -> (M, C, H, W)."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -6,9 +6,8 @@ says how well the word fits. This is tagging, not segmentation: the decoder mixe
 into every patch, and CLIP was never trained to tell patches apart.
 """
 
-import csv
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +19,8 @@ from mmengine.logging import print_log
 from PIL import Image
 from torch import Tensor
 
-from beitv2_mm.apis.files import find_images, image_size, load_image
+from beitv2_mm.apis.files import find_images, image_size, load_image, write_table
 from beitv2_mm.apis.pipeline import infer_files, save_picture
-from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.reading import UnreadableImageError
 from beitv2_mm.models import VQKDTokenizer
 from beitv2_mm.multimodal import TextTokenizer, Words, WordsError, fit_map, sentence_encoder
@@ -98,10 +96,8 @@ class Tagger:
     def scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines of whole images and of patches: (B, C, H, W) in [0, 1] or uint8 -> (B, K) and
         (B, K, rows, columns). That of an image is the mean over its patches."""
-        height, width = self.tokenizer.encoder.patch_size
-        grid = images.shape[-2] // height, images.shape[-1] // width
         patches = _outputs(self.tokenizer, images) @ self.vectors.T  # (B, N, K)
-        return patches.mean(1), patches.transpose(1, 2).unflatten(2, grid)
+        return patches.mean(1), patches.transpose(1, 2).unflatten(2, self.tokenizer.grid_of(images))
 
     def tag(self, image: Image.Image) -> Tags:
         """The scores of an image of the tokenizer's size."""
@@ -169,11 +165,9 @@ def _pixels(image: Image.Image) -> Tensor:
 @torch.no_grad()
 def _outputs(tokenizer: VQKDTokenizer, images: Tensor) -> Tensor:
     """What the decoder predicts from the codes of images, as unit vectors: (B, N, D)."""
-    height, width = tokenizer.encoder.patch_size
-    grid = images.shape[-2] // height, images.shape[-1] // width
-    device = next(tokenizer.parameters()).device
-    codes = tokenizer.get_codes(images.to(device))
-    return F.normalize(tokenizer.decode(tokenizer.quantize.decode(codes), grid).float(), dim=-1)
+    codes = tokenizer.get_codes(images.to(next(tokenizer.parameters()).device))
+    quantized = tokenizer.quantize.decode(codes)
+    return F.normalize(tokenizer.decode(quantized, tokenizer.grid_of(images)).float(), dim=-1)
 
 
 def tag_images(
@@ -201,18 +195,16 @@ def tag_images(
         image = load_image(file, image_size(tagger.tokenizer), white)
         return image, tagger.tag(image)
 
-    with atomic(out / 'tags.csv') as part, part.open('w', newline='', encoding='utf-8') as f:
-        table = csv.writer(f)
-        ranks = range(1, count + 1)
-        table.writerow(
-            ['file', 'tag', *(f'{word}{i}' for i in ranks for word in ('word', 'score'))]
-        )
+    def rows() -> Iterator[list[str]]:
         for file, name, (image, tags) in infer_files(files, infer, unreadable, progress):
             best = int(tagger.best(tags.image))
             order = np.argsort(-tags.image, kind='stable')[:count]
             cells = (c for k in order for c in (tagger.words[k], f'{tags.image[k]:.4f}'))
-            table.writerow([file, [*tagger.words, NOTHING][best], *cells])
             word_map = tagger.best(tags.patches)
             picture = draw_tags(np.array(image), word_map, tags.patches, tagger.words)
             save_picture(picture, out / 'pictures' / f'{name}.png')
+            yield [file, [*tagger.words, NOTHING][best], *cells]
+
+    ranks = [f'{word}{i}' for i in range(1, count + 1) for word in ('word', 'score')]
+    write_table(out / 'tags.csv', ['file', 'tag', *ranks], rows())
     return unreadable

@@ -1,15 +1,18 @@
-"""Models on the codes of one tokenizer: its frozen network, and the mark of its codebook."""
+"""Models on the codes of one tokenizer: a backbone on its vectors, and the mark of its codebook."""
 
 import hashlib
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from beitv2_mm.checkpoint import CheckpointError
-from beitv2_mm.models import VQKDTokenizer
-from beitv2_mm.models.base import Config
+from beitv2_mm.layers.vision_transformer import patch_grid
+from beitv2_mm.models import BEiTV2Backbone, VQKDTokenizer
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
+from beitv2_mm.models.data_preprocessor import UnitRGBPreprocessor
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.registry import MODELS
 
@@ -24,15 +27,8 @@ def fingerprint(codebook: Tensor) -> Tensor:
     return torch.tensor(list(hashlib.sha256(content).digest()[:8]), dtype=torch.uint8)
 
 
-def build_tokenizer(config: Config) -> nn.Module:
-    """A tokenizer with the weights that its ``init_cfg`` names."""
-    tokenizer = MODELS.build({'type': VQKDTokenizer, **config})
-    tokenizer.init_weights()
-    return tokenizer
-
-
-class OnCodes(nn.Module):
-    """Mixin of models that read or write the codes of a frozen tokenizer.
+class OnCodes(PretrainedModule, BaseModel):
+    """Base of models that read or write the codes of a frozen tokenizer, with a backbone on them.
 
     The tokenizer is in no checkpoint, but the mark of its codebook is: weights that were trained on
     other codes are refused when they are loaded, because the same numbers would mean something
@@ -40,13 +36,31 @@ class OnCodes(nn.Module):
 
     Args:
         tokenizer: config of a `VQKDTokenizer`, whose ``init_cfg`` names the trained weights.
+        backbone: config of a `BEiTV2Backbone` that runs on the grid of codes, with shared positions
+            unless it says otherwise.
     """
 
     codebook_mark: Tensor
 
-    def watch_codebook(self, tokenizer: Config) -> None:
-        """Call it once at the end of ``__init__``."""
-        self._tokenizer = Frozen(partial(build_tokenizer, tokenizer))
+    def __init__(
+        self,
+        tokenizer: Config,
+        backbone: Config,
+        data_preprocessor: Config | nn.Module | None = None,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        encoder = tokenizer['encoder']
+        usual = dict(type=UnitRGBPreprocessor, channels=encoder.get('in_channels', 3))
+        super().__init__(data_preprocessor or usual, init_cfg)
+        plain = dict(
+            type=BEiTV2Backbone,
+            img_size=patch_grid(encoder.get('img_size', 224), encoder.get('patch_size', 16)),
+            position='shared',
+            out_type='raw',
+        )
+        dim = tokenizer.get('quantizer', {}).get('dim', 32)
+        self.backbone = MODELS.build({**plain, **backbone, 'patch_size': 1, 'in_channels': dim})
+        self._tokenizer = Frozen.trained({'type': VQKDTokenizer, **tokenizer})
         self.register_buffer('codebook_mark', torch.zeros(8, dtype=torch.uint8))
         self.register_load_state_dict_post_hook(_check_codebook)
 
@@ -58,6 +72,39 @@ class OnCodes(nn.Module):
     def mark_codebook(self) -> None:
         """Notes of which tokenizer the weights will be."""
         self.codebook_mark.copy_(fingerprint(self.tokenizer.quantize.embedding.weight))
+
+    def codes(self, images: Tensor) -> Tensor:
+        """The codes of the patches: (B, C, H, W) in [0, 1] or uint8 -> (B, rows, columns)."""
+        tokenizer = self.tokenizer
+        return tokenizer.get_codes(images).unflatten(1, tokenizer.grid_of(images))
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """What the backbone reads: codes (B, rows, columns) -> (B, d, rows, columns)."""
+        return self.tokenizer.quantize.decode(codes).movedim(-1, 1)
+
+    def forward(
+        self, inputs: Tensor, data_samples: list[Any] | None = None, mode: str = 'tensor'
+    ) -> dict[str, Tensor] | list[Any] | Tensor:
+        """Mode 'tensor' calls `plain_forward`, 'loss' and 'predict' the method of that name."""
+        if mode == 'tensor':
+            return self.plain_forward(inputs)
+        if mode == 'loss':
+            return self.loss(inputs, data_samples or ())
+        if mode == 'predict':
+            return self.predict(inputs, data_samples or [])
+        raise ValueError(f"mode is 'tensor', 'loss' or 'predict', but {mode!r} was given.")
+
+    def plain_forward(self, inputs: Tensor) -> Tensor:
+        """What a user of the module alone wants of images."""
+        raise NotImplementedError
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[Any] = ()) -> dict[str, Tensor]:
+        """The losses, and what the log shows of them."""
+        raise NotImplementedError
+
+    def predict(self, inputs: Tensor, data_samples: list[Any]) -> list[Any]:
+        """The data samples, with the results in their fields."""
+        raise NotImplementedError
 
 
 def _check_codebook(module: nn.Module, incompatible: Any) -> None:

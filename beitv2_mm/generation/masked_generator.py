@@ -1,44 +1,32 @@
 """Masked generation (Chang et al., MaskGIT, 2022): codes and a mask -> logits (B, N, K)."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from beitv2_mm.checkpoint import load, read
 from beitv2_mm.generation.codebook import OnCodes
 from beitv2_mm.generation.pixel_decoder import PixelDecoder
 from beitv2_mm.generation.sampling import checked_labels, checked_mask, sample_codes, uniform_noise
-from beitv2_mm.layers.vision_transformer import patch_grid
-from beitv2_mm.models import BEiTV2Backbone, MIMHead
-from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
-from beitv2_mm.models.data_preprocessor import UnitRGBPreprocessor
+from beitv2_mm.models import MIMHead
+from beitv2_mm.models.base import Config, InitCfg
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.models.tokenizer import unit_float
 from beitv2_mm.registry import MODELS
 
 
-def _build_decoder(config: Config) -> nn.Module:
-    decoder = MODELS.build({'type': PixelDecoder, **config})
-    decoder.init_weights()
-    return decoder
-
-
 @MODELS.register_module()
-class MaskedGenerator(OnCodes, PretrainedModule, BaseModel):
+class MaskedGenerator(OnCodes):
     """A bidirectional transformer that predicts masked codes of an image from the others.
 
     Its input are the vectors of the codebook and, added to the CLS token, one of the class. Trained
     with any share of masked codes, it paints images from nothing, or what is missing of an image.
 
     Args:
-        tokenizer: config of a `VQKDTokenizer`, whose ``init_cfg`` names the trained weights.
-        backbone: config of a `BEiTV2Backbone` that runs on the grid of codes, with shared positions
-            unless it says otherwise.
+        tokenizer, backbone: see `OnCodes`.
         num_classes: 0 for images without classes.
         pixel_decoder: config of a `PixelDecoder`, whose ``init_cfg`` names the trained weights, for
             pictures and for their quality; without ``tokenizer``, which is this one.
@@ -65,33 +53,22 @@ class MaskedGenerator(OnCodes, PretrainedModule, BaseModel):
         data_preprocessor: Config | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
-        encoder, quantizer = tokenizer['encoder'], tokenizer.get('quantizer', {})
-        usual = dict(type=UnitRGBPreprocessor, channels=encoder.get('in_channels', 3))
-        super().__init__(data_preprocessor or usual, init_cfg)
-        plain = dict(
-            type=BEiTV2Backbone,
-            img_size=patch_grid(encoder.get('img_size', 224), encoder.get('patch_size', 16)),
-            position='shared',
-            out_type='raw',
-            with_mask_token=True,
-        )
-        fixed = dict(patch_size=1, in_channels=quantizer.get('dim', 32))
-        self.backbone = MODELS.build({**plain, **backbone, **fixed})
+        backbone = {**backbone, 'with_mask_token': True}
+        super().__init__(tokenizer, backbone, data_preprocessor, init_cfg)
         self.num_classes = num_classes
         self.class_embed = None
         if num_classes:  # the last row is for no class
             self.class_embed = nn.Embedding(num_classes + 1, self.backbone.embed_dims)
-        self.head = MIMHead(self.backbone.embed_dims, quantizer.get('num_codes', 8192))
+        num_codes = tokenizer.get('quantizer', {}).get('num_codes', 8192)
+        self.head = MIMHead(self.backbone.embed_dims, num_codes)
         self._decoder = None
         if pixel_decoder is not None:
-            self._decoder = Frozen(
-                partial(_build_decoder, {**pixel_decoder, 'tokenizer': tokenizer})
-            )
+            whole = {'type': PixelDecoder, **pixel_decoder, 'tokenizer': tokenizer}
+            self._decoder = Frozen.trained(whole)
         self.drop_class = drop_class
         self.label_smoothing = label_smoothing
         self.steps, self.guidance, self.temperature = steps, guidance, temperature
         self.start_from = start_from
-        self.watch_codebook(tokenizer)
 
     def reset_parameters(self) -> None:
         self.backbone.init_weights()
@@ -119,20 +96,17 @@ class MaskedGenerator(OnCodes, PretrainedModule, BaseModel):
         decoder._tokenizer = self._tokenizer
         return decoder
 
-    def logits(
-        self, codes: Tensor, mask: Tensor, labels: Tensor | None, grid: tuple[int, int]
-    ) -> Tensor:
+    def logits(self, codes: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """What may stand at each position: (B, N, K).
 
         Args:
-            codes: (B, N).
-            mask: (B, N) bool; the codes of masked positions are not seen.
+            codes: (B, rows, columns).
+            mask: (B, rows, columns) bool; the codes of masked positions are not seen.
             labels: (B,), ``num_classes`` for no class; None for a generator without classes.
         """
-        vectors = self.tokenizer.quantize.decode(codes).transpose(1, 2).unflatten(2, grid)
-        x, grid = self.backbone.embed(vectors, mask)  # (B, 1 + N, D)
+        x, grid = self.backbone.embed(self.vectors(codes), mask)  # (B, 1 + N, D)
         if self.class_embed is not None:
-            x = x + F.pad(self.class_embed(labels)[:, None], (0, 0, 0, mask.shape[1]))
+            x = x + F.pad(self.class_embed(labels)[:, None], (0, 0, 0, x.shape[1] - 1))
         bias = self.backbone.shared_bias(grid)
         *_, x = self.backbone.iterate_blocks(x, grid, bias, slice(1, None))
         return self.head.lm_head(self.backbone.norm(x))
@@ -143,22 +117,21 @@ class MaskedGenerator(OnCodes, PretrainedModule, BaseModel):
         The share of masked codes of each image is cos(pi r / 2) with a uniform r, at least one
         code (section 3.1).
         """
-        codes, grid = self._codes(inputs)
+        codes = self.codes(inputs)
         labels = self._labels(data_samples, codes)
         if labels is not None and self.drop_class:
             dropped = torch.rand(len(codes), device=codes.device) < self.drop_class
             labels = labels.masked_fill(dropped, self.num_classes)
         share = torch.cos(torch.pi / 2 * torch.rand(len(codes), 1, device=codes.device))
-        ranks = torch.rand(codes.shape, device=codes.device).argsort(1).argsort(1)
-        mask = ranks < (share * codes.shape[1]).ceil().clamp(min=1)
-        return self._losses(codes, mask, labels, grid)
+        ranks = torch.rand(codes.flatten(1).shape, device=codes.device).argsort(1).argsort(1)
+        mask = ranks < (share * ranks.shape[1]).ceil().clamp(min=1)
+        return self._losses(codes, mask.view_as(codes), labels)
 
-    def _losses(
-        self, codes: Tensor, mask: Tensor, labels: Tensor | None, grid: tuple[int, int]
-    ) -> dict[str, Tensor]:
-        logits = self.logits(codes, mask, labels, grid).float()
+    def _losses(self, codes: Tensor, mask: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        logits = self.logits(codes, mask, labels).float().flatten(0, 1)
+        codes, mask = codes.flatten(), mask.flatten()
         each = F.cross_entropy(
-            logits.transpose(1, 2), codes, reduction='none', label_smoothing=self.label_smoothing
+            logits, codes, reduction='none', label_smoothing=self.label_smoothing
         )
         count = mask.sum()
         right = (logits.detach().argmax(-1) == codes) & mask
@@ -207,22 +180,17 @@ class MaskedGenerator(OnCodes, PretrainedModule, BaseModel):
             raise ValueError(f'guidance={guidance} needs classes, and this generator has none.')
 
         def predict(codes: Tensor, mask: Tensor) -> Tensor:
+            codes, mask = codes.unflatten(1, grid), mask.unflatten(1, grid)
             if guidance == 1 or known is None:
-                return self.logits(codes, mask, known, grid)
+                return self.logits(codes, mask, known)
             both = torch.cat([known, torch.full_like(known, self.num_classes)])
-            logits = self.logits(codes.repeat(2, 1), mask.repeat(2, 1), both, grid)
+            logits = self.logits(codes.repeat(2, 1, 1), mask.repeat(2, 1, 1), both)
             with_class, without = logits.float().chunk(2)
             return without + guidance * (with_class - without)
 
         noise = uniform_noise(list(seeds), max(steps, 0), codes[0].numel())
         found = sample_codes(predict, codes.flatten(1), mask.flatten(1), noise, temperature)
         return found.unflatten(1, grid)
-
-    def _codes(self, inputs: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        tokenizer = self.tokenizer
-        height, width = tokenizer.encoder.patch_size
-        codes = tokenizer.get_codes(unit_float(inputs))
-        return codes, (inputs.shape[-2] // height, inputs.shape[-1] // width)
 
     def _labels(self, data_samples: Sequence[Any], like: Tensor) -> Tensor | None:
         if not self.num_classes:
@@ -239,17 +207,18 @@ class MaskedGenerator(OnCodes, PretrainedModule, BaseModel):
         """Writes into each data sample ``accuracy``, in percent, at every second patch, predicted
         from the others; with a pixel decoder, ``image``, ``decoded`` (from its codes) and
         ``generated``, an image of its class by the seed ``sample_idx``: (C, H, W) in [0, 1]."""
-        codes, grid = self._codes(inputs)
+        codes = self.codes(inputs)
         labels = self._labels(data_samples, codes)
+        grid = codes.shape[1], codes.shape[2]
         checks = torch.arange(grid[0])[:, None] + torch.arange(grid[1])
-        mask = (checks % 2 == 0).flatten().to(codes.device).expand_as(codes)
-        right = (self.logits(codes, mask, labels, grid).argmax(-1) == codes) & mask
-        fields = dict(accuracy=100 * right.sum(1) / mask.sum(1))
+        mask = (checks % 2 == 0).to(codes.device).expand_as(codes)
+        found = self.logits(codes, mask, labels).argmax(-1).view_as(codes)
+        fields = dict(accuracy=100 * ((found == codes) & mask).sum((1, 2)) / mask.sum((1, 2)))
         if self._decoder is not None:
             seeds = [int(sample.get('sample_idx', i)) for i, sample in enumerate(data_samples)]
             known = None if labels is None else [int(s.gt_label) for s in data_samples]
             fields['image'] = unit_float(inputs)
-            fields['decoded'] = self.paint(codes.unflatten(1, grid))
+            fields['decoded'] = self.paint(codes)
             fields['generated'] = self.paint(self.sample(known, seeds, grid=grid))
         for i, sample in enumerate(data_samples):
             for name, values in fields.items():
@@ -259,17 +228,8 @@ class MaskedGenerator(OnCodes, PretrainedModule, BaseModel):
     @torch.no_grad()
     def paint(self, codes: Tensor) -> Tensor:
         """Codes (B, rows, columns) -> images (B, C, H, W) in [0, 1], by the pixel decoder."""
-        return self.pixel_decoder.decode(codes).float().clamp(0, 1)
+        return self.pixel_decoder.paint(codes)
 
-    def forward(
-        self, inputs: Tensor, data_samples: list[Any] | None = None, mode: str = 'tensor'
-    ) -> dict[str, Tensor] | list[Any] | Tensor:
-        """Mode 'tensor' returns the images' codes (B, N); 'loss' and 'predict' call the method of
-        that name."""
-        if mode == 'tensor':
-            return self._codes(inputs)[0]
-        if mode == 'loss':
-            return self.loss(inputs, data_samples or ())
-        if mode == 'predict':
-            return self.predict(inputs, data_samples or [])
-        raise ValueError(f"mode is 'tensor', 'loss' or 'predict', but {mode!r} was given.")
+    def plain_forward(self, inputs: Tensor) -> Tensor:
+        """The codes of images: (B, C, H, W) -> (B, rows, columns)."""
+        return self.codes(inputs)

@@ -1,26 +1,19 @@
 """Pixels from codes: (B, rows, columns) -> images (B, C, H, W) in [0, 1]."""
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from beitv2_mm.generation.codebook import OnCodes
 from beitv2_mm.generation.patch_discriminator import PatchDiscriminator
-from beitv2_mm.layers.vision_transformer import patch_grid, to_pair
-from beitv2_mm.models import BEiTV2Backbone
-from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
-from beitv2_mm.models.data_preprocessor import UnitRGBPreprocessor
+from beitv2_mm.layers.vision_transformer import to_pair
+from beitv2_mm.models.base import Config, InitCfg
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.models.tokenizer import unit_float
 from beitv2_mm.registry import MODELS
-
-
-def _build(config: Config) -> nn.Module:
-    return MODELS.build(config)
 
 
 class PixelHead(nn.Module):
@@ -47,7 +40,7 @@ class PixelHead(nn.Module):
 
 
 @MODELS.register_module()
-class PixelDecoder(OnCodes, PretrainedModule, BaseModel):
+class PixelDecoder(OnCodes):
     """Learns to paint images from the codes of a frozen tokenizer, so it shows what they keep.
 
     The losses are those of VQGAN (Esser et al., 2021, section 3.1) on fixed codes: L1, a perceptual
@@ -55,9 +48,7 @@ class PixelDecoder(OnCodes, PretrainedModule, BaseModel):
     discriminator.
 
     Args:
-        tokenizer: config of a `VQKDTokenizer`, whose ``init_cfg`` names the trained weights.
-        backbone: config of a `BEiTV2Backbone` that runs on the grid of codes, with shared positions
-            unless it says otherwise.
+        tokenizer, backbone: see `OnCodes`.
         width: channels of the convolutions that follow.
         teacher: config of a `TimmTeacher` for the perceptual loss; None for none.
         discriminator: arguments of `PatchDiscriminator`; None for none.
@@ -80,21 +71,12 @@ class PixelDecoder(OnCodes, PretrainedModule, BaseModel):
         data_preprocessor: Config | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
+        super().__init__(tokenizer, backbone, data_preprocessor, init_cfg)
         encoder = tokenizer['encoder']
         channels = encoder.get('in_channels', 3)
-        usual = dict(type=UnitRGBPreprocessor, channels=channels)
-        super().__init__(data_preprocessor or usual, init_cfg)
         patch_size = to_pair(encoder.get('patch_size', 16))
-        plain = dict(
-            type=BEiTV2Backbone,
-            img_size=patch_grid(encoder.get('img_size', 224), patch_size),
-            position='shared',
-            out_type='raw',
-        )
-        dim = tokenizer.get('quantizer', {}).get('dim', 32)
-        self.backbone = MODELS.build({**plain, **backbone, 'patch_size': 1, 'in_channels': dim})
         self.head = PixelHead(self.backbone.embed_dims, patch_size, width, channels)
-        self._teacher = Frozen(partial(_build, teacher)) if teacher is not None else None
+        self._teacher = Frozen.of(teacher) if teacher is not None else None
         self.discriminator = None
         if discriminator is not None:
             self.discriminator = PatchDiscriminator(**{'channels': channels, **discriminator})
@@ -102,7 +84,6 @@ class PixelDecoder(OnCodes, PretrainedModule, BaseModel):
         self.adversarial_weight = adversarial_weight
         self.adversarial_start = adversarial_start
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
-        self.watch_codebook(tokenizer)
 
     def reset_parameters(self) -> None:
         self.backbone.init_weights()
@@ -115,19 +96,14 @@ class PixelDecoder(OnCodes, PretrainedModule, BaseModel):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, rows, columns) -> images (B, C, H, W), not yet clamped to [0, 1]."""
-        grid = codes.shape[1], codes.shape[2]
-        vectors = self.tokenizer.quantize.decode(codes.flatten(1))  # (B, N, d)
-        tokens = self.backbone.forward_patches(vectors.transpose(1, 2).unflatten(2, grid))
-        return self.head(tokens, grid)
+        tokens = self.backbone.forward_patches(self.vectors(codes))
+        return self.head(tokens, (codes.shape[1], codes.shape[2]))
 
-    def codes(self, image: Tensor) -> Tensor:
-        """Images in [0, 1] or bytes -> the codes of their patches (B, rows, columns)."""
-        tokenizer = self.tokenizer
-        height, width = tokenizer.encoder.patch_size
-        grid = image.shape[-2] // height, image.shape[-1] // width
-        return tokenizer.get_codes(image).unflatten(1, grid)
+    def paint(self, codes: Tensor) -> Tensor:
+        """Codes (B, rows, columns) -> images (B, C, H, W) in [0, 1], of single precision."""
+        return self.decode(codes).float().clamp(0, 1)
 
-    def loss(self, inputs: Tensor) -> dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: Sequence[Any] = ()) -> dict[str, Tensor]:
         """The losses that are trained, and the PSNR in decibels for the log."""
         image = unit_float(inputs)
         codes = self.codes(image)
@@ -153,21 +129,12 @@ class PixelDecoder(OnCodes, PretrainedModule, BaseModel):
     def predict(self, inputs: Tensor, data_samples: list[Any]) -> list[Any]:
         """Writes into each data sample ``image`` and ``decoded``, (C, H, W) in [0, 1]."""
         image = unit_float(inputs)
-        decoded = self.decode(self.codes(image)).float().clamp(0, 1)
+        decoded = self.paint(self.codes(image))
         for sample, *pair in zip(data_samples, image, decoded, strict=True):
             for name, value in zip(('image', 'decoded'), pair, strict=True):
                 sample.set_field(value, name)
         return data_samples
 
-    def forward(
-        self, inputs: Tensor, data_samples: list[Any] | None = None, mode: str = 'tensor'
-    ) -> dict[str, Tensor] | list[Any] | Tensor:
-        """Mode 'tensor' returns what is decoded from the images' codes, in [0, 1]; 'loss' and
-        'predict' call the method of that name."""
-        if mode == 'tensor':
-            return self.decode(self.codes(unit_float(inputs))).float().clamp(0, 1)
-        if mode == 'loss':
-            return self.loss(inputs)
-        if mode == 'predict':
-            return self.predict(inputs, data_samples or [])
-        raise ValueError(f"mode is 'tensor', 'loss' or 'predict', but {mode!r} was given.")
+    def plain_forward(self, inputs: Tensor) -> Tensor:
+        """What is decoded from the codes of images, in [0, 1]."""
+        return self.paint(self.codes(inputs))

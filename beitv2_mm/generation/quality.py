@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -10,11 +9,12 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
 
 from beitv2_mm.models.base import Config
 from beitv2_mm.models.frozen import Frozen
-from beitv2_mm.registry import METRICS, MODELS
+from beitv2_mm.multimodal import fit_map
+from beitv2_mm.registry import METRICS
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -35,10 +35,6 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     roots = np.sqrt(np.linalg.eigvals(np.atleast_2d(cov_a @ cov_b)).real.clip(min=0))
     means = np.square(a.mean(0) - b.mean(0)).sum()
     return float(means + np.trace(np.atleast_2d(cov_a + cov_b)) - 2 * roots.sum())
-
-
-def _build(config: Config) -> nn.Module:
-    return MODELS.build(config)
 
 
 @METRICS.register_module()
@@ -73,7 +69,7 @@ class ImageQualityMetric(BaseMetric):
         # Now, so that a missing package costs no training: the extra `gen` installs it.
         self._functional = import_module('torchmetrics.functional.image')
         self.fields = tuple(fields)
-        self._teacher = Frozen(partial(_build, teacher)) if teacher is not None else None
+        self._teacher = Frozen.of(teacher) if teacher is not None else None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keeps a few numbers of each image: those of the pair, and the features."""
@@ -131,12 +127,7 @@ def fit_classifier(features: np.ndarray, labels: np.ndarray, ridge: float = 0.1)
     Args:
         ridge: weight of the penalty, in units of the features' mean variance.
     """
-    classes = np.unique(labels)
-    mean = features.mean(0, dtype=np.float64)
-    x, y = features - mean, (labels[:, None] == classes) - (labels[:, None] == classes).mean(0)
-    gram = x.T @ x
-    weights = np.linalg.solve(
-        gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)), x.T @ y
-    )
-    priors = (labels[:, None] == classes).mean(0)
+    classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    weights = fit_map(features, index, np.eye(len(classes)), ridge)
+    mean, priors = features.mean(0), counts / len(labels)
     return lambda new: classes[((new - mean) @ weights + priors).argmax(1)]

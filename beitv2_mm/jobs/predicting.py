@@ -1,6 +1,5 @@
 """`python -m beitv2_mm predict`: classes, masks, boxes or features of new images."""
 
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from beitv2_mm.apis import (
     segment_images,
     tag_images,
 )
-from beitv2_mm.apis.files import result_names
+from beitv2_mm.apis.files import result_names, write_table
 from beitv2_mm.checkpoint.atomic import atomic
 from beitv2_mm.datasets.pixel_rules import COLOURS
 from beitv2_mm.jobs.recipe_parts import resize, shipped
@@ -136,7 +135,7 @@ def predict(
         inferencer = ClassificationInferencer(job.config, job.checkpoint, device)
         result = _write_classes(_forward(files, inferencer, bar, unreadable), inferencer, out)
     if unreadable:
-        _table(out / 'unreadable.csv', ('file', 'reason'), unreadable.items())
+        write_table(out / 'unreadable.csv', ('file', 'reason'), unreadable.items())
     if logger:
         logger.info(f'{len(files) - len(unreadable)} images, {len(unreadable)} unreadable')
     if len(unreadable) == len(files):
@@ -221,7 +220,7 @@ def _write_classes(outputs: dict[str, Any], inferencer: Any, out: Path) -> Path:
         [file, *(cell for b in best for cell in (b['class'], f'{b["score"]:.4f}'))]
         for file, best in ranked.items()
     ]
-    _table(out / 'predictions.csv', head, rows)
+    write_table(out / 'predictions.csv', head, rows)
     _sheets(ranked, out / 'pictures', inferencer)
     return out / 'predictions.csv'
 
@@ -247,10 +246,3 @@ def _card(image: np.ndarray, name: str, best: dict) -> Image.Image:
     write(card, (0, THUMBNAIL + 10), f'{best["class"]}  {best["score"]:.0%}')
     write(card, (0, THUMBNAIL + 28), name[-24:], size=11)
     return card
-
-
-def _table(path: Path, head: Sequence[str], rows: Any) -> None:
-    with atomic(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(head)
-        writer.writerows(rows)

@@ -1,10 +1,24 @@
 """Networks that run but are never trained: teachers and finished tokenizers."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from beitv2_mm.registry import MODELS
+
+
+def _build(config: dict[str, Any]) -> nn.Module:
+    return MODELS.build(config)
+
+
+def build_trained(config: dict[str, Any]) -> nn.Module:
+    """A network of this package with the weights that its ``init_cfg`` names."""
+    module = MODELS.build(config)
+    module.init_weights()
+    return module
 
 
 class Frozen:
@@ -22,6 +36,16 @@ class Frozen:
         self._build = build
         self._module: nn.Module | None = None
         self._place: tuple[torch.device, torch.dtype] | None = None
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> 'Frozen':
+        """Holds the network of a config, such as a teacher, which comes with its weights."""
+        return cls(partial(_build, config))
+
+    @classmethod
+    def trained(cls, config: dict[str, Any]) -> 'Frozen':
+        """Holds a network of this package with the weights that its ``init_cfg`` names."""
+        return cls(partial(build_trained, config))
 
     def like(self, tensor: Tensor) -> nn.Module:
         """Returns the network on the device and in the dtype of the owner's ``tensor``."""

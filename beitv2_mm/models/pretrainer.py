@@ -18,7 +18,7 @@ from beitv2_mm.models.data_preprocessor import (
     find_masked,
     stack_masks,
 )
-from beitv2_mm.models.frozen import Frozen
+from beitv2_mm.models.frozen import Frozen, build_trained
 from beitv2_mm.models.mim_head import IGNORED
 from beitv2_mm.models.tokenizer import VQKDTokenizer, unit_float
 from beitv2_mm.registry import MODELS
@@ -28,13 +28,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def _build_tokenizer(config: Config, num_codes: int) -> nn.Module:
-    tokenizer = MODELS.build({'type': VQKDTokenizer, **config})
+    tokenizer = build_trained({'type': VQKDTokenizer, **config})
     if tokenizer.quantize.num_codes != num_codes:
         raise ValueError(
             f'The tokenizer has {tokenizer.quantize.num_codes} codes, but the head predicts '
             f'{num_codes}: set num_codes of the head to the first number.'
         )
-    tokenizer.init_weights()
     return tokenizer
 
 

@@ -1,6 +1,5 @@
 """VQ-KD visual tokenizer: images in [0, 1] (B, C, H, W) -> codes (B, N) (paper section 2.2)."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +14,6 @@ from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
 from beitv2_mm.models.data_preprocessor import UnitRGBPreprocessor
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.registry import MODELS
-
-
-def _build_teacher(config: Config) -> nn.Module:
-    return MODELS.build(config)
 
 
 def _task_layer(in_dims: int, out_dims: int) -> nn.Sequential:
@@ -73,7 +68,7 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         self.decode_task_layer = _task_layer(self.decoder.embed_dims, target_dims)
         self.target_dims = target_dims
         self.target_norm = Standardize(target_dims) if standardize_target else None
-        self._teacher = Frozen(partial(_build_teacher, teacher)) if teacher is not None else None
+        self._teacher = Frozen.of(teacher) if teacher is not None else None
 
     def reset_parameters(self) -> None:
         self.encoder.init_weights()
@@ -100,6 +95,11 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         (B, C, H, W) in [0, 1] or uint8 -> (B, N), or (B, M) for only the ``patches`` (B, M).
         """
         return self.quantize.encode(self.encode(image, patches))
+
+    def grid_of(self, image: Tensor) -> Grid:
+        """(rows, columns) of the patches of images (B, C, H, W)."""
+        height, width = self.encoder.patch_size
+        return image.shape[-2] // height, image.shape[-1] // width
 
     def decode(self, quantized: Tensor, grid: Grid) -> Tensor:
         """Predicted teacher features: (B, N, d) -> (B, N, target_dims)."""
@@ -131,8 +131,7 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
             features in fp32 (B, N, target_dims).
         """
         image = unit_float(image)
-        rows, columns = self.encoder.patch_size
-        grid = image.shape[-2] // rows, image.shape[-1] // columns
+        grid = self.grid_of(image)
         quantized = self.quantize(self.encode(image))
         prediction = self.decode(quantized.quantized, grid)
         target = self.target(image, grid).float()

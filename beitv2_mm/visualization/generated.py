@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from beitv2_mm.visualization.canvas import beside, enlarge, labelled
+from beitv2_mm.visualization.canvas import as_colours, beside, enlarge, labelled
 
 TILE = 96  # pixels of the longer side of an image
 
@@ -22,15 +23,22 @@ def draw_samples(images: np.ndarray, names: Sequence[str] = (), columns: int = 1
 def draw_reconstructions(images: np.ndarray, decoded: np.ndarray) -> Image.Image:
     """A row for each pair of uint8 (M, H, W, 3): image, decoded from its codes, and the absolute
     difference, of which white is 255."""
+    columns = 2 if len(images) > 4 else 1
     rows: list[Image.Image] = []
     for image, made in zip(images, decoded, strict=True):
         difference = np.abs(image.astype(np.int16) - made).astype(np.uint8)
         tiles = [_tile(pixels) for pixels in (image, made, difference)]
-        titles = ('image', 'from its codes', 'difference') if not rows else ('', '', '')
-        rows.append(
-            beside([labelled(t, n) if n else t for t, n in zip(tiles, titles, strict=True)])
-        )
-    return beside(rows, columns=2 if len(rows) > 4 else 1)
+        if len(rows) < columns:
+            titles = ('image', 'from its codes', 'difference')
+            tiles = [labelled(tile, title) for tile, title in zip(tiles, titles, strict=True)]
+        rows.append(beside(tiles))
+    return beside(rows, columns=columns)
+
+
+def to_bytes(images: Tensor) -> np.ndarray:
+    """(M, C, H, W) in [0, 1] -> (M, H, W, 3) uint8."""
+    pixels = (images.float() * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    return as_colours(pixels.cpu().numpy())
 
 
 def _tile(image: np.ndarray) -> Image.Image:

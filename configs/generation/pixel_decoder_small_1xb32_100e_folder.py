@@ -10,21 +10,12 @@ Hardware: one GPU of 16 GB. Published: nothing. Measured here: nothing.
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.folder_generation import *
     from .._base_.pixel_decoder import *
 
-model.update(
-    tokenizer=dict(
-        encoder=dict(arch='small'),
-        decoder=dict(arch=dict(embed_dims=384, num_layers=3, num_heads=6)),
-        quantizer=dict(num_codes=2048),
-        init_cfg=dict(checkpoint='work_dirs/vqkd_small_clip_1xb64_100e_folder/epoch_100.pth'),
-    ),
-    backbone=dict(arch=dict(embed_dims=384, num_layers=6, num_heads=6)),
-)
+model.update(tokenizer=small_tokenizer, **small_pixel_decoder)
 train_cfg.update(max_epochs=100, val_interval=5)
-train_dataloader.update(dataset=dict(data_root='data/images', with_label=False, val_images=2000))
-val_dataloader.update(
-    dataset=dict(data_root='data/images', with_label=False, subset='val', val_images=2000)
-)
+train_dataloader.update(dataset=folder)
+val_dataloader.update(dataset=dict(folder, subset='val'))
 test_dataloader = val_dataloader
 auto_scale_lr.update(base_batch_size=32)

@@ -24,11 +24,11 @@ from beitv2_mm.models import (
     BEiTV2Pretrainer,
     MIMHead,
     PatchAggregationNeck,
-    VQKDTokenizer,
 )
 
 with read_base():
     from .._base_.cifar10_data import *
+    from .._base_.cifar10_tokenizer import *
     from .._base_.default_runtime import *
 
 wide = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.1)  # 0.02 is for width 768
@@ -46,16 +46,7 @@ model = dict(
     ),
     neck=dict(type=PatchAggregationNeck, early_layer=3, num_layers=1, init_cfg=wide),
     head=dict(type=MIMHead, num_codes=512),
-    tokenizer=dict(
-        type=VQKDTokenizer,
-        encoder=dict(
-            arch=dict(embed_dims=96, num_layers=2, num_heads=4), img_size=32, patch_size=4
-        ),
-        decoder=dict(arch=dict(embed_dims=96, num_layers=1, num_heads=4)),
-        quantizer=dict(num_codes=512, dim=16),
-        target_dims=112,
-        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/tokenizer.pth'),
-    ),
+    tokenizer=tokenizer,
 )
 
 block_mask = dict(type=BlockwiseMask, patch_size=4, num_masked=26, min_block=4, min_aspect=0.3)

@@ -109,17 +109,17 @@ def test_without_classes() -> None:
 def test_loss_counts_masked_codes_alone() -> None:
     """Against a loop; and the logits of a masked position do not depend on its code."""
     made = generator(label_smoothing=0.0)
-    codes, grid = made._codes(cifar_images())
+    codes = made.codes(cifar_images())
     labels = torch.arange(4)
     mask = torch.zeros_like(codes, dtype=torch.bool)
-    mask[:, ::3] = True
-    losses = made._losses(codes, mask, labels, grid)
-    logits = made.logits(codes, mask, labels, grid)
-    chosen = logits.log_softmax(-1).gather(-1, codes[..., None])[..., 0][mask]
+    mask.view(4, -1)[:, ::3] = True
+    losses = made._losses(codes, mask, labels)
+    logits = made.logits(codes, mask, labels)
+    chosen = logits.log_softmax(-1).gather(-1, codes.flatten(1)[..., None])[..., 0][mask.flatten(1)]
     torch.testing.assert_close(losses['loss'], -chosen.mean())
     hidden = torch.where(mask, (codes + 1) % NUM_CODES, codes)
-    torch.testing.assert_close(made.logits(hidden, mask, labels, grid), logits)
-    assert not torch.allclose(made.logits((codes + 1) % NUM_CODES, mask, labels, grid), logits)
+    torch.testing.assert_close(made.logits(hidden, mask, labels), logits)
+    assert not torch.allclose(made.logits((codes + 1) % NUM_CODES, mask, labels), logits)
 
 
 def test_every_weight_gets_a_gradient_and_codes_are_learnt() -> None:

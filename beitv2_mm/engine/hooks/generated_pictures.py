@@ -1,12 +1,13 @@
 """Pictures of decoded and of generated images during training."""
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from beitv2_mm.engine.hooks.pictures import Pictures, PicturesHook
 from beitv2_mm.registry import HOOKS
 from beitv2_mm.visualization.canvas import as_colours, spread
-from beitv2_mm.visualization.generated import draw_reconstructions, draw_samples
+from beitv2_mm.visualization.generated import draw_reconstructions, draw_samples, to_bytes
 
 
 @HOOKS.register_module()
@@ -22,18 +23,12 @@ class GeneratedPicturesHook(PicturesHook):
         pictures: Pictures = {}
         if 'decoded' in samples[0]:
             shown = spread(len(images), 8)
-            decoded = [_pixels(samples[i].decoded) for i in shown]
-            pictures['reconstructions'] = draw_reconstructions(images[shown], np.stack(decoded))
+            decoded = to_bytes(torch.stack([samples[i].decoded for i in shown]))
+            pictures['reconstructions'] = draw_reconstructions(images[shown], decoded)
         if 'generated' in samples[0]:
             classes = self._meta.get('classes') or ()
             labels = [int(sample.gt_label) if 'gt_label' in sample else -1 for sample in samples]
             names = [classes[label] if 0 <= label < len(classes) else '' for label in labels]
-            made = np.stack([_pixels(sample.generated) for sample in samples])
+            made = to_bytes(torch.stack([sample.generated for sample in samples]))
             pictures['samples'] = draw_samples(made, names)
         return pictures
-
-
-def _pixels(image: Tensor) -> np.ndarray:
-    """(C, H, W) in [0, 1] -> uint8 (H, W, 3)."""
-    pixels = (image.float() * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-    return as_colours(pixels)
