@@ -99,6 +99,15 @@ def test_image_and_text_of_two_ranks_is_that_of_one(
         torch.testing.assert_close(value, single[name], rtol=1e-4, atol=1e-6)
 
 
+def test_pixel_decoder_of_two_ranks_is_that_of_one(runs: tuple[States, States, States]) -> None:
+    """Its weights, and the quality of its images, whose distances need those of both ranks."""
+    first, second, single = (states['pixels'] for states in runs)
+    assert_same_bits(first, second)
+    assert {'quality/psnr', 'quality/frechet_decoded'} <= first.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(value, single[name], rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize('kind', ['pretrain', 'pretrain_compiled'])
 def test_masked_image_modelling_of_two_ranks_is_that_of_one(
     runs: tuple[States, States, States], kind: str

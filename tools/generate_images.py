@@ -75,6 +75,7 @@ def main() -> None:
             for name in ('steps', 'guidance', 'temperature')
             if (value := getattr(args, name)) is not None
         }
+        seen = None
         if args.inpaint is not None:
             tokenizer = generator.model.tokenizer
             seen = read_hole(args.inpaint, tokenizer, args.hole, args.outpaint or 0)
@@ -84,7 +85,8 @@ def main() -> None:
             bar = ProgressBar(len(seeds), file=sys.stdout)
             images = generator.generate(labels or None, seeds, bar.update, grid=grid, **sampling)
         titles = [generator.classes[label] for label in labels] or [''] * len(seeds)
-        write_samples(images, titles, seeds, args.out)
+        columns = args.count if 1 < args.count <= 10 else 10  # a class in each row
+        write_samples(images, titles, seeds, args.out, columns, seen)
     except (OSError, ValueError) as error:  # a mistake in what was given: its message is enough
         sys.exit(f'generate_images.py: {error}')
     print(f'\n{len(images)} images: {args.out / "samples.png"}')

@@ -16,6 +16,7 @@ from beitv2_mm.apis.zoo import get_model
 from beitv2_mm.datasets.reading import read_image
 from beitv2_mm.generation import PixelDecoder
 from beitv2_mm.models import VQKDTokenizer
+from beitv2_mm.visualization.canvas import GREY
 from beitv2_mm.visualization.generated import draw_reconstructions, draw_samples, to_bytes
 
 
@@ -112,11 +113,25 @@ def read_hole(
 
 
 def write_samples(
-    images: np.ndarray, names: Sequence[str], seeds: Sequence[int], out: str | PathLike
+    images: np.ndarray,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    out: str | PathLike,
+    columns: int = 10,
+    seen: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
-    """Writes ``out/samples.png``, a grid of all images, and ``out/images/NAME_SEED.png``, each."""
+    """Writes ``out/samples.png``, a grid of all images, and ``out/images/NAME_SEED.png``, each.
+
+    Args:
+        columns: of the grid.
+        seen: image and hole of `read_hole`, which the grid then begins with.
+    """
     for image, name, seed in zip(images, names, seeds, strict=True):
         save_picture(
             Image.fromarray(image), Path(out) / 'images' / f'{name or "image"}_{seed:05d}.png'
         )
-    save_picture(draw_samples(images, names), Path(out) / 'samples.png')
+    if seen is not None:
+        image, hole = seen
+        images = np.concatenate([np.where(hole[..., None], np.uint8(GREY), image)[None], images])
+        names = ['what is seen', *names]
+    save_picture(draw_samples(images, names, columns), Path(out) / 'samples.png')

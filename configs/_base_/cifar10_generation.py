@@ -13,7 +13,11 @@ with read_base():
     from .default_runtime import *
 
 pixel_decoder = dict(backbone=dict(arch=dict(embed_dims=128, num_layers=3, num_heads=4)), width=32)
-lite0 = dict(type=TimmTeacher, model='tf_efficientnet_lite0', checkpoint='data/teacher.safetensors')
+lite0 = dict(
+    type=TimmTeacher,
+    model='tf_efficientnet_lite0',
+    checkpoint='quickstart_out/teacher/teacher.safetensors',
+)
 val_evaluator = dict(type=ImageQualityMetric, teacher=dict(lite0, input_size=128, stride=32))
 test_evaluator = val_evaluator
 

@@ -1,4 +1,4 @@
-"""The tokenizer of CIFAR-10 with its trained weights: 512 codes, 8 x 8 a picture."""
+"""The tokenizer that tools/quickstart.py trains on CIFAR-10: 512 codes, 8 x 8 a picture."""
 
 from beitv2_mm.models import VQKDTokenizer
 
@@ -8,5 +8,5 @@ tokenizer = dict(
     decoder=dict(arch=dict(embed_dims=96, num_layers=1, num_heads=4)),
     quantizer=dict(num_codes=512, dim=16),
     target_dims=112,
-    init_cfg=dict(type='Pretrained', checkpoint='work_dirs/tokenizer.pth'),
+    init_cfg=dict(type='Pretrained', checkpoint='quickstart_out/tokenizer/epoch_1.pth'),
 )

@@ -1,6 +1,7 @@
 """Images by class, images with a hole, reconstructions: Python, the tool and `predict`."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from beitv2_mm.jobs.survey import FolderError
 from beitv2_mm.registry import MODELS
 from support.shrink import shrink
 from support.tiny import CIFAR
-from support.tools import run_tool
+from support.tools import ROOT, run_tool
 
 CONFIGS = Path(__file__).parents[2] / 'configs/generation'
 CLASSES = sorted(folder.name for folder in CIFAR.iterdir())
@@ -105,13 +106,16 @@ def test_tool(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert names == [f'cat_0000{i}.png' for i in range(3)] + [
         f'ship_0000{i}.png' for i in (3, 4, 5)
     ]
-    assert Image.open('generated/samples.png').width > 96 * 5
+    samples = Image.open('generated/samples.png')
+    assert samples.width > 96 * 3 and samples.height > 96 * 2  # a row for each class
     photo = next(CIFAR.glob('ship/*.png'))
     hole = np.zeros((32, 32), np.uint8)
     hole[8:20] = 255
     Image.fromarray(hole).save('hole.png')
     run_tool('generate_images', *given, '--inpaint', photo, '--hole', 'hole.png', '--out', 'filled')
     assert Image.open('filled/images/image_00007.png').size == (32, 32)
+    grid = np.array(Image.open('filled/samples.png').convert('RGB'))
+    assert (grid[26 + 48, :96] == 118).all()  # the hole of what is seen, below its title
     run_tool('generate_images', *given, '--inpaint', photo, '--outpaint', 8, '--out', 'wide')
     assert Image.open('wide/images/image_00000.png').size == (48, 48)
     Image.fromarray(hole[:30]).save('small.png')
@@ -154,3 +158,22 @@ def test_predict_reconstructs(work: Path, tmp_path: Path) -> None:
         predict([CIFAR / 'cat'], str(tmp_path), tmp_path / 'out', reconstruct=True)
     with pytest.raises(FolderError, match='Give one of --features, --tags and --reconstruct'):
         predict([CIFAR], str(work), tmp_path, features=True, reconstruct=True)
+
+
+def test_example_of_figures(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/examples/generation_figures.py, with random weights and six images a class."""
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    for file in CIFAR.glob('*/*.png'):
+        (tmp_path / file.parent.name).mkdir(exist_ok=True)
+        for copy in range(3):
+            shutil.copy(file, tmp_path / file.parent.name / f'{file.stem}_{copy}.png')
+    run_tool(
+        ROOT / 'docs/examples/generation_figures.py', tmp_path, tmp_path,
+        work / 'generator/config.py', work / 'generator/epoch_1.pth', '--count', 2,
+    )  # fmt: skip
+    rows = [line.split('|') for line in capsys.readouterr().out.splitlines() if line[:1] == '|']
+    distances = {row[1].strip(): float(row[2]) for row in rows[2:]}
+    assert len(distances) == 4
+    assert distances['training images'] < distances['codes by frequency']

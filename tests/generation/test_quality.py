@@ -7,8 +7,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from beitv2_mm.generation import ImageQualityMetric, frechet_distance
-from beitv2_mm.generation.quality import fit_classifier
+from beitv2_mm.generation import ImageQualityMetric, fit_classifier, frechet_distance
 from support.tiny import cifar_images, teacher_config
 
 

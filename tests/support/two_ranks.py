@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from beitv2_mm.engine.hooks.compile import compile_parts
+from beitv2_mm.generation import ImageQualityMetric, PixelDecoder
 from beitv2_mm.layers import Standardize, VectorQuantizer
 from beitv2_mm.models import BEiTV2Backbone
 from beitv2_mm.multimodal import ImageTextModel, TextEncoder
@@ -22,6 +23,7 @@ from support.tiny import (
     cifar_images,
     masks,
     teacher_config,
+    tokenizer_config,
 )
 
 STEPS = 20
@@ -146,6 +148,30 @@ def image_text(rank: int, ranks: int, loss: str) -> State:
     return model.state_dict()
 
 
+def pixels(rank: int, ranks: int, folder: Path) -> State:
+    """5 steps of a pixel decoder with all its losses, and the quality of what it then decodes."""
+    torch.manual_seed(0)
+    model = PixelDecoder(
+        tokenizer_config(),
+        dict(arch=ARCH),
+        width=4,
+        teacher=teacher_config(folder),
+        discriminator=dict(width=4, depth=2),
+    )
+    model.init_weights()
+    net = MMDistributedDataParallel(model, broadcast_buffers=False) if ranks > 1 else model
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+    images = own_share(cifar_images(BATCH), rank, ranks)
+    samples = [BaseDataElement() for _ in images]
+    for _ in range(5):
+        net.train_step(dict(inputs=list(images * 255), data_samples=samples), optimizer)
+    metric = ImageQualityMetric(teacher_config(folder))
+    with torch.no_grad():
+        metric.process({}, [sample.to_dict() for sample in model.eval().predict(images, samples)])
+    quality = {name: torch.tensor(value) for name, value in metric.evaluate(BATCH).items()}
+    return {**model.state_dict(), **quality}
+
+
 def everything(rank: int, ranks: int, folder: Path) -> dict[str, State]:
     return {
         'kmeans': kmeans(rank, ranks),
@@ -157,6 +183,7 @@ def everything(rank: int, ranks: int, folder: Path) -> dict[str, State]:
         'knn': knn_case.evaluate(19),  # an odd number: one rank gets a sample twice
         'sigmoid': image_text(rank, ranks, 'sigmoid'),
         'softmax': image_text(rank, ranks, 'softmax'),
+        'pixels': pixels(rank, ranks, folder),
         'revive': train(rank, ranks, folder, revive_after=1),
     }
 

@@ -14,7 +14,9 @@ from beitv2_mm.registry import HOOKS
 
 # The parts that take the time of a step, by their names in the models of this package.
 PARTS = ('encode', 'decode', 'backbone', 'neck', 'decode_head', 'auxiliary_head')
-PARTS_OF_MIM = ('losses_at', 'logits_at')  # in training and evaluation; contain all other parts
+# Those that contain all other parts: of masked image modelling, in training and evaluation, and of
+# models on codes.
+WHOLE = (('losses_at', 'logits_at'), ('from_vectors',))
 
 # For fewer than 8 images, Inductor unrolls the sum of the position bias' gradient over the images,
 # and delays it in all blocks to the end of the backward pass, which takes 95 of 607 MiB (base,
@@ -38,7 +40,7 @@ def compile_parts(model: nn.Module, strict: bool = False, **options: Any) -> lis
         strict: raise the error of a failed compilation, instead of running the part uncompiled.
         options: options of torch.compile.
     """
-    names = PARTS_OF_MIM if hasattr(model, PARTS_OF_MIM[0]) else PARTS
+    names = next((parts for parts in WHOLE if hasattr(model, parts[0])), PARTS)
     found = [name for name in names if getattr(model, name, None) is not None]
     options = compile_options(next(model.parameters()).device.type, {'dynamic': False, **options})
     for name in found:
@@ -56,9 +58,10 @@ class CompileHook(Hook):
 
         python tools/train.py CONFIG --cfg-options default_hooks.compile.enabled=True
 
-    In masked image modelling, everything from images and masks to the losses is one graph; in a
-    tokenizer, the encoder and the decoder are compiled, and in classifiers and segmentors the
-    backbone, neck and decode heads. Weights, checkpoints and the optimizer stay the same. The
+    In masked image modelling, everything from images and masks to the losses is one graph, and on
+    codes, everything from their vectors to pixels or logits; in a tokenizer, the encoder and the
+    decoder are compiled, and in classifiers and segmentors the backbone, neck and decode heads.
+    Weights, checkpoints and the optimizer stay the same. The
     ``compile=True`` of mmengine compiles the whole training step, which breaks into many graphs.
 
     Sizes are static, and a part is compiled for a few sizes only, see `CompiledPart`. A part that

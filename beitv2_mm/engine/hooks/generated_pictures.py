@@ -28,7 +28,8 @@ class GeneratedPicturesHook(PicturesHook):
         if 'generated' in samples[0]:
             classes = self._meta.get('classes') or ()
             labels = [int(sample.gt_label) if 'gt_label' in sample else -1 for sample in samples]
-            names = [classes[label] if 0 <= label < len(classes) else '' for label in labels]
-            made = to_bytes(torch.stack([sample.generated for sample in samples]))
+            order = np.argsort(labels, kind='stable')
+            names = [classes[labels[i]] if 0 <= labels[i] < len(classes) else '' for i in order]
+            made = to_bytes(torch.stack([samples[i].generated for i in order]))
             pictures['samples'] = draw_samples(made, names)
         return pictures

@@ -23,11 +23,16 @@ RECIPES = dict(
     classifier='classification/beitv2_base_8xb128_100e_in1k',
     segmentor='segmentation/beitv2_base_8xb2_160k_ade20k_512',
     detector='detection/beitv2_base_mask_rcnn_64xb1_100e_coco',
+    pixels='generation/pixel_decoder_base_8xb32_40e_in1k',
+    generator='generation/maskgit_base_8xb32_300e_in1k',
 )
 
 
-# the losses; encoder and decoder; backbone; with decode head and auxiliary head; with the pyramid
-PARTS = dict(mim=1, tokenizer=2, classifier=1, segmentor=3, detector=2)
+# the losses; encoder and decoder; backbone; with decode head and auxiliary head; with the pyramid;
+# everything on codes
+PARTS = dict(
+    mim=1, tokenizer=2, classifier=1, segmentor=3, detector=2, pixels=1, generator=1
+)  # fmt: skip
 
 
 def run(recipe, folder, batches=3, **compile_options):
@@ -38,7 +43,7 @@ def run(recipe, folder, batches=3, **compile_options):
         cfg[key] = None
     cfg.train_dataloader.update(batch_size=3)
     if 'backbone' in cfg.model:
-        cfg.model.backbone.update(with_cp='selective', drop_path_rate=0.0)
+        cfg.model.backbone.update(with_cp='selective', drop_path_rate=0.0, drop_rate=0.0)
     assert cfg.optim_wrapper.optimizer.fused
     cfg.default_hooks.compile.update(compile_options)
     cfg.work_dir = str(folder / str(compile_options.get('backend')))
