@@ -86,7 +86,7 @@ def main() -> None:
             images = generator.generate(labels or None, seeds, bar.update, grid=grid, **sampling)
         titles = [generator.classes[label] for label in labels] or [''] * len(seeds)
         columns = args.count if 1 < args.count <= 10 else 10  # a class in each row
-        write_samples(images, titles, seeds, args.out, columns, seen)
+        write_samples(images, titles, seeds, args.out, columns + (seen is not None), seen)
     except (OSError, ValueError) as error:  # a mistake in what was given: its message is enough
         sys.exit(f'generate_images.py: {error}')
     print(f'\n{len(images)} images: {args.out / "samples.png"}')

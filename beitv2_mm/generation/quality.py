@@ -45,8 +45,9 @@ class ImageQualityMetric(BaseMetric):
     ``frechet_FIELD``: the Frechet distance of its images from the real ones in the teacher's
     features, averaged over the patches. ``frechet_real`` is that of the two halves of the real
     images, about what a perfect generator reaches with as few. With classes, ``class_FIELD`` is the
-    percentage of images whose class a linear classifier on these features finds; it is fitted to
-    the even half of the real images, and ``class_real`` is for their odd half.
+    percentage of images whose class a linear classifier on these features finds. It is fitted to
+    the even half of the real images, and to the same images decoded if there are any, so that it
+    knows how a pixel decoder paints; ``class_real`` and ``class_decoded`` are for the odd half.
 
     Args:
         teacher: config of a `TimmTeacher`; None leaves all but PSNR and SSIM out.
@@ -114,10 +115,13 @@ class ImageQualityMetric(BaseMetric):
         for name in self.fields:
             metrics[f'frechet_{name}'] = frechet_distance(columns[name], real)
         if labels is not None:
-            classify = fit_classifier(real[even], labels[even])
-            metrics['class_real'] = 100 * float(np.mean(classify(real[odd]) == labels[odd]))
-            for name in self.fields:
-                metrics[f'class_{name}'] = 100 * float(np.mean(classify(columns[name]) == labels))
+            halves = [columns[name] for name in ('image', 'decoded') if name in columns]
+            taught = np.concatenate([features[even] for features in halves])
+            classify = fit_classifier(taught, np.tile(labels[even], len(halves)))
+            for name in ('image', *self.fields):
+                asked = odd if name in ('image', 'decoded') else slice(None)
+                right = classify(columns[name][asked]) == labels[asked]
+                metrics[f'class_{"real" if name == "image" else name}'] = 100 * float(right.mean())
         return metrics
 
 

@@ -1,9 +1,9 @@
 """Masked generation of the codes of CIFAR-10 by class (32 px, 64 codes).
 
-Command: python tools/train.py configs/generation/maskgit_tiny_1xb64_4e_cifar10.py \
-    --cfg-options model.tokenizer.init_cfg.checkpoint=TOKENIZER.pth \
-    model.pixel_decoder.init_cfg.checkpoint=DECODER.pth
-Hardware: two CPU cores. Published: nothing. Measured here: nothing yet.
+After tools/quickstart.py and the pixel decoder of pixel_decoder_tiny_1xb64_1e_cifar10.
+Command: python tools/train.py configs/generation/maskgit_tiny_1xb64_4e_cifar10.py
+Hardware: two CPU cores, some minutes. Published: nothing. Measured here: Frechet distance 933, 924,
+940 in three seeds (docs/guides/generation.md).
 """
 
 from mmengine.config import read_base
@@ -30,7 +30,7 @@ model = dict(
         ),
     ),
     steps=8,
-    guidance=4.0,
+    guidance=3.0,
     temperature=8.0,
 )
 train_dataloader.update(dataset=dict(samples_per_class=2000))

@@ -1,8 +1,9 @@
 """Pixels from the codes of CIFAR-10 (32 px, 64 codes): what the quickstart's tokenizer keeps.
 
-Command: python tools/train.py configs/generation/pixel_decoder_tiny_1xb64_1e_cifar10.py \
-    --cfg-options model.tokenizer.init_cfg.checkpoint=TOKENIZER.pth
-Hardware: two CPU cores. Published: nothing. Measured here: nothing yet.
+After tools/quickstart.py, whose tokenizer and teacher it takes.
+Command: python tools/train.py configs/generation/pixel_decoder_tiny_1xb64_1e_cifar10.py
+Hardware: two CPU cores, some minutes. Published: nothing. Measured here: 20.61, 20.64, 20.64 dB of
+PSNR on the test images in three seeds.
 """
 
 from mmengine.config import read_base

@@ -42,7 +42,7 @@ OTHERS = ('.', 'apt-get', 'git', 'mim', 'pre-commit', 'pytest', 'ruff', 'sphinx-
 # Own tests run these; here they would download, or train for minutes.
 LONG = (
     'quickstart', 'prepare_ade20k', 'prepare_cifar10', 'prepare_coco', 'prepare_composites',
-    'benchmark', 'embed_words', 'prepare_captions', 'tag_images',
+    'benchmark', 'embed_words', 'generate_images', 'prepare_captions', 'tag_images',
 )  # fmt: skip
 
 
