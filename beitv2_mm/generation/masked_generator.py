@@ -76,6 +76,8 @@ class MaskedGenerator(OnCodes):
         if self.class_embed is not None:
             nn.init.trunc_normal_(self.class_embed.weight, std=0.02)
         self.mark_codebook()
+        if self._decoder is not None:
+            _ = self.pixel_decoder  # a mistake in it is not to cost a training
         if self.start_from is not None:
             given = read(self.start_from)
             load(self, {k: v for k, v in given.items() if 'patch_embed' not in k})

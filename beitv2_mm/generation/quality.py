@@ -67,10 +67,13 @@ class ImageQualityMetric(BaseMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
-        # Now, so that a missing package costs no training: the extra `gen` installs it.
+        # Now, so that neither a missing package, which the extra `gen` installs, nor a teacher
+        # without weights ends a training at its first validation.
         self._functional = import_module('torchmetrics.functional.image')
         self.fields = tuple(fields)
         self._teacher = Frozen.of(teacher) if teacher is not None else None
+        if self._teacher is not None:
+            self._teacher.like(torch.empty(0))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keeps a few numbers of each image: those of the pair, and the features."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from beitv2_mm.checkpoint import write
+from beitv2_mm.checkpoint import CheckpointError, write
 from beitv2_mm.generation import CodebookError, MaskedGenerator, PixelDecoder
 from support.tiny import ARCH, GRID, NUM_CODES, build_pretrainer, cifar_images, randomize
 
@@ -179,3 +179,12 @@ def test_weights_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
     decoder.init_weights()  # a tokenizer of its own, of other random weights
     with pytest.raises(CodebookError, match='weights of PixelDecoder'):
         decoder.load_state_dict(first.pixel_decoder.state_dict())
+
+
+def test_a_missing_pixel_decoder_is_said_before_the_training(tmp_path: Path) -> None:
+    weights = dict(type='Pretrained', checkpoint=str(tmp_path / 'decoder.pth'))
+    made = MaskedGenerator(
+        TOKENIZER, NETWORK, pixel_decoder=dict(backbone=NETWORK, width=4, init_cfg=weights)
+    )
+    with pytest.raises(CheckpointError, match='There is no checkpoint .*decoder.pth'):
+        made.init_weights()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from beitv2_mm.checkpoint import CheckpointError
 from beitv2_mm.generation import ImageQualityMetric, fit_classifier, frechet_distance
 from support.tiny import cifar_images, teacher_config
 
@@ -57,6 +58,13 @@ def test_identical_images_are_perfect(tmp_path: Path) -> None:
     few = ImageQualityMetric(teacher_config(tmp_path))
     few.process({}, [dict(image=image, decoded=image) for image in cifar_images(3)])
     assert few.evaluate(3).keys() == {'quality/psnr', 'quality/ssim'}  # no training ends by that
+
+
+def test_a_teacher_without_weights_is_said_at_once(tmp_path: Path) -> None:
+    config = teacher_config(tmp_path)
+    Path(config['checkpoint']).unlink()
+    with pytest.raises(CheckpointError, match=r'There is no checkpoint .*test_vit\.safetensors'):
+        ImageQualityMetric(config)
 
 
 def test_linear_classifier_finds_clusters() -> None:
