@@ -1,6 +1,6 @@
 """Generate images with a masked generator of codes, or fill the hole of an image.
 
-    python tools/generate_images.py work_dirs/maskgit/config.py work_dirs/maskgit/epoch_5.pth \\
+    python tools/generate_images.py work_dirs/maskgit/config.py work_dirs/maskgit/epoch_4.pth \\
         --classes cat ship --count 8 --out generated
     python tools/generate_images.py CONFIG CHECKPOINT --inpaint photo.jpg --hole mask.png
 
@@ -75,14 +75,13 @@ def main() -> None:
             for name in ('steps', 'guidance', 'temperature')
             if (value := getattr(args, name)) is not None
         }
-        seen = None
+        seen, bar = None, ProgressBar(len(seeds), file=sys.stdout)
         if args.inpaint is not None:
             tokenizer = generator.model.tokenizer
             seen = read_hole(args.inpaint, tokenizer, args.hole, args.outpaint or 0)
-            images = generator.inpaint(*seen, labels or None, seeds, **sampling)
+            images = generator.inpaint(*seen, labels or None, seeds, bar.update, **sampling)
         else:
             grid = tuple(args.grid) if args.grid else None
-            bar = ProgressBar(len(seeds), file=sys.stdout)
             images = generator.generate(labels or None, seeds, bar.update, grid=grid, **sampling)
         titles = [generator.classes[label] for label in labels] or [''] * len(seeds)
         columns = args.count if 1 < args.count <= 10 else 10  # a class in each row

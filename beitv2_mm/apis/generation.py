@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,14 +84,7 @@ class ImageGenerator:
             progress: called with the number of images finished since the last call.
             sampling: steps, guidance, temperature and grid of `MaskedGenerator.sample`.
         """
-        images = []
-        for start in range(0, len(seeds), BATCH):
-            part = slice(start, start + BATCH)
-            known = None if labels is None else labels[part]
-            codes = self.model.sample(known, seeds[part], **sampling)  # type: ignore[arg-type]
-            images.append(to_bytes(self.model.paint(codes)))
-            progress(len(codes))
-        return np.concatenate(images)
+        return self._paint(labels, seeds, progress, None, sampling)
 
     def inpaint(
         self,
@@ -98,6 +92,7 @@ class ImageGenerator:
         hole: np.ndarray,
         labels: Sequence[int] | None = None,
         seeds: Sequence[int] = (0,),
+        progress: Callable[[int], None] = lambda count: None,
         **sampling: object,
     ) -> np.ndarray:
         """Images (M, H, W, C) uint8 whose codes are those of ``image`` but where it has a hole.
@@ -105,6 +100,7 @@ class ImageGenerator:
         Args:
             image: (H, W, C) uint8, of any size that the patch size divides.
             hole: (H, W) bool; a patch with any pixel of the hole is drawn anew.
+            labels, progress, sampling: see `generate`.
 
         Raises:
             GenerationError: the hole is of another size, or the size is no multiple of a patch.
@@ -127,10 +123,28 @@ class ImageGenerator:
         codes = self.model.codes(channels_first(filled[None]).to(device))
         pixels = torch.from_numpy(hole[None, None].astype(np.float32))
         mask = F.max_pool2d(pixels, (height, width))[0] > 0  # (1, rows, columns)
-        count = len(seeds)
-        codes, mask = codes.repeat(count, 1, 1), mask.repeat(count, 1, 1)
-        found = self.model.sample(labels, seeds, codes=codes, mask=mask.to(device), **sampling)  # type: ignore[arg-type]
-        return to_bytes(self.model.paint(found))
+        return self._paint(labels, seeds, progress, (codes, mask.to(device)), sampling)
+
+    def _paint(
+        self,
+        labels: Sequence[int] | None,
+        seeds: Sequence[int],
+        progress: Callable[[int], None],
+        given: tuple[Tensor, Tensor] | None,
+        sampling: dict[str, Any],
+    ) -> np.ndarray:
+        """Samples and paints in batches, with ``given`` codes and mask (1, rows, columns)."""
+        images = []
+        for start in range(0, len(seeds), BATCH):
+            part = slice(start, start + BATCH)
+            known, own = None if labels is None else labels[part], seeds[part]
+            if given is not None:
+                codes, mask = (value.expand(len(own), -1, -1) for value in given)
+                sampling = {**sampling, 'codes': codes, 'mask': mask}
+            found = self.model.sample(known, own, **sampling)
+            images.append(to_bytes(self.model.paint(found)))
+            progress(len(found))
+        return np.concatenate(images)
 
 
 def channels_first(images: np.ndarray) -> Tensor:

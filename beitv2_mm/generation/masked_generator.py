@@ -1,6 +1,7 @@
 """Masked generation (Chang et al., MaskGIT, 2022): codes and a mask -> logits (B, N, K)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,13 @@ from beitv2_mm.models.base import Config, InitCfg
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.models.tokenizer import unit_float
 from beitv2_mm.registry import MODELS
+
+
+def _build_decoder(config: Config, tokenizer: Frozen) -> nn.Module:
+    decoder = MODELS.build(config)
+    decoder._tokenizer = tokenizer  # rather than another one with the same weights
+    decoder.init_weights()
+    return decoder
 
 
 @MODELS.register_module()
@@ -64,7 +72,7 @@ class MaskedGenerator(OnCodes):
         self._decoder = None
         if pixel_decoder is not None:
             whole = {'type': PixelDecoder, **pixel_decoder, 'tokenizer': tokenizer}
-            self._decoder = Frozen.trained(whole)
+            self._decoder = Frozen(partial(_build_decoder, whole, self._tokenizer))
         self.drop_class = drop_class
         self.label_smoothing = label_smoothing
         self.steps, self.guidance, self.temperature = steps, guidance, temperature
@@ -95,7 +103,6 @@ class MaskedGenerator(OnCodes):
                 'pixel_decoder=dict(...) with the config and the weights of a PixelDecoder.'
             )
         decoder: PixelDecoder = self._decoder.like(next(self.parameters()))
-        decoder._tokenizer = self._tokenizer
         return decoder
 
     def logits(self, codes: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -61,8 +61,8 @@ class CompileHook(Hook):
     In masked image modelling, everything from images and masks to the losses is one graph, and on
     codes, everything from their vectors to pixels or logits; in a tokenizer, the encoder and the
     decoder are compiled, and in classifiers and segmentors the backbone, neck and decode heads.
-    Weights, checkpoints and the optimizer stay the same. The
-    ``compile=True`` of mmengine compiles the whole training step, which breaks into many graphs.
+    Weights, checkpoints and the optimizer stay the same. The ``compile=True`` of mmengine compiles
+    the whole training step, which breaks into many graphs.
 
     Sizes are static, and a part is compiled for a few sizes only, see `CompiledPart`. A part that
     cannot be compiled runs uncompiled, with a warning that gives the reason.
