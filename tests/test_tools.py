@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from mmengine.config import Config
 
 from beitv2_mm.engine import resume, switches
 from support.terminal import Terminal
-from support.tools import Tool, imports_done
+from support.tools import Tool, free_port, imports_done
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / 'tests/support/toy_config.py'
@@ -170,9 +169,7 @@ def test_mmpretrain_tool_trains_the_same(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.cpu_only(reason='two processes over gloo')
 def test_two_processes_train_and_test_over_gloo(trained: Path, tmp_path: Path) -> None:
     """The config says nccl. Two halves of a batch give the gradient of the whole batch."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     command = ['bash', ROOT / 'tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path]
     one = ['--cfg-options', 'train_dataloader.batch_size=1']
     log = finish(start(*command, *one, cwd=tmp_path, PORT=port))
@@ -187,6 +184,28 @@ def test_two_processes_train_and_test_over_gloo(trained: Path, tmp_path: Path) -
     command = ['bash', ROOT / 'tools/dist_test.sh', CONFIG, tmp_path / 'epoch_2.pth', 2]
     finish(start(*command, '--out', 'metrics.json', cwd=tmp_path, PORT=port))
     assert mmengine.load(tmp_path / 'metrics.json').keys() == {'accuracy'}
+
+
+@pytest.mark.cpu_only(reason='a process over gloo')
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='threads are read from /proc')
+def test_no_thread_of_gloo_is_left_when_a_tool_ends(trained: Path, tmp_path: Path) -> None:
+    """One at work while Python exits aborts the process now and then, after a complete run."""
+    for tool, *options in (
+        ['train', '--work-dir', tmp_path],
+        ['test', trained / 'epoch_2.pth', '--work-dir', tmp_path],
+    ):
+        world = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1')
+        world['MASTER_PORT'] = free_port()
+        words = map(str, (ROOT / f'tools/{tool}.py', CONFIG, *options, '--launcher', 'pytorch'))
+        program = (
+            'import runpy, sys; from pathlib import Path\n'
+            f'sys.argv = {[*words]}\n'
+            "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+            "names = [file.read_text() for file in Path('/proc/self/task').glob('*/comm')]\n"
+            "assert not [name for name in names if 'gloo' in name], names\n"
+        )
+        log = finish(start(sys.executable, '-c', program, cwd=tmp_path, **world))
+        assert 'backend gloo instead of nccl' in log
 
 
 def test_test_writes_metrics_and_predictions(trained: Path, tool: Tool) -> None:

@@ -53,6 +53,7 @@ def main() -> None:
         sys.exit(f'test.py: {error}')
     if args.out and args.out.endswith('.json') and is_main_process():
         mmengine.dump(metrics, args.out)
+    del runner
     launch.end_processes()
 
 

@@ -1,6 +1,7 @@
 """From a command line to a Runner, for tools/train.py and tools/test.py."""
 
 import ctypes
+import gc
 import logging
 import os
 import sys
@@ -149,7 +150,12 @@ def keep_freed_memory() -> None:
 
 
 def end_processes() -> None:
-    """Leaves the process group after a run over gloo, whose threads may otherwise abort the process
-    when it exits ("terminate called without an active exception")."""
+    """Ends the threads of a process group over gloo after a run.
+
+    One that still works while Python exits may abort the process, and torchrun would call a run
+    that has saved everything a failure. A model in a DDP wrapper holds the group: the caller keeps
+    no reference to it.
+    """
     if dist.is_available() and dist.is_initialized() and dist.get_backend() == 'gloo':
+        gc.collect()  # the wrapper, which is part of reference cycles
         dist.destroy_process_group()

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import socket
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +12,7 @@ import torch
 
 from beitv2_mm.checkpoint import CheckpointError, load, read, write
 from support import nets
+from support.tools import free_port
 
 pytestmark = pytest.mark.cpu_only(reason='settings and sizes, nothing is computed')
 
@@ -85,11 +85,8 @@ def test_failure_says_what_to_fetch_and_where_to_put_it(
     with pytest.raises(CheckpointError, match=message + rf'{place}/gone-d5036aa7\.pth') as error:
         read(url)
     assert '\n' not in str(error.value)
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        closed = f'http://127.0.0.1:{free.getsockname()[1]}/x.pth'
     with pytest.raises(CheckpointError, match=r'the download failed .*refused'):
-        read(closed)
+        read(f'http://127.0.0.1:{free_port()}/x.pth')
     write(nets.backbone().state_dict(), place / 'gone-d5036aa7.pth')  # what the message says
     assert 'cls_token' in read(url)
 

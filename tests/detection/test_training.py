@@ -2,7 +2,6 @@
 for the device that are mmdet's own."""
 
 import os
-import socket
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,7 @@ from mmengine.config import Config
 from beitv2_mm.engine.launch import build_runner
 from support.resuming import assert_resumes_exactly
 from support.shrink import shrink
-from support.tools import run_tool
+from support.tools import free_port, run_tool
 from support.waits import Waits, counted_syncs
 
 if not find_spec('mmdet'):
@@ -51,10 +50,7 @@ def test_two_ranks_train_and_evaluate(tmp_path: Path) -> None:
     mmengine.dump(content, file)
     cfg.model.test_cfg.rcnn.score_thr = 0.0
     cfg.dump(tmp_path / 'small.py')
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    environment = os.environ | {'PORT': port, 'PYTHONPATH': str(ROOT)}
+    environment = os.environ | {'PORT': free_port(), 'PYTHONPATH': str(ROOT)}
     for tool, arguments in (
         ('train', ['2', '--work-dir', 'two']),
         ('test', ['two/iter_3.pth', '2', '--out', 'two.json']),

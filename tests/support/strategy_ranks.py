@@ -2,7 +2,6 @@
 
 import gc
 import os
-import socket
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import beitv2_mm.engine
 import beitv2_mm.models  # noqa: F401  the configs import them
 from beitv2_mm.engine import launch, switches
 from support.shrink import shrink, take_ten_classes
+from support.tools import free_port
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 RECIPES = dict(
@@ -78,7 +78,7 @@ def train(cfg: Config) -> list[float]:
     return runner.message_hub.log_scalars['train/loss'].data[0].tolist()
 
 
-def process(rank: int, port: int, folder: Path, runs: list[Run], again: list[Run]) -> None:
+def process(rank: int, port: str, folder: Path, runs: list[Run], again: list[Run]) -> None:
     """Entry point of a process; writes ``rank<r>.pth``."""
     gc.freeze()  # every data set collects garbage, among all that was imported
     torch.set_num_threads(1)
@@ -86,7 +86,7 @@ def process(rank: int, port: int, folder: Path, runs: list[Run], again: list[Run
     alone = [run for run in runs if run[1].startswith('single')]
     losses = {'_'.join(run): train(recipe(*run, folder)) for run in alone[rank::2]}
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
-    os.environ |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    os.environ |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
     losses |= {'_'.join(run): train(recipe(*run, folder)) for run in runs if run not in alone}
     for run in again:
         losses[f'{"_".join(run)}_resumed'] = train(resumed(recipe(*run, folder)))
@@ -102,11 +102,9 @@ def two_processes(
 
     Each process does half of the 'single' ones alone, before they join.
     """
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
     # forked: their imports are done
-    mp.start_processes(process, (port, folder, runs, again or []), nprocs=2, start_method='fork')
+    arguments = (free_port(), folder, runs, again or [])
+    mp.start_processes(process, arguments, nprocs=2, start_method='fork')
     ranks = [torch.load(folder / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
     return {
         name: torch.tensor([rank[name] for rank in ranks if name in rank]).mean(0)

@@ -6,6 +6,7 @@ import logging
 import os
 import runpy
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -36,6 +37,13 @@ def started_with(*words: object) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, handler)
         logging.disable(logging.NOTSET)  # which the benchmark sets for its process
+
+
+def free_port() -> str:
+    """A port on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return str(free.getsockname()[1])
 
 
 def run_tool(tool: str | Path, *arguments: object) -> None:
