@@ -1,17 +1,15 @@
 """Models on the codes of one tokenizer: a backbone on its vectors, and the mark of its codebook."""
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from beitv2_mm.checkpoint import CheckpointError
 from beitv2_mm.layers.vision_transformer import patch_grid
 from beitv2_mm.models import BEiTV2Backbone, VQKDTokenizer
-from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModel
 from beitv2_mm.models.data_preprocessor import UnitRGBPreprocessor
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.registry import MODELS
@@ -27,7 +25,7 @@ def fingerprint(codebook: Tensor) -> Tensor:
     return torch.tensor(list(hashlib.sha256(content).digest()[:8]), dtype=torch.uint8)
 
 
-class OnCodes(PretrainedModule, BaseModel):
+class OnCodes(PretrainedModel):
     """Base of models that read or write the codes of a frozen tokenizer, with a backbone on them.
 
     The tokenizer is in no checkpoint, but the mark of its codebook is: weights that were trained on
@@ -81,30 +79,6 @@ class OnCodes(PretrainedModule, BaseModel):
     def vectors(self, codes: Tensor) -> Tensor:
         """What the backbone reads: codes (B, rows, columns) -> (B, d, rows, columns)."""
         return self.tokenizer.quantize.decode(codes).movedim(-1, 1)
-
-    def forward(
-        self, inputs: Tensor, data_samples: list[Any] | None = None, mode: str = 'tensor'
-    ) -> dict[str, Tensor] | list[Any] | Tensor:
-        """Mode 'tensor' calls `plain_forward`, 'loss' and 'predict' the method of that name."""
-        if mode == 'tensor':
-            return self.plain_forward(inputs)
-        if mode == 'loss':
-            return self.loss(inputs, data_samples or ())
-        if mode == 'predict':
-            return self.predict(inputs, data_samples or [])
-        raise ValueError(f"mode is 'tensor', 'loss' or 'predict', but {mode!r} was given.")
-
-    def plain_forward(self, inputs: Tensor) -> Tensor:
-        """What a user of the module alone wants of images."""
-        raise NotImplementedError
-
-    def loss(self, inputs: Tensor, data_samples: Sequence[Any] = ()) -> dict[str, Tensor]:
-        """The losses, and what the log shows of them."""
-        raise NotImplementedError
-
-    def predict(self, inputs: Tensor, data_samples: list[Any]) -> list[Any]:
-        """The data samples, with the results in their fields."""
-        raise NotImplementedError
 
 
 def _check_codebook(module: nn.Module, incompatible: Any) -> None:

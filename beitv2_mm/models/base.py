@@ -1,9 +1,11 @@
-"""Base class of the registered modules: initialisation and pretrained weights."""
+"""Base classes of the registered modules: initialisation, pretrained weights, modes of a call."""
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from mmengine.model import BaseModule, PretrainedInit, initialize
-from torch import nn
+from mmengine.model import BaseModel, BaseModule, PretrainedInit, initialize
+from torch import Tensor, nn
 
 from beitv2_mm.checkpoint import load
 
@@ -46,3 +48,39 @@ class PretrainedModule(BaseModule):
         if pretrained:  # last, so that no other initialiser overwrites the weights
             load_pretrained(self, pretrained)
         self._is_init = True
+
+
+class PretrainedModel(PretrainedModule, BaseModel):
+    """A `PretrainedModule` that a runner trains and evaluates."""
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: list[Any] | None = None,
+        mode: str = 'tensor',
+        **others: Any,
+    ) -> Any:
+        """Mode 'tensor' calls `plain_forward`, 'loss' and 'predict' the method of that name.
+
+        Args:
+            others: what else the data preprocessor gives, for `loss` and `predict`.
+        """
+        if mode == 'tensor':
+            return self.plain_forward(inputs)
+        if mode == 'loss':
+            return self.loss(inputs, data_samples or (), **others)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples or [], **others)
+        raise ValueError(f"mode is 'tensor', 'loss' or 'predict', but {mode!r} was given.")
+
+    @abstractmethod
+    def plain_forward(self, inputs: Tensor) -> Any:
+        """What a user of the module alone wants of images."""
+
+    @abstractmethod
+    def loss(self, inputs: Tensor, data_samples: Sequence[Any] = ()) -> dict[str, Tensor]:
+        """The losses, and what the log shows of them."""
+
+    @abstractmethod
+    def predict(self, inputs: Tensor, data_samples: list[Any]) -> list[Any]:
+        """The data samples, with the results in their fields."""

@@ -14,8 +14,7 @@ def _build(config: dict[str, Any]) -> nn.Module:
     return MODELS.build(config)
 
 
-def build_trained(config: dict[str, Any]) -> nn.Module:
-    """A network of this package with the weights that its ``init_cfg`` names."""
+def _build_trained(config: dict[str, Any]) -> nn.Module:
     module = MODELS.build(config)
     module.init_weights()
     return module
@@ -45,7 +44,7 @@ class Frozen:
     @classmethod
     def trained(cls, config: dict[str, Any]) -> 'Frozen':
         """Holds a network of this package with the weights that its ``init_cfg`` names."""
-        return cls(partial(build_trained, config))
+        return cls(partial(_build_trained, config))
 
     def like(self, tensor: Tensor) -> nn.Module:
         """Returns the network on the device and in the dtype of the owner's ``tensor``."""

@@ -6,19 +6,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from beitv2_mm.layers.block import LAYER_NORM_EPS
-from beitv2_mm.layers.vision_transformer import patch_grid
-from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModel
 from beitv2_mm.models.data_preprocessor import (
     Masked,
     MaskedImagePreprocessor,
     find_masked,
     stack_masks,
 )
-from beitv2_mm.models.frozen import Frozen, build_trained
+from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.models.mim_head import IGNORED
 from beitv2_mm.models.tokenizer import VQKDTokenizer, unit_float
 from beitv2_mm.registry import MODELS
@@ -28,17 +26,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def _build_tokenizer(config: Config, num_codes: int) -> nn.Module:
-    tokenizer = build_trained({'type': VQKDTokenizer, **config})
+    tokenizer = MODELS.build({'type': VQKDTokenizer, **config})
     if tokenizer.quantize.num_codes != num_codes:
         raise ValueError(
             f'The tokenizer has {tokenizer.quantize.num_codes} codes, but the head predicts '
             f'{num_codes}: set num_codes of the head to the first number.'
         )
+    tokenizer.init_weights()
     return tokenizer
 
 
 @MODELS.register_module()
-class BEiTV2Pretrainer(PretrainedModule, BaseModel):
+class BEiTV2Pretrainer(PretrainedModel):
     """Trains backbone, aggregation neck and head to predict the codes of a frozen tokenizer.
 
     Backbone and tokenizer receive the same view. The pretrainer normalises it with ``mean`` and
@@ -188,7 +187,7 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
         image = unit_float(inputs)
         if masked is None:  # the data preprocessor is not `MaskedImagePreprocessor`
             masked = find_masked(stack_masks(data_samples)).to(image.device)
-        rows, columns = patch_grid(image.shape[2:], self.tokenizer.encoder.patch_size)
+        rows, columns = self.tokenizer.grid_of(image)
         shape = masked.mask.shape[1:]
         if shape not in ((rows, columns), (rows * columns,)):
             raise ValueError(
@@ -226,22 +225,7 @@ class BEiTV2Pretrainer(PretrainedModule, BaseModel):
                 sample.set_field(value, f'accuracy_{branch}')
         return data_samples
 
-    def forward(
-        self,
-        inputs: Tensor,
-        data_samples: list[Any] | None = None,
-        mode: str = 'tensor',
-        masked: Masked | None = None,
-    ) -> dict[str, Tensor] | list[Any] | tuple[Tensor, ...]:
-        """Mode 'tensor' returns the backbone's outputs for unmasked images.
-
-        Modes 'loss' and 'predict' call the method of that name.
-        """
-        if mode == 'tensor':
-            outputs: tuple[Tensor, ...] = self.backbone(self.normalize(inputs))
-            return outputs
-        if mode == 'loss':
-            return self.loss(inputs, data_samples or (), masked)
-        if mode == 'predict':
-            return self.predict(inputs, data_samples or [], masked)
-        raise ValueError(f"mode is 'tensor', 'loss' or 'predict', but {mode!r} was given.")
+    def plain_forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The backbone's outputs for unmasked images (B, C, H, W), in [0, 1] or uint8."""
+        outputs: tuple[Tensor, ...] = self.backbone(self.normalize(inputs))
+        return outputs

@@ -1,16 +1,16 @@
 """VQ-KD visual tokenizer: images in [0, 1] (B, C, H, W) -> codes (B, N) (paper section 2.2)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from beitv2_mm.layers import Quantized, Standardize, VectorQuantizer
+from beitv2_mm.layers import Quantized, Standardize, VectorQuantizer, patch_grid
 from beitv2_mm.layers.position import Grid
 from beitv2_mm.models.backbone import BEiTV2Backbone
-from beitv2_mm.models.base import Config, InitCfg, PretrainedModule
+from beitv2_mm.models.base import Config, InitCfg, PretrainedModel
 from beitv2_mm.models.data_preprocessor import UnitRGBPreprocessor
 from beitv2_mm.models.frozen import Frozen
 from beitv2_mm.registry import MODELS
@@ -26,7 +26,7 @@ def unit_float(image: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
-class VQKDTokenizer(PretrainedModule, BaseModel):
+class VQKDTokenizer(PretrainedModel):
     """Encoder, quantizer and decoder that regress a frozen teacher's patch features.
 
     Only training needs the teacher: it is built for the first loss and is in no checkpoint.
@@ -98,8 +98,7 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
 
     def grid_of(self, image: Tensor) -> Grid:
         """(rows, columns) of the patches of images (B, C, H, W)."""
-        height, width = self.encoder.patch_size
-        return image.shape[-2] // height, image.shape[-1] // width
+        return patch_grid(image.shape[-2:], self.encoder.patch_size)
 
     def decode(self, quantized: Tensor, grid: Grid) -> Tensor:
         """Predicted teacher features: (B, N, d) -> (B, N, target_dims)."""
@@ -137,7 +136,7 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
         target = self.target(image, grid).float()
         return quantized, F.cosine_similarity(prediction.float(), target, dim=-1), target
 
-    def loss(self, inputs: Tensor, data_samples: list[Any] | None = None) -> dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: Sequence[Any] = ()) -> dict[str, Tensor]:
         """Commitment and cosine loss (equation 3), and the mean cosine similarity for the log."""
         quantized, cosine, _ = self.distill(inputs)
         mean = cosine.mean()
@@ -158,14 +157,6 @@ class VQKDTokenizer(PretrainedModule, BaseModel):
                 sample.set_field(value, name)
         return data_samples
 
-    def forward(
-        self, inputs: Tensor, data_samples: list[Any] | None = None, mode: str = 'tensor'
-    ) -> dict[str, Tensor] | list[Any] | Tensor:
-        """Mode 'tensor' returns codes (B, N); 'loss' and 'predict' call the method of that name."""
-        if mode == 'tensor':
-            return self.get_codes(inputs)
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        if mode == 'predict':
-            return self.predict(inputs, data_samples or [])
-        raise ValueError(f"mode is 'tensor', 'loss' or 'predict', but {mode!r} was given.")
+    def plain_forward(self, inputs: Tensor) -> Tensor:
+        """The codes of images: (B, C, H, W) -> (B, N)."""
+        return self.get_codes(inputs)

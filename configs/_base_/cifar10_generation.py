@@ -2,6 +2,7 @@
 
 from mmengine.config import read_base
 from mmengine.hooks import LoggerHook
+from mmengine.optim import OptimWrapper
 
 from beitv2_mm.engine import GeneratedPicturesHook, ResumableEpochBasedTrainLoop
 from beitv2_mm.generation import ImageQualityMetric
@@ -22,6 +23,11 @@ val_evaluator = dict(type=ImageQualityMetric, teacher=dict(lite0, input_size=128
 test_evaluator = val_evaluator
 
 train_cfg = dict(type=ResumableEpochBasedTrainLoop)
+optim_wrapper = dict(
+    type=OptimWrapper,
+    paramwise_cfg=dict(norm_decay_mult=0.0, flat_decay_mult=0.0),
+    clip_grad=dict(max_norm=3.0),
+)
 auto_scale_lr = dict(base_batch_size=64)
 
 default_hooks.update(logger=dict(type=LoggerHook, interval=20))

@@ -8,7 +8,6 @@ Hardware: two CPU cores, some minutes. Published: nothing. Measured here: Freche
 
 from mmengine.config import read_base
 from mmengine.hooks import EMAHook
-from mmengine.optim import OptimWrapper
 from torch.optim import AdamW
 
 from beitv2_mm.engine import WarmupCosineLR
@@ -38,15 +37,9 @@ val_evaluator.update(fields=('decoded', 'generated'))
 test_evaluator = val_evaluator
 
 train_cfg.update(max_epochs=4, val_interval=4)
-optim_wrapper = dict(
-    type=OptimWrapper,
+optim_wrapper.update(
     optimizer=dict(type=AdamW, lr=2e-3, betas=(0.9, 0.96), weight_decay=0.045),
-    clip_grad=dict(max_norm=3.0),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        flat_decay_mult=0.0,
-        custom_keys={'relative_position_bias_table': dict(lr_mult=10.0)},
-    ),
+    paramwise_cfg=dict(custom_keys={'relative_position_bias_table': dict(lr_mult=10.0)}),
 )
 param_scheduler = dict(
     type=WarmupCosineLR, warmup=0.5, start_lr=2e-5, min_lr=2e-5, convert_to_iter_based=True

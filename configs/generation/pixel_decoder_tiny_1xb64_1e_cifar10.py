@@ -7,7 +7,6 @@ PSNR on the test images in three seeds.
 """
 
 from mmengine.config import read_base
-from mmengine.optim import OptimWrapper
 from torch.optim import AdamW
 
 from beitv2_mm.engine import WarmupCosineLR
@@ -25,11 +24,8 @@ model = dict(
 )
 train_dataloader.update(dataset=dict(samples_per_class=2500))
 train_cfg.update(max_epochs=1)
-optim_wrapper = dict(
-    type=OptimWrapper,
+optim_wrapper.update(
     optimizer=dict(type=AdamW, lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4),
-    paramwise_cfg=dict(norm_decay_mult=0.0, flat_decay_mult=0.0),
-    clip_grad=dict(max_norm=3.0),
 )
 param_scheduler = dict(
     type=WarmupCosineLR, warmup=0.2, start_lr=2e-5, min_lr=2e-5, convert_to_iter_based=True

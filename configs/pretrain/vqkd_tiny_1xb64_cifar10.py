@@ -16,18 +16,16 @@ from beitv2_mm.engine import (
     TokenizerMetric,
     WarmupCosineLR,
 )
-from beitv2_mm.models import TimmTeacher, VQKDTokenizer
+from beitv2_mm.models import TimmTeacher
 
 with read_base():
     from .._base_.cifar10_data import *
+    from .._base_.cifar10_tokenizer import *
     from .._base_.default_runtime import *
 
 model = dict(
-    type=VQKDTokenizer,
-    encoder=dict(arch=dict(embed_dims=96, num_layers=2, num_heads=4), img_size=32, patch_size=4),
-    decoder=dict(arch=dict(embed_dims=96, num_layers=1, num_heads=4)),
-    quantizer=dict(num_codes=512, dim=16, revive_after=2),
-    target_dims=112,
+    tokenizer,
+    quantizer=dict(tokenizer['quantizer'], revive_after=2),
     teacher=dict(
         type=TimmTeacher,
         model='tf_efficientnet_lite0',
@@ -36,6 +34,7 @@ model = dict(
         stride=16,
     ),
     standardize_target=True,
+    init_cfg=None,  # it is trained here
 )
 
 train_dataloader.update(batch_size=64, dataset=dict(samples_per_class=2000))
